@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Paillier encryption of fixed-point vectors (Paillier 1999; g = n + 1;
+ * randomiser by Damgard, Jurik, Nielsen 2010: h^a with h = -y^2 raised to n,
+ * a of |n|/2 bits, from a fixed-base table).  A faster engine may come behind
+ * this header, so every function takes vectors.
+ *
+ * One scale per vector: a real v is round(v * 2^scale), negatives are
+ * n - |m|; the middle third of Z_n is an overflow error at decryption.
+ * Ciphertexts travel as fixed-width big-endian records of cipher_width()
+ * bytes; records that are 0, >= n^2 or not coprime to n are refused.
+ * "threads" below: functions split work over up to that many threads.
+ * Constant time where a secret decides: decryption uses mpz_powm_sec.
+ */
+#ifndef COMPONENTS_CRYPTO_PAILLIER_H
+#define COMPONENTS_CRYPTO_PAILLIER_H
+
+#include "lib/err.h"
+#include "lib/strbuf.h"
+
+struct paillier_public;
+struct paillier_private; /* holds its public key too; zeroed when freed */
+struct cipher_vec;	 /* n ciphertexts under one key with one scale */
+
+int paillier_keygen(unsigned bits, struct paillier_private **ret,
+		    struct err *e) MUST_CHECK;
+void paillier_private_free(struct paillier_private *k);
+const struct paillier_public *paillier_public(const struct paillier_private *k);
+/* Wire form of the public key: n and the randomiser base, length-prefixed.
+ * Reading checks sizes (512..8192 bits), oddness and ranges. */
+int paillier_public_write(const struct paillier_public *k, struct strbuf *sb);
+int paillier_public_read(const void *data, size_t n, unsigned threads,
+			 struct paillier_public **ret,
+			 struct err *e) MUST_CHECK;
+void paillier_public_free(struct paillier_public *k); /* not of a private */
+unsigned paillier_bits(const struct paillier_public *k);
+size_t cipher_width(const struct paillier_public *k); /* bytes */
+
+struct cipher_vec *cipher_vec_new(const struct paillier_public *k, size_t n,
+				  unsigned scale);
+void cipher_vec_free(struct cipher_vec *v);
+size_t cipher_vec_len(const struct cipher_vec *v);
+unsigned cipher_vec_scale(const struct cipher_vec *v);
+/* n * cipher_width() bytes, to and from the wire. */
+void cipher_vec_export(const struct cipher_vec *v, uint8_t *out,
+		       unsigned threads);
+int cipher_vec_import(const struct paillier_public *k, const uint8_t *in,
+		      size_t n, unsigned scale, unsigned threads,
+		      struct cipher_vec **ret, struct err *e) MUST_CHECK;
+
+/* Encrypts n reals; finite and |v| * 2^scale < n / 3 or -ERANGE. */
+int paillier_encrypt(const struct paillier_public *k, const double *v,
+		     size_t n, unsigned scale, unsigned threads,
+		     struct cipher_vec **ret, struct err *e) MUST_CHECK;
+/* The owner encrypts with its CRT, about four times faster. */
+int paillier_encrypt_owner(const struct paillier_private *k, const double *v,
+			   size_t n, unsigned scale, unsigned threads,
+			   struct cipher_vec **ret,
+			   struct err *e) MUST_CHECK;
+/* CRT decryption, checked; -ERANGE on overflow. out has cipher_vec_len. */
+int paillier_decrypt(const struct paillier_private *k,
+		     const struct cipher_vec *v, double *out, unsigned threads,
+		     struct err *e) MUST_CHECK;
+
+/* a += b (same key, length and scale). */
+int cipher_add(struct cipher_vec *a, const struct cipher_vec *b,
+	       unsigned threads, struct err *e) MUST_CHECK;
+/* a_i += v_i; no new randomness: call cipher_rerandomise before sending. */
+int cipher_add_plain(struct cipher_vec *a, const double *v, unsigned threads,
+		     struct err *e) MUST_CHECK;
+/* a_i *= v_i with v at vscale bits; the scale of a grows by vscale. */
+int cipher_mul_plain(struct cipher_vec *a, const double *v, unsigned vscale,
+		     unsigned threads, struct err *e) MUST_CHECK;
+/* Multiplies every element by fresh randomness. */
+int cipher_rerandomise(struct cipher_vec *a, unsigned threads,
+		       struct err *e) MUST_CHECK;
+/* Elements idx[0..n-1] of a, in that order, as a new vector. */
+struct cipher_vec *cipher_gather(const struct cipher_vec *a,
+				 const uint32_t *idx, size_t n);
+/* b behind a as a new vector (same key and scale). */
+struct cipher_vec *cipher_concat(const struct cipher_vec *a,
+				 const struct cipher_vec *b);
+/*
+ * The gradient: ret_j = sum_i x[i * cols + j] * d_i for j < cols, x row-major
+ * of rows x cols at xscale bits, d of rows ciphertexts. Scale of ret = scale
+ * of d + xscale. Multi-exponentiation (Straus / Pippenger), signed scalars
+ * by one offset or by two accumulators, no per-element inversion.
+ */
+int cipher_matvec(const struct cipher_vec *d, const double *x, size_t rows,
+		  size_t cols, unsigned xscale, unsigned threads,
+		  struct cipher_vec **ret, struct err *e) MUST_CHECK;
+
+#endif

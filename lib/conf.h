@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The configuration file of a party, read by rollfs and by rollsite at start
+ * (INI by inih).  docs/configuration.md is its manual.
+ *
+ *   [rollfs]
+ *   party = 9999                     own party id, 1..10 digits
+ *   federation = demo                name in every certificate's SAN URI
+ *   state = /var/lib/rollfs/9999     absolute; everything is kept below it
+ *   listen = 127.0.0.1:9443          host:port of the HTTPS server
+ *   certificate = party.pem          paths: absolute or beside this file
+ *   key = party.key                  refused when group or others can read
+ *   ca = ca.pem
+ *   cores = 2                        default: the machine's
+ *   group = rollfs                   who may use an allow_other mount
+ *   lease = 60                       seconds a silent partner is waited for
+ *   components = /usr/lib/rollfs/components   drop-in executables
+ *   [party 10000]
+ *   url = https://127.0.0.1:9444
+ *   allow = module *                 as often as needed: architecture 5
+ *   allow = table experiment/*
+ *
+ * Refused with "file:line: ..." : unknown section or key, a second value
+ * where one is due, bad numbers, unreadable or group-readable key.
+ */
+#ifndef LIB_CONF_H
+#define LIB_CONF_H
+
+#include "lib/err.h"
+
+struct conf_party {
+	char *id;
+	char *url;   /* https://host:port, no trailing slash */
+	char *allow; /* lines as in /parties/<id>/allow, "" = nothing */
+};
+
+struct conf {
+	char *path;
+	char *party;
+	char *federation;
+	char *state;
+	char *listen_host;
+	uint16_t listen_port;
+	char *certificate, *key, *ca;
+	char *group;
+	char *components;
+	unsigned cores;
+	unsigned lease_s;
+	struct conf_party *parties;
+	size_t n_parties;
+};
+
+int conf_load(const char *path, struct conf **ret, struct err *e) MUST_CHECK;
+void conf_free(struct conf *c);
+const struct conf_party *conf_party(const struct conf *c, const char *id);
+/* 1..10 digits, no leading zero. */
+bool party_id_valid(const char *s);
+
+/*
+ * The rules of /parties/<id>/allow: lines "module NAME|*", "table NS/NAME|NS/
+ * *|*", "role guest|host|arbiter|*", "push *", '#' comments.
+ */
+int allow_check(const char *rules, struct err *e) MUST_CHECK; /* syntax */
+bool allow_permits(const char *rules, const char *kind, const char *what);
+/*
+ * What stands now for a party: STATE/parties/<id>/{address,allow} if written
+ * there (through the mount), else the configuration's.  Caller frees; NULL if
+ * the party is unknown.
+ */
+char *party_address(const struct conf *c, const char *id);
+char *party_allow(const struct conf *c, const char *id);
+/* All known parties' ids, sorted; NULL-terminated; free each and the list. */
+char **party_list(const struct conf *c);
+
+#endif

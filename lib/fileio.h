@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Files and sockets.  The only place that handles short reads and writes,
+ * EINTR and EAGAIN; files become visible by fsync and rename.
+ */
+#ifndef LIB_FILEIO_H
+#define LIB_FILEIO_H
+
+#include <sys/types.h>
+
+#include "lib/err.h"
+#include "lib/strbuf.h"
+
+/* All n bytes or a negative errno (-EPIPE for end of file in read_all). */
+int write_all(int fd, const void *data, size_t n) MUST_CHECK;
+int read_all(int fd, void *data, size_t n) MUST_CHECK;
+int pread_all(int fd, void *data, size_t n, uint64_t offset) MUST_CHECK;
+int pwrite_all(int fd, const void *data, size_t n, uint64_t offset) MUST_CHECK;
+
+/* The whole file appended to ret (bounded by its maximum). */
+int file_read(const char *path, struct strbuf *ret, struct err *e) MUST_CHECK;
+/*
+ * Replaces path atomically: temporary file beside it, [fsync,] rename
+ * [, fsync of the directory].  durable=false survives a killed process but
+ * not a power cut.
+ */
+int file_replace(const char *path, const void *data, size_t n, mode_t mode,
+		 bool durable, struct err *e) MUST_CHECK;
+int dir_sync(const char *path, struct err *e) MUST_CHECK;
+int mkdir_p(const char *path, mode_t mode, struct err *e) MUST_CHECK;
+/* Removes a tree; never follows symlinks; a missing path is no error. */
+int remove_tree(const char *path, struct err *e);
+/* Takes a write lock (fcntl OFD) on the whole of fd; -EAGAIN when another
+ * open file holds it.  Released by close, also by death. */
+int lock_try(int fd) MUST_CHECK;
+int lock_wait(int fd) MUST_CHECK;
+
+/*
+ * Frames on a Unix stream socket between our own processes:
+ *   u32 length of head, u32 length of body, head (JSON text), body (bytes),
+ * and at most one descriptor that rides with the first byte.
+ */
+#define FRAME_HEAD_MAX (1u << 20)
+#define FRAME_BODY_MAX (1u << 20)
+int frame_send(int fd, const char *head, size_t head_len, const void *body,
+	       size_t body_len, int pass_fd) MUST_CHECK;
+/* Blocking receive of one frame; *ret_fd is -1 without a descriptor.
+ * -EPIPE: the other side has gone.  head and body are reset first. */
+int frame_recv(int fd, struct strbuf *head, struct strbuf *body,
+	       int *ret_fd) MUST_CHECK;
+
+#endif

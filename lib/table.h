@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The table store: (namespace, name) -> rows of key -> fields, one RocksDB
+ * directory per generation.  The only code that includes RocksDB.
+ *
+ *   STORE/names/<namespace>/<name>   JSON {"id": n, "data": "<seq>/<gen>"},
+ *                                    names escaped by table_escape()
+ *   STORE/data/<seq>/<gen>/          meta.json, index, rocksdb/, refs/<...>
+ *   STORE/counter                    persistent number, never reused
+ *   STORE/building/<gen>/            half-built, swept at start
+ *
+ * A published generation never changes.  Replacing a table publishes the next
+ * one; readers of the old one keep it; it is deleted when no name and no open
+ * reader (flock on the generation's directory, any process) refers to it.
+ * Several names may share one generation (a cheap copy).  Any process may
+ * read and publish; publishing is serialised by a lock file.
+ *
+ * Rows come in byte order of the key (UTF-8, 1..1024 bytes).  A row is one
+ * cell per column; the key is not a column.
+ */
+#ifndef LIB_TABLE_H
+#define LIB_TABLE_H
+
+#include <jansson.h>
+
+#include "lib/err.h"
+#include "lib/strbuf.h"
+
+#define TABLE_KEY_MAX	  1024
+#define TABLE_COLUMNS_MAX 10000
+#define TABLE_ROW_MAX	  (1u << 20)
+#define TABLE_NAME_MAX	  200 /* of a namespace or name, before escaping */
+
+struct table_store;
+struct table;
+struct table_iter;
+struct table_build;
+
+enum cell_type { CELL_STRING, CELL_F64, CELL_I64 };
+
+struct cell {
+	enum cell_type type;
+	double f64;   /* NaN = missing (an empty field in the CSV view) */
+	int64_t i64;
+	const char *str; /* not terminated; valid until the next row */
+	size_t len;
+};
+
+struct table_column {
+	char *name;
+	enum cell_type type; /* JSON "string", "f64", "i64" */
+	char *anonymous;     /* NULL until a DataTransform or Reader made it */
+};
+
+struct table_schema {
+	char *id;    /* header name of the key column */
+	char *label; /* name of the label column, NULL = none */
+	struct table_column *columns; /* label included, in CSV order */
+	size_t n_columns;
+	unsigned partitions;
+	char *content_type; /* NULL or e.g. "predict_result", "instances" */
+	json_t *lineage;    /* NULL or object: which task made it from what */
+	json_t *extra;	    /* NULL or object: anything a component keeps */
+};
+
+struct table_schema *schema_new(void);
+void schema_free(struct table_schema *s);
+struct table_schema *schema_dup(const struct table_schema *s);
+void schema_add_column(struct table_schema *s, const char *name,
+		       enum cell_type type, const char *anonymous);
+ssize_t schema_find(const struct table_schema *s, const char *name);
+/* schema.json of the mount; rows adds "count". */
+json_t *schema_to_json(const struct table_schema *s, uint64_t rows);
+
+/* dir is made when missing. */
+int table_store_open(const char *dir, struct table_store **ret,
+		     struct err *e) MUST_CHECK;
+void table_store_close(struct table_store *s);
+/* At the start of rollfs, before tasks run: half-built generations of dead
+ * processes and generations nothing refers to are removed. */
+int table_store_sweep(struct table_store *s, struct err *e) MUST_CHECK;
+/* The next n numbers of the store's persistent counter; 1 <= first. Jobs and
+ * their tasks take theirs here too (inode numbers of the mount). */
+int table_store_numbers(struct table_store *s, uint64_t n, uint64_t *ret_first,
+			struct err *e) MUST_CHECK;
+/* Percent-escape a component of a path ('/', '%', leading '.', control). */
+char *table_escape(const char *s);
+char *table_unescape(const char *s);
+/* UTF-8, 1..TABLE_NAME_MAX bytes, not "." or "..", no control character. */
+bool table_name_valid(const char *s);
+
+struct table_id {
+	uint64_t id;  /* of the name; constant while the name exists */
+	uint64_t gen; /* of its present generation; 0 = empty (mkdir only) */
+};
+/* -ENOENT without error text when there is none. */
+int table_lookup(struct table_store *s, const char *ns, const char *name,
+		 struct table_id *ret, struct err *e) MUST_CHECK;
+/* Calls fn for each namespace (ns == NULL) or each table of one, sorted. */
+int table_list(struct table_store *s, const char *ns,
+	       int (*fn)(void *arg, const char *name), void *arg,
+	       struct err *e) MUST_CHECK;
+/* An empty table (no generation): what mkdir makes. -EEXIST. */
+int table_create_empty(struct table_store *s, const char *ns, const char *name,
+		       struct table_id *ret, struct err *e) MUST_CHECK;
+int namespace_create(struct table_store *s, const char *ns, uint64_t *ret_id,
+		     struct err *e) MUST_CHECK;
+int namespace_remove(struct table_store *s, const char *ns,
+		     struct err *e) MUST_CHECK; /* -ENOTEMPTY */
+int namespace_id(struct table_store *s, const char *ns, uint64_t *ret_id);
+/* Removes the name (and the data when unused). */
+int table_drop(struct table_store *s, const char *ns, const char *name,
+	       struct err *e) MUST_CHECK;
+/* Back to the empty table (rm data.csv). */
+int table_truncate(struct table_store *s, const char *ns, const char *name,
+		   struct err *e) MUST_CHECK;
+/* Keeps id and generation; replaces an existing target. */
+int table_rename(struct table_store *s, const char *ns, const char *name,
+		 const char *to_ns, const char *to_name,
+		 struct err *e) MUST_CHECK;
+/* to_ns/to_name is published with the generation of t (cheap copy). */
+int table_link(struct table *t, const char *to_ns, const char *to_name,
+	       struct err *e) MUST_CHECK;
+
+/* Reading. Handles are reference counted, thread-safe and cached per store
+ * (bounded); the database itself is opened at the first row access. */
+int table_open(struct table_store *s, const char *ns, const char *name,
+	       struct table **ret, struct err *e) MUST_CHECK;
+/* By generation number, for a reader that holds only the inode. */
+int table_open_gen(struct table_store *s, uint64_t gen, struct table **ret,
+		   struct err *e) MUST_CHECK;
+struct table *table_ref(struct table *t);
+void table_unref(struct table *t);
+#define _cleanup_table_ _cleanup_(table_unrefp)
+void table_unrefp(struct table **t);
+const struct table_schema *table_schema(const struct table *t);
+uint64_t table_rows(const struct table *t);
+uint64_t table_generation(const struct table *t);
+int64_t table_published_ms(const struct table *t);
+uint64_t table_csv_size(const struct table *t);
+/* Bytes of the CSV view at an offset: count, 0 at the end, or -errno. */
+ssize_t table_csv_read(struct table *t, uint64_t offset, void *buf, size_t n,
+		       struct err *e);
+/* CSV view of part k of the table's partitions (contiguous key ranges, each
+ * with the header): its size and bytes. */
+unsigned table_parts(const struct table *t);
+int table_part_size(struct table *t, unsigned k, uint64_t *ret,
+		    struct err *e) MUST_CHECK;
+ssize_t table_part_read(struct table *t, unsigned k, uint64_t offset, void *buf,
+			size_t n, struct err *e);
+/* One CSV line (with LF) of a key appended to ret; -ENOENT. */
+int table_row_csv(struct table *t, const char *key, size_t key_len,
+		  struct strbuf *ret, struct err *e) MUST_CHECK;
+
+/* from == NULL: first row.  cells has n_columns entries. */
+int table_scan(struct table *t, const char *from, size_t from_len,
+	       struct table_iter **ret, struct err *e) MUST_CHECK;
+/* 1 = a row, 0 = end, negative errno. key and cells live until the next
+ * call. */
+int table_next(struct table_iter *it, const char **key, size_t *key_len,
+	       const struct cell **cells, struct err *e) MUST_CHECK;
+void table_scan_end(struct table_iter *it);
+
+/*
+ * Building: rows in any order, sorted externally (bounded memory: about 8 MiB
+ * of rows, then runs on disk).  add fails with -EEXIST for a duplicate key at
+ * the latest in finish.  The builder copies schema and cells.
+ */
+int table_build_begin(struct table_store *s, const struct table_schema *schema,
+		      struct table_build **ret, struct err *e) MUST_CHECK;
+int table_build_add(struct table_build *b, const char *key, size_t key_len,
+		    const struct cell *cells, struct err *e) MUST_CHECK;
+/* Sorts, writes, fsyncs, publishes by rename; frees b in every case. */
+int table_build_publish(struct table_build *b, const char *ns,
+			const char *name, struct err *e) MUST_CHECK;
+void table_build_abort(struct table_build *b);
+uint64_t table_build_rows(const struct table_build *b);
+
+/*
+ * Upload: CSV bytes as they are written.  First line = header, first field =
+ * key.  The errors name line (1-based) and column (name or number); nothing
+ * is published unless all is well.  Options are upload.json (head,
+ * id_delimiter, partition; NULL = defaults; unknown members refused).
+ */
+struct table_upload;
+int table_upload_begin(struct table_store *s, const json_t *options,
+		       struct table_upload **ret, struct err *e) MUST_CHECK;
+int table_upload_write(struct table_upload *u, const void *data, size_t n,
+		       struct err *e) MUST_CHECK;
+uint64_t table_upload_rows(const struct table_upload *u);
+int table_upload_publish(struct table_upload *u, const char *ns,
+			 const char *name, struct err *e) MUST_CHECK;
+void table_upload_abort(struct table_upload *u);
+
+/* CSV text of one field: quoted only where it must be (architecture 3). */
+int csv_add_field(struct strbuf *sb, const char *s, size_t n);
+
+#endif
