@@ -18,7 +18,7 @@
  *   [party 10000]
  *   url = https://127.0.0.1:9444
  *   allow = module *                 as often as needed: architecture 5
- *   allow = table experiment/*
+ *   allow = table experiment/breast
  *
  * Refused with "file:line: ..." : unknown section or key, a second value
  * where one is due, bad numbers, unreadable or group-readable key.
