@@ -6,7 +6,19 @@ endif
 PYTHON ?= /usr/bin/python3
 PREFIX ?= /usr/local
 V      ?= release
-B      := build/$(V)
+O      := build/$(V)
+GOALS  := $(or $(MAKECMDGOALS),all)
+ifeq ($(filter -j% --jobserver%,$(MAKEFLAGS)),)
+MAKEFLAGS += -j$(shell nproc)
+endif
+# Packages first: everything below asks pkg-config.  A sub-make need not.
+ifneq ($(filter-out help clean deps,$(GOALS)),)
+ifndef ROLLFS_DEPS
+ROLLFS_DEPS := $(shell tools/install-deps >&2 && echo ok)
+$(if $(ROLLFS_DEPS),,$(error the packages above could not be installed))
+export ROLLFS_DEPS
+endif
+endif
 PKGS   := jansson fuse3 libcurl libmicrohttpd gnutls libcrypto
 WARN   := -Wall -Wextra -Wshadow -Wformat=2 -Wvla -Wundef -Wstrict-prototypes \
           -Wmissing-prototypes -Wpointer-arith -Wwrite-strings -Wimplicit-fallthrough
@@ -23,50 +35,115 @@ LD_test       := $(LD_release)
 $(if $(FLAGS_$(V)),,$(error V=$(V): use release, asan, tsan or cov))
 -include config.mk
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
-C_ALL  = -std=gnu11 -D_GNU_SOURCE -I. $(WARN) $(FLAGS_$(V)) \
-         $(shell pkg-config --cflags $(PKGS) 2>/dev/null) $(CFLAGS)
+CFLAGS_PKG := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+LIBS_PKG   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+C_ALL  = -std=gnu11 -D_GNU_SOURCE -I. $(WARN) $(FLAGS_$(V)) $(CFLAGS_PKG) $(CFLAGS)
 LDALL  = $(LD_$(V)) -Wl,--as-needed $(LDFLAGS)
-LIBS   = -lrocksdb -linih -lcsv -lgmp $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm -lpthread
+LIBS   = -lrocksdb -linih -lcsv -lgmp $(LIBS_PKG) -lm -lpthread
 
 PROGS  := rollfs rollsite rollfs-task
 LIB_C  := $(filter-out %/main.c,$(wildcard lib/*.c transfer/*.c scheduler/*.c fs/*.c \
             components/*.c components/crypto/*.c components/math/*.c))
 SRC    := $(LIB_C) $(wildcard */main.c tools/*.c)
-UNIT   := $(patsubst %.c,$(B)/%,$(wildcard tests/unit/test_*.c))
-REPLAY := $(patsubst %.c,$(B)/%,$(wildcard tests/fuzz/fuzz_*.c))
-BENCH  := $(patsubst tools/%.c,$(B)/tools/%,$(wildcard tools/bench_*.c))
-obj     = $(patsubst %.c,$(B)/%.o,$(filter $(1),$(LIB_C)))
+TESTSRC := $(wildcard tests/unit/*.c tests/fuzz/*.c)
+UNIT   := $(patsubst %.c,$(O)/%,$(wildcard tests/unit/test_*.c))
+REPLAY := $(patsubst %.c,$(O)/%,$(wildcard tests/fuzz/fuzz_*.c))
+BENCH  := $(patsubst tools/%.c,$(O)/tools/%,$(wildcard tools/bench_*.c))
+obj     = $(patsubst %.c,$(O)/%.o,$(filter $(1),$(LIB_C)))
 # Archives: a program takes from them only what it uses.
-ARCH   := $(B)/fs.a $(B)/scheduler.a $(B)/components.a $(B)/transfer.a $(B)/lib.a
+ARCH   := $(O)/fs.a $(O)/scheduler.a $(O)/components.a $(O)/transfer.a $(O)/lib.a
 
-all: deps $(PROGS:%=$(B)/%) ## build rollfs, rollsite and rollfs-task (V=release|asan|tsan|cov)
+all: $(PROGS:%=$(O)/%) ## build rollfs, rollsite and rollfs-task (V=release|asan|tsan|cov)
 
-$(B)/rollfs:      $(B)/fs/main.o $(B)/fs.a $(B)/scheduler.a $(B)/transfer.a $(B)/lib.a
-$(B)/rollsite:    $(B)/transfer/main.o $(B)/transfer.a $(B)/lib.a
-$(B)/rollfs-task: $(B)/components/main.o $(B)/components.a $(B)/transfer.a $(B)/lib.a
-$(B)/fs.a:         $(call obj,fs/%.c)
-$(B)/scheduler.a:  $(call obj,scheduler/%.c)
-$(B)/transfer.a:   $(call obj,transfer/%.c)
-$(B)/components.a: $(call obj,components/%.c)
-$(B)/lib.a:        $(call obj,lib/%.c)
+$(O)/rollfs:      $(O)/fs/main.o $(O)/fs.a $(O)/scheduler.a $(O)/transfer.a $(O)/lib.a
+$(O)/rollsite:    $(O)/transfer/main.o $(O)/transfer.a $(O)/lib.a
+$(O)/rollfs-task: $(O)/components/main.o $(O)/components.a $(O)/transfer.a $(O)/lib.a
+$(O)/fs.a:         $(call obj,fs/%.c)
+$(O)/scheduler.a:  $(call obj,scheduler/%.c)
+$(O)/transfer.a:   $(call obj,transfer/%.c)
+$(O)/components.a: $(call obj,components/%.c)
+$(O)/lib.a:        $(call obj,lib/%.c)
 $(UNIT) $(REPLAY) $(BENCH): %: %.o $(ARCH)
 $(UNIT): private LIBS += -lcmocka
 $(REPLAY:=.o): private CFLAGS += -DREPLAY
-$(PROGS:%=$(B)/%) $(UNIT) $(REPLAY) $(BENCH):
+$(PROGS:%=$(O)/%) $(UNIT) $(REPLAY) $(BENCH):
 	$(CC) $(C_ALL) $(LDALL) -o $@ $^ $(LIBS)
 %.a:
 	@rm -f $@
+	@mkdir -p $(@D)
 	ar rcs $@ $^
-$(B)/%.o: %.c $(B)/.flags
+$(O)/%.o: %.c $(O)/.flags
 	@mkdir -p $(@D)
 	$(CC) $(C_ALL) -MMD -MP -c -o $@ $<
-$(B)/lib/version.o: CFLAGS += -DROLLFS_VERSION='"$(VERSION)"'
-$(B)/.flags: FORCE # rebuild when the flags change, and only then
+$(O)/lib/version.o: CFLAGS += -DROLLFS_VERSION='"$(VERSION)"'
+$(O)/.flags: FORCE # rebuild when the flags change, and only then
 	@mkdir -p $(@D); echo '$(CC) $(C_ALL)' | cmp -s - $@ || echo '$(CC) $(C_ALL)' >$@
 
+demo: all ## three parties on this machine train a model (KEEP=0: torn down at the end)
+	@B=$(O) KEEP=$(KEEP) tools/demo build/demo
+
+# The suites need the hooks of a test build, which a release has not.
+ifeq ($(V),release)
+check: ; @+$(MAKE) --no-print-directory V=test check ## every test (V=asan|tsan|cov: in that build; T="unit mount/test_jobs.py": some)
+else
+check: all $(UNIT) $(REPLAY)
+	@B=$(O) $(PYTHON) tests/run $(T)
+endif
+
+bench: all $(BENCH) ## measure and write build/bench.tsv (B=crypto|transfer|tables|jobs: one part)
+	@O=$(O) $(PYTHON) tools/bench $(B)
+
+FUZZ := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+fuzz: $(FUZZ) ## libFuzzer binaries under build/fuzz (clang); SECONDS=30 runs each
+	@$(if $(SECONDS),for f in $(FUZZ); do $$f -max_total_time=$(SECONDS) -print_final_stats=0 \
+	    -artifact_prefix=build/fuzz/ build/fuzz/ tests/fuzz/corpus/$${f##*/} || exit 1; done,)
+build/fuzz/%: tests/fuzz/%.c $(LIB_C)
+	@mkdir -p $(@D)
+	clang -std=gnu11 -D_GNU_SOURCE -DROLLFS_TEST_HOOKS=1 -DROLLFS_VERSION='"fuzz"' -I. -g -O1 \
+	    -fsanitize=fuzzer,address,undefined $(CFLAGS_PKG) -o $@ $^ $(LIBS)
+
+cov: ## coverage of the whole suite
+	@+$(MAKE) --no-print-directory V=cov check
+	gcovr -r . --object-directory build/cov -e tests/ --print-summary
+
+# One file at a time, so that make runs them beside each other.
+LINTED := $(SRC:%.c=build/lint/%.analyzer) $(SRC:%.c=build/lint/%.cppcheck) $(SRC:%.c=build/lint/%.tidy)
+lint: $(LINTED) ## layers, format, static analysis, shell scripts
+	tools/check-layers.sh
+	clang-format --dry-run -Werror $(SRC) $(TESTSRC) $(shell git ls-files '*.h')
+	shellcheck $(shell grep -lE '^#!/bin/(ba)?sh' tools/* .ci/run 2>/dev/null)
+	@echo lint: clean
+build/lint/%.analyzer: %.c
+	@mkdir -p $(@D)
+	gcc -std=gnu11 -D_GNU_SOURCE -DROLLFS_VERSION='"lint"' -I. $(WARN) $(CFLAGS_PKG) -O1 -fanalyzer -Werror -MMD -MP -MF $@.d -MT $@ -c -o /dev/null $<
+	@touch $@
+build/lint/%.cppcheck: %.c
+	@mkdir -p $(@D)
+	cppcheck -q --std=c11 --enable=warning,portability,performance --inline-suppr --error-exitcode=1 -I. $<
+	@touch $@
+build/lint/%.tidy: %.c .clang-tidy
+	@mkdir -p $(@D)
+	clang-tidy --quiet $< -- -std=gnu11 -D_GNU_SOURCE -DROLLFS_VERSION='"lint"' -I. $(CFLAGS_PKG) 2>/dev/null
+	@touch $@
+
+install: all ## install below DESTDIR and PREFIX (/usr/local)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/sbin $(DESTDIR)$(PREFIX)/share/doc/rollfs
+	install -m 755 $(PROGS:%=$(O)/%) tools/rollfs-pki $(DESTDIR)$(PREFIX)/bin
+	ln -sf $(PREFIX)/bin/rollfs $(DESTDIR)/sbin/mount.fuse.rollfs
+	install -m 644 README.md LICENSE $(wildcard docs/*.md) $(DESTDIR)$(PREFIX)/share/doc/rollfs
+
+clean: ## remove build/; refuses while something below it is mounted
+	@m=$$(awk -v d="$(CURDIR)/build/" 'index($$5, d) == 1 { print $$5 }' /proc/self/mountinfo); \
+	if [ -n "$$m" ]; then echo "clean: mounted:" $$m >&2; \
+	echo "clean: tools/sandbox down build/demo (or umount) first" >&2; exit 1; fi
+	rm -rf build
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## */\t/' | expand -t 10
 deps: ## install missing Debian packages
 	@tools/install-deps
 FORCE:
-.PHONY: all deps FORCE
+.DELETE_ON_ERROR:
+.PHONY: all demo check bench fuzz cov lint install clean help deps FORCE
 .SECONDARY:
--include $(LIB_C:%.c=$(B)/%.d) $(UNIT:=.d) $(REPLAY:=.d) $(BENCH:=.d) $(B)/fs/main.d $(B)/transfer/main.d $(B)/components/main.d
+-include $(SRC:%.c=$(O)/%.d) $(UNIT:=.d) $(REPLAY:=.d) $(BENCH:=.d) $(wildcard build/lint/*/*.d build/lint/*/*/*.d)
