@@ -45,9 +45,9 @@ static inline void cleanup_closedir_(DIR **d)
 	if (*d)
 		closedir(*d);
 }
-#define _cleanup_(fn)      __attribute__((cleanup(fn)))
-#define _cleanup_free_     _cleanup_(cleanup_free_)
-#define _cleanup_close_    _cleanup_(cleanup_close_)
+#define _cleanup_(fn)	   __attribute__((cleanup(fn)))
+#define _cleanup_free_	   _cleanup_(cleanup_free_)
+#define _cleanup_close_	   _cleanup_(cleanup_close_)
 #define _cleanup_fclose_   _cleanup_(cleanup_fclose_)
 #define _cleanup_closedir_ _cleanup_(cleanup_closedir_)
 
@@ -58,11 +58,11 @@ static inline void cleanup_closedir_(DIR **d)
 		(p) = NULL;         \
 		t_;                 \
 	})
-#define TAKE_FD(fd)           \
-	({                    \
+#define TAKE_FD(fd)            \
+	({                     \
 		int t_ = (fd); \
-		(fd) = -1;    \
-		t_;           \
+		(fd) = -1;     \
+		t_;            \
 	})
 
 /* Memory for programs that cannot go on without it (start-up, tasks). */
@@ -72,12 +72,12 @@ void *xrealloc(void *p, size_t n);
 char *xstrdup(const char *s);
 char *xasprintf(const char *fmt, ...) PRINTF(1, 2);
 
-#define strcpy(d, s)	  strcpy_is_banned_use_snprintf
-#define strcat(d, s)	  strcat_is_banned_use_strbuf
-#define sprintf(...)	  sprintf_is_banned_use_snprintf
-#define vsprintf(...)	  vsprintf_is_banned_use_vsnprintf
-#define gmtime(t)	  gmtime_is_banned_use_gmtime_r
-#define localtime(t)	  localtime_is_banned_use_localtime_r
-#define strtok(s, d)	  strtok_is_banned_use_strtok_r
+#define strcpy(d, s)  strcpy_is_banned_use_snprintf
+#define strcat(d, s)  strcat_is_banned_use_strbuf
+#define sprintf(...)  sprintf_is_banned_use_snprintf
+#define vsprintf(...) vsprintf_is_banned_use_vsnprintf
+#define gmtime(t)     gmtime_is_banned_use_gmtime_r
+#define localtime(t)  localtime_is_banned_use_localtime_r
+#define strtok(s, d)  strtok_is_banned_use_strtok_r
 
 #endif

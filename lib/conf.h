@@ -6,7 +6,7 @@
  *   [rollfs]
  *   party = 9999                     own party id, 1..10 digits
  *   federation = demo                name in every certificate's SAN URI
- *   state = /var/lib/rollfs/9999     absolute; everything is kept below it
+ *   state = /var/lib/rollfs/9999     everything is kept below it
  *   listen = 127.0.0.1:9443          host:port of the HTTPS server
  *   certificate = party.pem          paths: absolute or beside this file
  *   key = party.key                  refused when group or others can read
@@ -55,6 +55,8 @@ void conf_free(struct conf *c);
 const struct conf_party *conf_party(const struct conf *c, const char *id);
 /* 1..10 digits, no leading zero. */
 bool party_id_valid(const char *s);
+/* https://host:port without a trailing slash. */
+int address_check(const char *url, struct err *e) MUST_CHECK;
 
 /*
  * The rules of /parties/<id>/allow: lines "module NAME|*", "table NS/NAME|NS/

@@ -197,8 +197,7 @@ static int remove_at(int dir, const char *name, int depth)
 		return -errno;
 	if (depth > 200)
 		return -ELOOP;
-	fd = openat(dir, name,
-		    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
 	d = fdopendir(fd);

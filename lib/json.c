@@ -128,7 +128,7 @@ static void add_value(struct strbuf *sb, const json_t *v, int depth)
 		const char *key;
 
 		keys = xcalloc(json_object_size(v), sizeof(*keys));
-		json_object_foreach(o, key, child)
+		json_object_foreach (o, key, child)
 			keys[n++] = key;
 		qsort(keys, n, sizeof(*keys), by_name);
 		sb_addc(sb, '{');

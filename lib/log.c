@@ -67,8 +67,8 @@ void log_at(enum log_level level, const char *module, const char *fmt, ...)
 		return;
 	time_rfc3339(when, sizeof(when), now_unix_ms());
 	head = snprintf(line, sizeof(line), "%s %s ", when, names[level]);
-	n = head + snprintf(line + head, sizeof(line) - (size_t)head, "%s: ",
-			    module);
+	n = head +
+	    snprintf(line + head, sizeof(line) - (size_t)head, "%s: ", module);
 	va_start(ap, fmt);
 	n += vsnprintf(line + n, sizeof(line) - (size_t)n - 1, fmt, ap);
 	va_end(ap);

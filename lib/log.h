@@ -10,10 +10,15 @@
 
 #include "lib/base.h"
 
-enum log_level { LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WARN, LOG_LEVEL_ERROR };
+enum log_level {
+	LOG_LEVEL_DEBUG,
+	LOG_LEVEL_INFO,
+	LOG_LEVEL_WARN,
+	LOG_LEVEL_ERROR
+};
 
 void log_at(enum log_level level, const char *module, const char *fmt, ...)
-	PRINTF(3, 4);
+    PRINTF(3, 4);
 /* A second descriptor that gets every line too (a job's merged log), or -1. */
 void log_also_to(int fd, const char *prefix);
 /* RFC 3339 with zone and milliseconds, UTC; buf of at least 32 bytes. */

@@ -19,7 +19,7 @@ struct strbuf {
 };
 
 void sb_init(struct strbuf *sb, size_t max);
-void sb_free(struct strbuf *sb); /* back to the state after sb_init */
+void sb_free(struct strbuf *sb);  /* back to the state after sb_init */
 void sb_reset(struct strbuf *sb); /* len = 0, memory kept */
 int sb_add(struct strbuf *sb, const void *data, size_t n);
 int sb_adds(struct strbuf *sb, const char *s);
@@ -34,7 +34,10 @@ int sb_add_u32(struct strbuf *sb, uint32_t v);
 int sb_add_u64(struct strbuf *sb, uint64_t v);
 int sb_add_f64(struct strbuf *sb, double v);
 
-#define STRBUF_INIT(m) { .buf = (char *)"", .max = (m) }
+#define STRBUF_INIT(m)                        \
+	{                                     \
+		.buf = (char *)"", .max = (m) \
+	}
 #define _cleanup_strbuf_ _cleanup_(sb_free)
 
 #endif

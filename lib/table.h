@@ -40,7 +40,7 @@ enum cell_type { CELL_STRING, CELL_F64, CELL_I64 };
 
 struct cell {
 	enum cell_type type;
-	double f64;   /* NaN = missing (an empty field in the CSV view) */
+	double f64; /* NaN = missing (an empty field in the CSV view) */
 	int64_t i64;
 	const char *str; /* not terminated; valid until the next row */
 	size_t len;
@@ -171,8 +171,8 @@ int table_build_begin(struct table_store *s, const struct table_schema *schema,
 int table_build_add(struct table_build *b, const char *key, size_t key_len,
 		    const struct cell *cells, struct err *e) MUST_CHECK;
 /* Sorts, writes, fsyncs, publishes by rename; frees b in every case. */
-int table_build_publish(struct table_build *b, const char *ns,
-			const char *name, struct err *e) MUST_CHECK;
+int table_build_publish(struct table_build *b, const char *ns, const char *name,
+			struct err *e) MUST_CHECK;
 void table_build_abort(struct table_build *b);
 uint64_t table_build_rows(const struct table_build *b);
 

@@ -1,0 +1,719 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lib/conf.h"
+
+#include <ctype.h>
+#include <fcntl.h>
+#include <ini.h>
+#include <limits.h>
+#include <sys/stat.h>
+
+#include "lib/conf_priv.h"
+#include "lib/fileio.h"
+
+#define LINE_MAX_  4096
+#define FILE_LIMIT (1u << 20)
+#define LIST_MAX   10000
+
+bool party_id_valid(const char *s)
+{
+	size_t n = strspn(s, "0123456789");
+
+	return n >= 1 && n <= 10 && !s[n] && s[0] != '0';
+}
+
+/* What one run of the parser knows; the first defect wins. */
+struct load {
+	struct conf *c;
+	struct conf_party *party; /* of the section that is open, or NULL */
+	const char *text;	  /* what is left of the file */
+	const char *end;
+	const char *dir; /* of the file: relative paths start there */
+	struct err *e;
+	int line;
+	int failed; /* negative errno of the first defect */
+	int line_party, line_state, line_listen, line_certificate, line_key,
+	    line_ca, line_federation, line_cores, line_lease, line_group,
+	    line_components;
+	char section[64];
+};
+
+static int defect(struct load *l, int line, const char *fmt, ...) PRINTF(3, 4);
+static int defect(struct load *l, int line, const char *fmt, ...)
+{
+	char text[800];
+	va_list ap;
+
+	if (l->failed)
+		return l->failed;
+	va_start(ap, fmt);
+	(void)vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	l->failed = -EINVAL;
+	if (line)
+		return err_set(l->e, EINVAL, "%.300s:%d: %s", l->c->path, line,
+			       text);
+	return err_set(l->e, EINVAL, "%.300s: %s", l->c->path, text);
+}
+
+static int set_text(struct load *l, char **field, int *line, const char *key,
+		    const char *value)
+{
+	if (*line)
+		return defect(l, l->line, "%s stands twice (first on line %d)",
+			      key, *line);
+	*line = l->line;
+	if (!*value)
+		return defect(l, l->line, "%s is empty", key);
+	*field = strdup(value);
+	if (!*field) {
+		l->failed = err_sys(l->e, ENOMEM, "%s", l->c->path);
+		return l->failed;
+	}
+	return 0;
+}
+
+static int set_path(struct load *l, char **field, int *line, const char *key,
+		    const char *value)
+{
+	char *whole;
+	int r = set_text(l, field, line, key, value);
+
+	if (r || value[0] == '/')
+		return r;
+	if (asprintf(&whole, "%s/%s", l->dir, value) < 0) {
+		l->failed = err_sys(l->e, ENOMEM, "%s", l->c->path);
+		return l->failed;
+	}
+	free(*field);
+	*field = whole;
+	return 0;
+}
+
+static int set_number(struct load *l, unsigned *field, int *line,
+		      const char *key, const char *value, unsigned max)
+{
+	unsigned long v;
+	char *end;
+
+	if (*line)
+		return defect(l, l->line, "%s stands twice (first on line %d)",
+			      key, *line);
+	*line = l->line;
+	errno = 0;
+	v = strtoul(value, &end, 10);
+	if (!isdigit((unsigned char)value[0]) || *end || errno || v < 1 ||
+	    v > max)
+		return defect(l, l->line,
+			      "%s: expected a number from 1 to %u, found '%s'",
+			      key, max, value);
+	*field = (unsigned)v;
+	return 0;
+}
+
+static bool port_parse(const char *s, uint16_t *ret)
+{
+	unsigned long v;
+	char *end;
+
+	if (!isdigit((unsigned char)*s))
+		return false;
+	v = strtoul(s, &end, 10);
+	if (*end || v < 1 || v > 65535)
+		return false;
+	*ret = (uint16_t)v;
+	return true;
+}
+
+/* host:port or [v6]:port; the host without brackets. */
+static bool host_port(const char *s, char **ret_host, uint16_t *ret_port)
+{
+	const char *colon = strrchr(s, ':'), *host = s;
+	size_t n;
+
+	if (!colon || colon == s || !port_parse(colon + 1, ret_port))
+		return false;
+	n = (size_t)(colon - s);
+	if (s[0] == '[') {
+		if (n < 3 || s[n - 1] != ']')
+			return false;
+		host++;
+		n -= 2;
+	} else if (memchr(s, ':', n)) {
+		return false;
+	}
+	for (size_t i = 0; i < n; i++)
+		if (!isalnum((unsigned char)host[i]) &&
+		    !strchr(".-_:%", host[i]))
+			return false;
+	if (ret_host)
+		*ret_host = strndup(host, n);
+	return true;
+}
+
+int address_check(const char *url, struct err *e)
+{
+	static const char scheme[] = "https://";
+	uint16_t port;
+
+	if (strncmp(url, scheme, sizeof(scheme) - 1) ||
+	    !host_port(url + sizeof(scheme) - 1, NULL, &port))
+		return err_set(e, EINVAL,
+			       "expected https://host:port, found '%.200s'",
+			       url);
+	return 0;
+}
+
+static int set_listen(struct load *l, const char *value)
+{
+	if (l->line_listen)
+		return defect(l, l->line,
+			      "listen stands twice (first on line %d)",
+			      l->line_listen);
+	l->line_listen = l->line;
+	if (!host_port(value, &l->c->listen_host, &l->c->listen_port))
+		return defect(l, l->line,
+			      "listen: expected host:port, found '%s'", value);
+	return 0;
+}
+
+static int set_name(struct load *l, char **field, int *line, const char *key,
+		    const char *value)
+{
+	if (strlen(value) > 64)
+		return defect(l, l->line, "%s is longer than 64 bytes", key);
+	for (const char *p = value; *p; p++)
+		if (!isalnum((unsigned char)*p) && !strchr("._-", *p))
+			return defect(l, l->line,
+				      "%s: only letters, digits, '.', '_' and "
+				      "'-', found '%s'",
+				      key, value);
+	return set_text(l, field, line, key, value);
+}
+
+static int own_key(struct load *l, const char *key, const char *v)
+{
+	struct conf *c = l->c;
+
+	if (!strcmp(key, "party")) {
+		if (!party_id_valid(v))
+			return defect(l, l->line,
+				      "party: expected 1 to 10 digits without "
+				      "a leading zero, found '%s'",
+				      v);
+		return set_text(l, &c->party, &l->line_party, key, v);
+	}
+	if (!strcmp(key, "federation"))
+		return set_name(l, &c->federation, &l->line_federation, key, v);
+	if (!strcmp(key, "state"))
+		return set_path(l, &c->state, &l->line_state, key, v);
+	if (!strcmp(key, "listen"))
+		return set_listen(l, v);
+	if (!strcmp(key, "certificate"))
+		return set_path(l, &c->certificate, &l->line_certificate, key,
+				v);
+	if (!strcmp(key, "key"))
+		return set_path(l, &c->key, &l->line_key, key, v);
+	if (!strcmp(key, "ca"))
+		return set_path(l, &c->ca, &l->line_ca, key, v);
+	if (!strcmp(key, "group"))
+		return set_name(l, &c->group, &l->line_group, key, v);
+	if (!strcmp(key, "components"))
+		return set_path(l, &c->components, &l->line_components, key, v);
+	if (!strcmp(key, "cores"))
+		return set_number(l, &c->cores, &l->line_cores, key, v, 4096);
+	if (!strcmp(key, "lease"))
+		return set_number(l, &c->lease_s, &l->line_lease, key, v,
+				  86400);
+	return defect(l, l->line, "unknown key '%s' in [rollfs]", key);
+}
+
+static int party_key(struct load *l, const char *key, const char *v)
+{
+	struct conf_party *p = l->party;
+
+	if (!strcmp(key, "url")) {
+		struct err why = { 0 };
+
+		if (p->url)
+			return defect(l, l->line, "url stands twice in [%s]",
+				      l->section);
+		p->url = strdup(v);
+		if (!p->url)
+			return defect(l, l->line, "out of memory");
+		for (size_t n = strlen(v); n && p->url[n - 1] == '/'; n--)
+			p->url[n - 1] = '\0';
+		if (address_check(p->url, &why))
+			return defect(l, l->line, "url: %.400s", why.text);
+		return 0;
+	}
+	if (!strcmp(key, "allow")) {
+		struct err why = { 0 };
+		char *more;
+
+		if (allow_check(v, &why))
+			return defect(l, l->line, "allow: %.400s", why.text);
+		if (asprintf(&more, "%s%s\n", p->allow, v) < 0)
+			return defect(l, l->line, "out of memory");
+		free(p->allow);
+		p->allow = more;
+		return 0;
+	}
+	return defect(l, l->line, "unknown key '%s' in [%s]", key, l->section);
+}
+
+static int open_section(struct load *l, const char *name)
+{
+	struct conf *c = l->c;
+	struct conf_party *more;
+
+	(void)snprintf(l->section, sizeof(l->section), "%s", name);
+	l->party = NULL;
+	if (!strcmp(name, "rollfs"))
+		return 0;
+	if (strncmp(name, "party ", 6))
+		return defect(l, l->line,
+			      "unknown section [%s]: expected [rollfs] or "
+			      "[party ID]",
+			      name);
+	name += 6 + strspn(name + 6, " \t");
+	if (!party_id_valid(name))
+		return defect(l, l->line,
+			      "[party ID]: expected 1 to 10 digits without a "
+			      "leading zero, found '%s'",
+			      name);
+	if (conf_party(c, name))
+		return defect(l, l->line, "[party %s] stands twice", name);
+	more = realloc(c->parties, (c->n_parties + 1) * sizeof(*more));
+	if (!more)
+		return defect(l, l->line, "out of memory");
+	c->parties = more;
+	l->party = &more[c->n_parties];
+	*l->party =
+	    (struct conf_party){ .id = strdup(name), .allow = strdup("") };
+	c->n_parties++;
+	if (!l->party->id || !l->party->allow)
+		return defect(l, l->line, "out of memory");
+	return 0;
+}
+
+/*
+ * inih calls this for each line, which gives us the numbers that its handler
+ * lacks; sections are taken here too, so that an unknown one without any key
+ * does not pass.
+ */
+static char *next_line(char *buf, int size, void *arg)
+{
+	struct load *l = arg;
+	const char *nl;
+	size_t n;
+
+	if (l->failed || l->text == l->end)
+		return NULL;
+	l->line++;
+	nl = memchr(l->text, '\n', (size_t)(l->end - l->text));
+	n = (size_t)((nl ? nl : l->end) - l->text);
+	if (n && l->text[n - 1] == '\r')
+		n--;
+	if (n + 2 > (size_t)size) {
+		defect(l, l->line, "line is longer than %d bytes", size - 2);
+		return NULL;
+	}
+	if (memchr(l->text, '\0', n)) {
+		defect(l, l->line, "line holds a NUL byte");
+		return NULL;
+	}
+	memcpy(buf, l->text, n);
+	buf[n] = '\0';
+	l->text = nl ? nl + 1 : l->end;
+	if (l->line == 1 && n >= 3 && !memcmp(buf, "\xef\xbb\xbf", 3))
+		memmove(buf, buf + 3, n - 2);
+	buf += strspn(buf, " \t");
+	if (*buf == '[') {
+		char name[64];
+		size_t k = strcspn(buf + 1, "]");
+
+		if (buf[k + 1] != ']' || k >= sizeof(name)) {
+			defect(l, l->line, "section heading without ']'");
+			return NULL;
+		}
+		memcpy(name, buf + 1, k);
+		name[k] = '\0';
+		if (open_section(l, name))
+			return NULL;
+	} else if (*buf && !strchr(";#", *buf) && !strpbrk(buf, "=:")) {
+		defect(l, l->line, "expected 'key = value', found '%.100s'",
+		       buf);
+		return NULL;
+	}
+	return buf;
+}
+
+static int take(void *arg, const char *section, const char *key,
+		const char *value)
+{
+	struct load *l = arg;
+
+	(void)section;
+	if (l->failed)
+		return 0;
+	if (!*key)
+		defect(l, l->line, "a value without a key");
+	else if (!*l->section)
+		defect(l, l->line, "'%s' stands before any section", key);
+	else if (l->party)
+		party_key(l, key, value);
+	else
+		own_key(l, key, value);
+	return !l->failed;
+}
+
+static int check_file(struct load *l, const char *key, const char *path,
+		      int line, bool secret)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st))
+		return defect(l, line, "%s: cannot read %s: %s", key, path,
+			      strerror(errno));
+	if (!S_ISREG(st.st_mode))
+		return defect(l, line, "%s: %s is not a file", key, path);
+	if (secret && (st.st_mode & 077))
+		return defect(l, line,
+			      "%s: group or others can read %s (chmod 600 it)",
+			      key, path);
+	return 0;
+}
+
+static int check_whole(struct load *l)
+{
+	struct conf *c = l->c;
+	const struct {
+		const char *key;
+		int line;
+	} need[] = { { "party", l->line_party },
+		     { "federation", l->line_federation },
+		     { "state", l->line_state },
+		     { "listen", l->line_listen },
+		     { "certificate", l->line_certificate },
+		     { "key", l->line_key },
+		     { "ca", l->line_ca } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(need) && !l->failed; i++)
+		if (!need[i].line)
+			defect(l, 0, "[rollfs] lacks %s", need[i].key);
+	if (l->failed)
+		return l->failed;
+	if (conf_party(c, c->party))
+		return defect(l, l->line_party,
+			      "party %s is this party: it has no [party] "
+			      "section",
+			      c->party);
+	for (size_t i = 0; i < c->n_parties; i++)
+		if (!c->parties[i].url)
+			return defect(l, 0, "[party %s] lacks url",
+				      c->parties[i].id);
+	for (size_t n = strlen(c->state); n > 1 && c->state[n - 1] == '/'; n--)
+		c->state[n - 1] = '\0';
+	if (check_file(l, "certificate", c->certificate, l->line_certificate,
+		       false) ||
+	    check_file(l, "key", c->key, l->line_key, true) ||
+	    check_file(l, "ca", c->ca, l->line_ca, false))
+		return l->failed;
+	if (!c->cores) {
+		long n = sysconf(_SC_NPROCESSORS_ONLN);
+
+		c->cores = n > 0 ? (unsigned)n : 1;
+	}
+	if (!c->lease_s)
+		c->lease_s = 60;
+	return 0;
+}
+
+int conf_parse(const char *path, const char *text, size_t n, bool check,
+	       struct conf **ret, struct err *e)
+{
+	_cleanup_free_ char *dir = strdup(path);
+	struct conf *c = calloc(1, sizeof(*c));
+	struct load l = {
+		.c = c, .text = text, .end = text + n, .dir = dir, .e = e
+	};
+	char *slash;
+	int r;
+
+	if (!dir || !c || !(c->path = strdup(path))) {
+		conf_free(c);
+		return err_sys(e, ENOMEM, "%s", path);
+	}
+	slash = strrchr(dir, '/');
+	if (slash)
+		*slash = '\0';
+	/* Everything a long path needs; settings of the library, once. */
+	ini_max_line = LINE_MAX_;
+	ini_allow_multiline = false;
+	r = ini_parse_stream(next_line, &l, take, &l);
+	if (!l.failed && r)
+		defect(&l, r > 0 ? r : 0, "expected 'key = value'");
+	if (!l.failed && check)
+		check_whole(&l);
+	if (l.failed) {
+		conf_free(c);
+		return l.failed;
+	}
+	*ret = c;
+	return 0;
+}
+
+int conf_load(const char *path, struct conf **ret, struct err *e)
+{
+	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(FILE_LIMIT);
+	_cleanup_free_ char *whole = realpath(path, NULL);
+	int r;
+
+	if (!whole)
+		return err_sys(e, errno, "%s", path);
+	r = file_read(whole, &sb, e);
+	if (r)
+		return r;
+	return conf_parse(whole, sb.buf, sb.len, true, ret, e);
+}
+
+void conf_free(struct conf *c)
+{
+	if (!c)
+		return;
+	for (size_t i = 0; i < c->n_parties; i++) {
+		free(c->parties[i].id);
+		free(c->parties[i].url);
+		free(c->parties[i].allow);
+	}
+	free(c->parties);
+	free(c->path);
+	free(c->party);
+	free(c->federation);
+	free(c->state);
+	free(c->listen_host);
+	free(c->certificate);
+	free(c->key);
+	free(c->ca);
+	free(c->group);
+	free(c->components);
+	free(c);
+}
+
+const struct conf_party *conf_party(const struct conf *c, const char *id)
+{
+	for (size_t i = 0; i < c->n_parties; i++)
+		if (!strcmp(c->parties[i].id, id))
+			return &c->parties[i];
+	return NULL;
+}
+
+/* One rule, split into its kind and what it names. */
+struct rule {
+	const char *kind, *what;
+	size_t kind_len, what_len;
+};
+
+/* The next line: 1 = a rule, 0 = blank or comment, -EINVAL = not a rule. */
+static int next_rule(const char **text, struct rule *ret)
+{
+	static const char blank[] = " \t\r";
+	const char *line = *text;
+	size_t n = strcspn(line, "\n");
+	const char *end = line + n;
+
+	*text = line[n] ? end + 1 : end;
+	line += strspn(line, blank);
+	if (line >= end || *line == '#')
+		return 0;
+	while (end > line && strchr(blank, end[-1]))
+		end--;
+	*ret = (struct rule){ .kind = line };
+	while (line < end && !strchr(blank, *line))
+		line++;
+	ret->kind_len = (size_t)(line - ret->kind);
+	while (line < end && strchr(blank, *line))
+		line++;
+	ret->what = line;
+	/* What may hold blanks only as part of a table's name; a comment
+	 * behind the rule ends it. */
+	for (const char *p = line; p < end; p++)
+		if (*p == '#' && strchr(blank, p[-1])) {
+			end = p;
+			while (end > line && strchr(blank, end[-1]))
+				end--;
+			break;
+		}
+	ret->what_len = (size_t)(end - line);
+	return ret->what_len ? 1 : -EINVAL;
+}
+
+static bool is(const char *s, size_t n, const char *word)
+{
+	return n == strlen(word) && !memcmp(s, word, n);
+}
+
+int allow_check(const char *rules, struct err *e)
+{
+	static const char *const roles[] = { "guest", "host", "arbiter", "*" };
+	unsigned line = 0;
+
+	while (*rules) {
+		struct rule u;
+		bool good = false;
+		int r = next_rule(&rules, &u);
+
+		line++;
+		if (!r)
+			continue;
+		if (r < 0) {
+			good = false;
+		} else if (is(u.kind, u.kind_len, "module")) {
+			good = is(u.what, u.what_len, "*") ||
+			       !memchr(u.what, '*', u.what_len);
+		} else if (is(u.kind, u.kind_len, "table")) {
+			const char *slash = memchr(u.what, '/', u.what_len);
+
+			good = is(u.what, u.what_len, "*") ||
+			       (slash && slash > u.what &&
+				slash + 1 < u.what + u.what_len);
+		} else if (is(u.kind, u.kind_len, "push")) {
+			good = is(u.what, u.what_len, "*");
+		} else if (is(u.kind, u.kind_len, "role")) {
+			for (size_t i = 0; i < ARRAY_SIZE(roles); i++)
+				good |= is(u.what, u.what_len, roles[i]);
+		}
+		if (!good)
+			return err_set(
+			    e, EINVAL,
+			    "line %u: expected 'module NAME|*', 'table "
+			    "NAMESPACE/NAME|NAMESPACE/*|*', 'role guest|"
+			    "host|arbiter|*' or 'push *', found '%.*s'",
+			    line,
+			    (int)MIN(u.kind_len + u.what_len + 1, (size_t)200),
+			    u.kind);
+	}
+	return 0;
+}
+
+bool allow_permits(const char *rules, const char *kind, const char *what)
+{
+	while (*rules) {
+		struct rule u;
+
+		if (next_rule(&rules, &u) != 1 || !is(u.kind, u.kind_len, kind))
+			continue;
+		if (is(u.what, u.what_len, "*") || is(u.what, u.what_len, what))
+			return true;
+		/* NAMESPACE/ * stands for every table of the namespace. */
+		if (!strcmp(kind, "table") && u.what_len > 2 &&
+		    !memcmp(u.what + u.what_len - 2, "/*", 2) &&
+		    !strncmp(u.what, what, u.what_len - 1))
+			return true;
+	}
+	return false;
+}
+
+/* Written through the mount; NULL if it was not. */
+static char *party_file(const struct conf *c, const char *id, const char *name)
+{
+	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(FILE_LIMIT);
+	_cleanup_free_ char *path = NULL;
+
+	if (!party_id_valid(id) ||
+	    asprintf(&path, "%s/parties/%s/%s", c->state, id, name) < 0) {
+		path = NULL;
+		return NULL;
+	}
+	if (file_read(path, &sb, NULL) || memchr(sb.buf, '\0', sb.len))
+		return NULL;
+	return sb_detach(&sb);
+}
+
+static bool party_dir(const struct conf *c, const char *id)
+{
+	_cleanup_free_ char *path = NULL;
+	struct stat st;
+
+	if (!party_id_valid(id) ||
+	    asprintf(&path, "%s/parties/%s", c->state, id) < 0) {
+		path = NULL;
+		return false;
+	}
+	return !stat(path, &st) && S_ISDIR(st.st_mode);
+}
+
+char *party_address(const struct conf *c, const char *id)
+{
+	const struct conf_party *p = conf_party(c, id);
+	char *s = party_file(c, id, "address");
+
+	if (s) {
+		size_t n = strlen(s);
+
+		while (n && strchr(" \t\r\n/", s[n - 1]))
+			s[--n] = '\0';
+		return s;
+	}
+	if (p)
+		return strdup(p->url);
+	return party_dir(c, id) ? strdup("") : NULL;
+}
+
+char *party_allow(const struct conf *c, const char *id)
+{
+	const struct conf_party *p = conf_party(c, id);
+	char *s = party_file(c, id, "allow");
+
+	if (s)
+		return s;
+	if (p)
+		return strdup(p->allow);
+	return party_dir(c, id) ? strdup("") : NULL;
+}
+
+static int by_number(const void *a, const void *b)
+{
+	const char *x = *(const char *const *)a, *y = *(const char *const *)b;
+	size_t n = strlen(x), m = strlen(y);
+
+	/* Without leading zeros the longer number is the larger one. */
+	return n != m ? (n < m ? -1 : 1) : strcmp(x, y);
+}
+
+char **party_list(const struct conf *c)
+{
+	_cleanup_closedir_ DIR *d = NULL;
+	_cleanup_free_ char *path = NULL;
+	size_t n = 0, room = c->n_parties + 16;
+	char **list = calloc(room, sizeof(*list));
+	struct dirent *de;
+
+	if (!list)
+		return NULL;
+	for (size_t i = 0; i < c->n_parties; i++)
+		if ((list[n] = strdup(c->parties[i].id)))
+			n++;
+	if (asprintf(&path, "%s/parties", c->state) < 0)
+		path = NULL;
+	d = path ? opendir(path) : NULL;
+	while (d && (de = readdir(d)) && n < LIST_MAX) {
+		if (!party_id_valid(de->d_name) || conf_party(c, de->d_name) ||
+		    (c->party && !strcmp(c->party, de->d_name)))
+			continue;
+		if (n + 2 > room) {
+			char **more = realloc(list, 2 * room * sizeof(*list));
+
+			if (!more)
+				break;
+			list = more;
+			room *= 2;
+		}
+		if ((list[n] = strdup(de->d_name)))
+			n++;
+	}
+	qsort(list, n, sizeof(*list), by_number);
+	list[n] = NULL;
+	return list;
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A streaming CSV reader (RFC 4180: quotes, doubled quotes, line breaks inside
+ * quotes; CR LF or LF; a UTF-8 byte order mark is skipped).  Bytes may come in
+ * any pieces.  Strict: a quote inside an unquoted field, text behind a closing
+ * quote, or an end inside quotes is an error.
+ */
+#ifndef LIB_CSV_H
+#define LIB_CSV_H
+
+#include "lib/err.h"
+#include "lib/strbuf.h"
+
+struct csv_field {
+	size_t at, len; /* in the text handed to the row function */
+};
+
+/* One row; line is where it began (1-based). An empty line has no row. */
+typedef int (*csv_row_fn)(void *arg, uint64_t line, const char *text,
+			  const struct csv_field *fields, size_t n,
+			  struct err *e);
+
+struct csv {
+	char delimiter;
+	size_t fields_max;
+	csv_row_fn fn;
+	void *arg;
+	/* Below is the reader's own. */
+	int state;
+	unsigned bom;
+	uint64_t line, row_line;
+	struct strbuf text;
+	struct csv_field *fields;
+	size_t n, alloc, from;
+};
+
+void csv_init(struct csv *c, char delimiter, size_t row_max, size_t fields_max,
+	      csv_row_fn fn, void *arg);
+int csv_feed(struct csv *c, const char *data, size_t n,
+	     struct err *e) MUST_CHECK;
+int csv_end(struct csv *c, struct err *e) MUST_CHECK; /* end of file */
+void csv_free(struct csv *c);
+
+#endif

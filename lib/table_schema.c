@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Schemas, rows as bytes, rows as CSV. */
+#include <endian.h>
+#include <math.h>
+
+#include "lib/table_priv.h"
+
+static const char *const type_names[] = { "string", "f64", "i64" };
+
+struct table_schema *schema_new(void)
+{
+	struct table_schema *s = xcalloc(1, sizeof(*s));
+
+	s->id = xstrdup("id");
+	s->partitions = 4;
+	return s;
+}
+
+void schema_free(struct table_schema *s)
+{
+	if (!s)
+		return;
+	for (size_t i = 0; i < s->n_columns; i++) {
+		free(s->columns[i].name);
+		free(s->columns[i].anonymous);
+	}
+	free(s->columns);
+	free(s->id);
+	free(s->label);
+	free(s->content_type);
+	json_decref(s->lineage);
+	json_decref(s->extra);
+	free(s);
+}
+
+void schema_add_column(struct table_schema *s, const char *name,
+		       enum cell_type type, const char *anonymous)
+{
+	struct table_column *c;
+
+	s->columns =
+	    xrealloc(s->columns, (s->n_columns + 1) * sizeof(*s->columns));
+	c = &s->columns[s->n_columns++];
+	c->name = xstrdup(name);
+	c->type = type;
+	c->anonymous = anonymous ? xstrdup(anonymous) : NULL;
+}
+
+struct table_schema *schema_dup(const struct table_schema *s)
+{
+	struct table_schema *d = xcalloc(1, sizeof(*d));
+
+	d->id = xstrdup(s->id);
+	d->label = s->label ? xstrdup(s->label) : NULL;
+	d->partitions = s->partitions;
+	d->content_type = s->content_type ? xstrdup(s->content_type) : NULL;
+	d->lineage = s->lineage ? json_deep_copy(s->lineage) : NULL;
+	d->extra = s->extra ? json_deep_copy(s->extra) : NULL;
+	for (size_t i = 0; i < s->n_columns; i++)
+		schema_add_column(d, s->columns[i].name, s->columns[i].type,
+				  s->columns[i].anonymous);
+	return d;
+}
+
+ssize_t schema_find(const struct table_schema *s, const char *name)
+{
+	for (size_t i = 0; i < s->n_columns; i++)
+		if (!strcmp(s->columns[i].name, name))
+			return (ssize_t)i;
+	return -1;
+}
+
+json_t *schema_to_json(const struct table_schema *s, uint64_t rows)
+{
+	json_t *o = json_object(), *columns = json_array();
+
+	for (size_t i = 0; i < s->n_columns; i++) {
+		const struct table_column *c = &s->columns[i];
+
+		json_array_append_new(
+		    columns,
+		    json_pack("{s:s, s:s, s:s?}", "name", c->name, "type",
+			      type_names[c->type], "anonymous", c->anonymous));
+	}
+	json_object_set_new(o, "id", json_string(s->id));
+	json_object_set_new(o, "label",
+			    s->label ? json_string(s->label) : json_null());
+	json_object_set_new(o, "columns", columns);
+	json_object_set_new(o, "count", json_integer((json_int_t)rows));
+	json_object_set_new(o, "partitions", json_integer(s->partitions));
+	json_object_set_new(o, "content_type",
+			    s->content_type ? json_string(s->content_type)
+					    : json_null());
+	json_object_set(o, "lineage", s->lineage ? s->lineage : json_null());
+	if (s->extra)
+		json_object_set(o, "extra", s->extra);
+	return o;
+}
+
+struct table_schema *schema_from_json(const json_t *o, struct err *e)
+{
+	struct table_schema *s = schema_new();
+	const char *id, *str;
+	json_t *columns = json_object_get(o, "columns"), *c;
+	int64_t partitions;
+	size_t i;
+
+	if (json_get_str(o, "id", &id, e) ||
+	    json_get_int(o, "partitions", 1, 1000, &partitions, e))
+		goto bad;
+	if (!json_is_array(columns) ||
+	    json_array_size(columns) > TABLE_COLUMNS_MAX) {
+		err_set(e, EINVAL, "columns: expected a list");
+		goto bad;
+	}
+	free(s->id);
+	s->id = xstrdup(id);
+	s->partitions = (unsigned)partitions;
+	str = json_str_or(o, "label", NULL);
+	s->label = str ? xstrdup(str) : NULL;
+	str = json_str_or(o, "content_type", NULL);
+	s->content_type = str ? xstrdup(str) : NULL;
+	if (json_is_object(json_object_get(o, "lineage")))
+		s->lineage = json_incref(json_object_get(o, "lineage"));
+	if (json_is_object(json_object_get(o, "extra")))
+		s->extra = json_incref(json_object_get(o, "extra"));
+	json_array_foreach (columns, i, c) {
+		const char *name, *type;
+		size_t t;
+
+		if (json_get_str(c, "name", &name, e) ||
+		    json_get_str(c, "type", &type, e))
+			goto bad;
+		for (t = 0; t < ARRAY_SIZE(type_names); t++)
+			if (!strcmp(type, type_names[t]))
+				break;
+		if (t == ARRAY_SIZE(type_names)) {
+			err_set(e, EINVAL, "columns: no type \"%s\"", type);
+			goto bad;
+		}
+		schema_add_column(s, name, (enum cell_type)t,
+				  json_str_or(c, "anonymous", NULL));
+	}
+	return s;
+bad:
+	schema_free(s);
+	return NULL;
+}
+
+int row_encode(struct strbuf *sb, const struct table_schema *s,
+	       const struct cell *cells)
+{
+	for (size_t i = 0; i < s->n_columns; i++) {
+		const struct cell *c = &cells[i];
+
+		switch (s->columns[i].type) {
+		case CELL_F64:
+			sb_add_f64(sb, c->f64);
+			break;
+		case CELL_I64:
+			sb_add_u64(sb, (uint64_t)c->i64);
+			break;
+		case CELL_STRING:
+			sb_add_u32(sb, (uint32_t)c->len);
+			sb_add(sb, c->str, c->len);
+			break;
+		}
+	}
+	return sb->error;
+}
+
+int row_decode(const struct table_schema *s, const char *data, size_t n,
+	       struct cell *cells)
+{
+	for (size_t i = 0; i < s->n_columns; i++) {
+		struct cell *c = &cells[i];
+		uint64_t v;
+		uint32_t len;
+
+		c->type = s->columns[i].type;
+		if (c->type == CELL_STRING) {
+			if (n < 4)
+				return -EIO;
+			memcpy(&len, data, 4);
+			len = le32toh(len);
+			if (n - 4 < len)
+				return -EIO;
+			c->str = data + 4;
+			c->len = len;
+			data += 4 + len;
+			n -= 4 + (size_t)len;
+			continue;
+		}
+		if (n < 8)
+			return -EIO;
+		memcpy(&v, data, 8);
+		v = le64toh(v);
+		data += 8;
+		n -= 8;
+		if (c->type == CELL_F64)
+			memcpy(&c->f64, &v, 8);
+		else
+			c->i64 = (int64_t)v;
+	}
+	return n ? -EIO : 0;
+}
+
+int csv_add_field(struct strbuf *sb, const char *s, size_t n)
+{
+	bool quote = n && (s[0] == ' ' || s[0] == '\t' || s[n - 1] == ' ' ||
+			   s[n - 1] == '\t');
+
+	for (size_t i = 0; i < n && !quote; i++)
+		quote =
+		    s[i] == ',' || s[i] == '"' || s[i] == '\n' || s[i] == '\r';
+	if (!quote)
+		return sb_add(sb, s, n);
+	sb_addc(sb, '"');
+	for (size_t i = 0; i < n; i++) {
+		if (s[i] == '"')
+			sb_addc(sb, '"');
+		sb_addc(sb, s[i]);
+	}
+	return sb_addc(sb, '"');
+}
+
+int table_csv_line(struct strbuf *sb, const struct table_schema *s,
+		   const char *key, size_t key_len, const struct cell *cells)
+{
+	char num[NUM_MAX];
+
+	csv_add_field(sb, key, key_len);
+	for (size_t i = 0; i < s->n_columns; i++) {
+		const struct cell *c = &cells[i];
+
+		sb_addc(sb, ',');
+		if (s->columns[i].type == CELL_STRING)
+			csv_add_field(sb, c->str, c->len);
+		else if (s->columns[i].type == CELL_I64)
+			sb_addf(sb, "%lld", (long long)c->i64);
+		else if (!isnan(c->f64))
+			sb_add(sb, num, num_format(num, c->f64));
+	}
+	sb_addc(sb, '\n');
+	return sb->error;
+}
+
+char *table_header_line(const struct table_schema *s, size_t *ret_len)
+{
+	struct strbuf sb = STRBUF_INIT(TABLE_COLUMNS_MAX * 1024u);
+
+	csv_add_field(&sb, s->id, strlen(s->id));
+	for (size_t i = 0; i < s->n_columns; i++) {
+		sb_addc(&sb, ',');
+		csv_add_field(&sb, s->columns[i].name,
+			      strlen(s->columns[i].name));
+	}
+	sb_addc(&sb, '\n');
+	*ret_len = sb.len;
+	return sb_detach(&sb);
+}
+
+bool utf8_valid(const char *str, size_t n)
+{
+	const unsigned char *s = (const unsigned char *)str;
+
+	for (size_t i = 0; i < n;) {
+		unsigned char c = s[i];
+		size_t more = c < 0x80 ? 0 : c < 0xe0 ? 1 : c < 0xf0 ? 2 : 3;
+		uint32_t v;
+
+		if (c >= 0x80 && (c < 0xc2 || c > 0xf4))
+			return false;
+		if (n - i <= more)
+			return false;
+		v = more == 0 ? c : c & (0x3f >> more);
+		for (size_t k = 1; k <= more; k++) {
+			if ((s[i + k] & 0xc0) != 0x80)
+				return false;
+			v = v << 6 | (s[i + k] & 0x3f);
+		}
+		if ((more == 2 && v < 0x800) || (more == 3 && v < 0x10000) ||
+		    v > 0x10ffff || (v >= 0xd800 && v < 0xe000))
+			return false;
+		i += more + 1;
+	}
+	return true;
+}

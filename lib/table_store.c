@@ -1,0 +1,754 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Names and generations: what exists, who refers to it, what may go. */
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#include "lib/table_priv.h"
+
+#define PATH_SIZE 1600
+
+bool table_name_valid(const char *s)
+{
+	size_t n = strlen(s);
+
+	if (!n || n > TABLE_NAME_MAX || !utf8_valid(s, n) || !strcmp(s, ".") ||
+	    !strcmp(s, ".."))
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if ((unsigned char)s[i] < ' ' || s[i] == 0x7f)
+			return false;
+	return true;
+}
+
+char *table_escape(const char *s)
+{
+	struct strbuf sb = STRBUF_INIT(4096);
+
+	for (size_t i = 0; s[i]; i++) {
+		unsigned char c = (unsigned char)s[i];
+
+		if (c == '/' || c == '%' || c < ' ' || c == 0x7f ||
+		    (!i && c == '.'))
+			sb_addf(&sb, "%%%02X", c);
+		else
+			sb_addc(&sb, (char)c);
+	}
+	return sb_detach(&sb);
+}
+
+static int hex(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	return -1;
+}
+
+char *table_unescape(const char *s)
+{
+	struct strbuf sb = STRBUF_INIT(4096);
+
+	for (; *s; s++) {
+		if (*s == '%' && hex(s[1]) >= 0 && hex(s[2]) >= 0) {
+			sb_addc(&sb, (char)(hex(s[1]) * 16 + hex(s[2])));
+			s += 2;
+		} else {
+			sb_addc(&sb, *s);
+		}
+	}
+	return sb_detach(&sb);
+}
+
+static void name_path(const struct table_store *s, char *buf, const char *ns,
+		      const char *name)
+{
+	_cleanup_free_ char *a = table_escape(ns);
+	_cleanup_free_ char *b = name ? table_escape(name) : NULL;
+
+	(void)snprintf(buf, PATH_SIZE, "%s/names/%s%s%s", s->dir, a,
+		       b ? "/" : "", b ? b : "");
+}
+
+static int check_names(const char *ns, const char *name, struct err *e)
+{
+	if (!table_name_valid(ns))
+		return err_set(e, EINVAL, "not a namespace: \"%.100s\"", ns);
+	if (name && !table_name_valid(name))
+		return err_set(e, EINVAL, "not a table name: \"%.100s\"", name);
+	return 0;
+}
+
+/* Serialises publishing over all processes; close the descriptor to end. */
+static int store_lock(const struct table_store *s, struct err *e)
+{
+	char path[PATH_SIZE];
+	_cleanup_close_ int fd = -1;
+	int r;
+
+	(void)snprintf(path, sizeof(path), "%s/lock", s->dir);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return err_sys(e, errno, "%s", path);
+	r = lock_wait(fd);
+	if (r)
+		return err_sys(e, -r, "%s", path);
+	return TAKE_FD(fd);
+}
+
+int table_store_open(const char *dir, struct table_store **ret, struct err *e)
+{
+	static const char *const subs[] = { "names", "data", "building" };
+	struct table_store *s;
+	char path[PATH_SIZE];
+	int r;
+
+	for (size_t i = 0; i < ARRAY_SIZE(subs); i++) {
+		(void)snprintf(path, sizeof(path), "%s/%s", dir, subs[i]);
+		r = mkdir_p(path, 0700, e);
+		if (r)
+			return r;
+	}
+	s = calloc(1, sizeof(*s));
+	if (!s || !(s->dir = strdup(dir))) {
+		free(s);
+		return err_sys(e, ENOMEM, "%s", dir);
+	}
+	pthread_mutex_init(&s->lock, NULL);
+	*ret = s;
+	return 0;
+}
+
+int table_store_numbers(struct table_store *s, uint64_t n, uint64_t *ret_first,
+			struct err *e)
+{
+	char path[PATH_SIZE], text[32];
+	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(64);
+	_cleanup_close_ int lock = -1;
+	uint64_t first = 1;
+	int r;
+
+	(void)snprintf(path, sizeof(path), "%s/counter.lock", s->dir);
+	lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (lock < 0)
+		return err_sys(e, errno, "%s", path);
+	r = lock_wait(lock);
+	if (r)
+		return err_sys(e, -r, "%s", path);
+	(void)snprintf(path, sizeof(path), "%s/counter", s->dir);
+	r = file_read(path, &sb, e);
+	if (r && r != -ENOENT)
+		return r;
+	if (!r)
+		first = strtoull(sb.buf, NULL, 10);
+	(void)snprintf(text, sizeof(text), "%llu\n",
+		       (unsigned long long)(first + n));
+	/* Not fsynced: after a power cut a number can come again only for an
+	 * object whose own publishing (which syncs) did not happen either. */
+	r = file_replace(path, text, strlen(text), 0600, false, e);
+	if (r)
+		return r;
+	*ret_first = first;
+	return 0;
+}
+
+struct name {
+	uint64_t id, seq, gen;
+};
+
+static int name_read(const struct table_store *s, const char *ns,
+		     const char *name, struct name *ret, struct err *e)
+{
+	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(4096);
+	char path[PATH_SIZE];
+	unsigned long long id = 0, seq = 0, gen = 0;
+	int r;
+
+	name_path(s, path, ns, name);
+	r = file_read(path, &sb, e);
+	if (r == -ENOENT || r == -ENOTDIR || r == -EISDIR)
+		return -ENOENT;
+	if (r)
+		return r;
+	if (sscanf(sb.buf, "{\"data\":\"%llu/%llu\",\"id\":%llu}", &seq, &gen,
+		   &id) != 3)
+		return err_set(e, EIO, "%s: damaged", path);
+	*ret = (struct name){ .id = id, .seq = seq, .gen = gen };
+	return 0;
+}
+
+static int name_write(const struct table_store *s, const char *ns,
+		      const char *name, const struct name *n, struct err *e)
+{
+	char path[PATH_SIZE], text[128];
+
+	name_path(s, path, ns, name);
+	(void)snprintf(text, sizeof(text),
+		       "{\"data\":\"%llu/%llu\",\"id\":%llu}\n",
+		       (unsigned long long)n->seq, (unsigned long long)n->gen,
+		       (unsigned long long)n->id);
+	return file_replace(path, text, strlen(text), 0600, true, e);
+}
+
+static void gen_path(const struct table_store *s, char *buf, uint64_t seq,
+		     uint64_t gen, const char *tail)
+{
+	(void)snprintf(buf, PATH_SIZE, "%s/data/%llu/%llu%s", s->dir,
+		       (unsigned long long)seq, (unsigned long long)gen, tail);
+}
+
+static int ref_add(const struct table_store *s, const struct name *n,
+		   struct err *e)
+{
+	char path[PATH_SIZE], tail[64];
+	int fd;
+
+	(void)snprintf(tail, sizeof(tail), "/refs/%llu",
+		       (unsigned long long)n->id);
+	gen_path(s, path, n->seq, n->gen, tail);
+	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return err_sys(e, errno, "%s", path);
+	close(fd);
+	return 0;
+}
+
+static void ref_remove(const struct table_store *s, const struct name *n)
+{
+	char path[PATH_SIZE], tail[64];
+
+	if (!n->gen)
+		return;
+	(void)snprintf(tail, sizeof(tail), "/refs/%llu",
+		       (unsigned long long)n->id);
+	gen_path(s, path, n->seq, n->gen, tail);
+	(void)unlink(path);
+}
+
+void table_collect(struct table_store *s, uint64_t seq, uint64_t gen)
+{
+	char path[PATH_SIZE], away[PATH_SIZE];
+	_cleanup_close_ int fd = -1;
+
+	if (!gen)
+		return;
+	gen_path(s, path, seq, gen, "");
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB))
+		return;
+	gen_path(s, path, seq, gen, "/refs");
+	if (rmdir(path)) /* fails while a name refers to it */
+		return;
+	gen_path(s, path, seq, gen, "");
+	(void)snprintf(away, sizeof(away), "%s/building/%llu.gone", s->dir,
+		       (unsigned long long)gen);
+	if (!rename(path, away))
+		(void)remove_tree(away, NULL);
+	(void)snprintf(path, sizeof(path), "%s/data/%llu", s->dir,
+		       (unsigned long long)seq);
+	(void)rmdir(path);
+}
+
+/* A cached handle must not keep a generation alive that nobody names. */
+static void uncache(struct table_store *s, uint64_t gen);
+
+static void let_go(struct table_store *s, const struct name *old)
+{
+	ref_remove(s, old);
+	uncache(s, old->gen);
+	table_collect(s, old->seq, old->gen);
+}
+
+int namespace_id(struct table_store *s, const char *ns, uint64_t *ret_id)
+{
+	char path[PATH_SIZE];
+	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(64);
+	int r;
+
+	name_path(s, path, ns, NULL);
+	(void)snprintf(path + strlen(path), sizeof(path) - strlen(path),
+		       "/.id");
+	r = file_read(path, &sb, NULL);
+	if (r)
+		return r == -ENOTDIR ? -ENOENT : r;
+	*ret_id = strtoull(sb.buf, NULL, 10);
+	return 0;
+}
+
+static int namespace_make(struct table_store *s, const char *ns,
+			  uint64_t *ret_id, struct err *e)
+{
+	char path[PATH_SIZE], text[32];
+	int r;
+
+	r = table_store_numbers(s, 1, ret_id, e);
+	if (r)
+		return r;
+	name_path(s, path, ns, NULL);
+	if (mkdir(path, 0700) && errno != EEXIST)
+		return err_sys(e, errno, "%s", path);
+	(void)snprintf(path + strlen(path), sizeof(path) - strlen(path),
+		       "/.id");
+	(void)snprintf(text, sizeof(text), "%llu\n",
+		       (unsigned long long)*ret_id);
+	return file_replace(path, text, strlen(text), 0600, true, e);
+}
+
+int namespace_create(struct table_store *s, const char *ns, uint64_t *ret_id,
+		     struct err *e)
+{
+	_cleanup_close_ int lock = -1;
+	uint64_t id;
+	int r = check_names(ns, NULL, e);
+
+	if (r)
+		return r;
+	lock = store_lock(s, e);
+	if (lock < 0)
+		return lock;
+	if (!namespace_id(s, ns, &id))
+		return err_set(e, EEXIST, "namespace %s exists", ns);
+	return namespace_make(s, ns, ret_id, e);
+}
+
+static int count_one(void *arg, const char *name)
+{
+	(void)name;
+	++*(size_t *)arg;
+	return 0;
+}
+
+int namespace_remove(struct table_store *s, const char *ns, struct err *e)
+{
+	_cleanup_close_ int lock = -1;
+	char path[PATH_SIZE];
+	size_t n = 0;
+	int r = check_names(ns, NULL, e);
+
+	if (r)
+		return r;
+	lock = store_lock(s, e);
+	if (lock < 0)
+		return lock;
+	r = table_list(s, ns, count_one, &n, e);
+	if (r)
+		return r;
+	if (n)
+		return err_set(e, ENOTEMPTY, "namespace %s has tables", ns);
+	name_path(s, path, ns, NULL);
+	return remove_tree(path, e);
+}
+
+int table_lookup(struct table_store *s, const char *ns, const char *name,
+		 struct table_id *ret, struct err *e)
+{
+	struct name n;
+	int r;
+
+	if (check_names(ns, name, NULL))
+		return -ENOENT;
+	r = name_read(s, ns, name, &n, e);
+	if (r)
+		return r;
+	*ret = (struct table_id){ .id = n.id, .gen = n.gen };
+	return 0;
+}
+
+static int by_text(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+int table_list(struct table_store *s, const char *ns,
+	       int (*fn)(void *arg, const char *name), void *arg, struct err *e)
+{
+	_cleanup_closedir_ DIR *d = NULL;
+	char path[PATH_SIZE];
+	char **names = NULL;
+	size_t n = 0, alloc = 0;
+	struct dirent *de;
+	int r = 0;
+
+	if (ns)
+		name_path(s, path, ns, NULL);
+	else
+		(void)snprintf(path, sizeof(path), "%s/names", s->dir);
+	d = opendir(path);
+	if (!d)
+		return errno == ENOENT ? -ENOENT
+				       : err_sys(e, errno, "%s", path);
+	while ((de = readdir(d))) {
+		size_t len = strlen(de->d_name);
+
+		if (de->d_name[0] == '.')
+			continue;
+		/* file_replace()'s temporary beside a name being written */
+		if (ns && len > 4 && !strcmp(de->d_name + len - 4, ".tmp")) {
+			_cleanup_free_ char *real = table_unescape(de->d_name);
+			struct name nm;
+
+			if (name_read(s, ns, real, &nm, NULL))
+				continue;
+			if (strchr(de->d_name, '.') != strrchr(de->d_name, '.'))
+				continue;
+		}
+		if (n == alloc) {
+			alloc = alloc ? 2 * alloc : 64;
+			names = xrealloc(names, alloc * sizeof(*names));
+		}
+		names[n++] = table_unescape(de->d_name);
+	}
+	if (n)
+		qsort(names, n, sizeof(*names), by_text);
+	for (size_t i = 0; i < n; i++) {
+		if (!r)
+			r = fn(arg, names[i]);
+		free(names[i]);
+	}
+	free(names);
+	return r;
+}
+
+int table_create_empty(struct table_store *s, const char *ns, const char *name,
+		       struct table_id *ret, struct err *e)
+{
+	_cleanup_close_ int lock = -1;
+	struct name n = { 0 };
+	uint64_t ns_id;
+	int r = check_names(ns, name, e);
+
+	if (r)
+		return r;
+	lock = store_lock(s, e);
+	if (lock < 0)
+		return lock;
+	if (!name_read(s, ns, name, &n, NULL))
+		return err_set(e, EEXIST, "table %s/%s exists", ns, name);
+	if (namespace_id(s, ns, &ns_id)) {
+		r = namespace_make(s, ns, &ns_id, e);
+		if (r)
+			return r;
+	}
+	n = (struct name){ 0 };
+	r = table_store_numbers(s, 1, &n.id, e);
+	if (!r)
+		r = name_write(s, ns, name, &n, e);
+	if (!r)
+		*ret = (struct table_id){ .id = n.id };
+	return r;
+}
+
+int table_drop(struct table_store *s, const char *ns, const char *name,
+	       struct err *e)
+{
+	_cleanup_close_ int lock = -1;
+	char path[PATH_SIZE];
+	struct name n;
+	int r = check_names(ns, name, e);
+
+	if (r)
+		return r;
+	lock = store_lock(s, e);
+	if (lock < 0)
+		return lock;
+	r = name_read(s, ns, name, &n, e);
+	if (r)
+		return r;
+	name_path(s, path, ns, name);
+	if (unlink(path))
+		return err_sys(e, errno, "%s", path);
+	let_go(s, &n);
+	return 0;
+}
+
+int table_truncate(struct table_store *s, const char *ns, const char *name,
+		   struct err *e)
+{
+	_cleanup_close_ int lock = -1;
+	struct name n, empty;
+	int r = check_names(ns, name, e);
+
+	if (r)
+		return r;
+	lock = store_lock(s, e);
+	if (lock < 0)
+		return lock;
+	r = name_read(s, ns, name, &n, e);
+	if (r)
+		return r;
+	empty = (struct name){ .id = n.id };
+	r = name_write(s, ns, name, &empty, e);
+	if (!r)
+		let_go(s, &n);
+	return r;
+}
+
+int table_rename(struct table_store *s, const char *ns, const char *name,
+		 const char *to_ns, const char *to_name, struct err *e)
+{
+	_cleanup_close_ int lock = -1;
+	char from[PATH_SIZE], to[PATH_SIZE];
+	struct name old = { 0 }, n;
+	bool over;
+	uint64_t id;
+	int r = check_names(ns, name, e);
+
+	if (!r)
+		r = check_names(to_ns, to_name, e);
+	if (r)
+		return r;
+	lock = store_lock(s, e);
+	if (lock < 0)
+		return lock;
+	r = name_read(s, ns, name, &n, e);
+	if (r)
+		return r;
+	if (namespace_id(s, to_ns, &id)) {
+		r = namespace_make(s, to_ns, &id, e);
+		if (r)
+			return r;
+	}
+	over = !name_read(s, to_ns, to_name, &old, NULL);
+	name_path(s, from, ns, name);
+	name_path(s, to, to_ns, to_name);
+	if (rename(from, to))
+		return err_sys(e, errno, "%s", from);
+	if (over && old.id != n.id)
+		let_go(s, &old);
+	return 0;
+}
+
+/* Points (ns, name) at an existing generation; the store is locked. */
+static int point(struct table_store *s, const char *ns, const char *name,
+		 uint64_t seq, uint64_t gen, const struct name *old,
+		 struct err *e)
+{
+	struct name n = { .id = old->id, .seq = seq, .gen = gen };
+	int r;
+
+	r = ref_add(s, &n, e);
+	if (!r)
+		r = name_write(s, ns, name, &n, e);
+	if (!r && old->gen && old->gen != gen)
+		let_go(s, old);
+	return r;
+}
+
+static int old_or_new(struct table_store *s, const char *ns, const char *name,
+		      struct name *ret, struct err *e)
+{
+	uint64_t id;
+	int r = name_read(s, ns, name, ret, e);
+
+	if (r != -ENOENT)
+		return r;
+	*ret = (struct name){ 0 };
+	if (namespace_id(s, ns, &id)) {
+		r = namespace_make(s, ns, &id, e);
+		if (r)
+			return r;
+	}
+	return table_store_numbers(s, 1, &ret->id, e);
+}
+
+int table_publish_dir(struct table_store *s, const char *building, uint64_t gen,
+		      const char *ns, const char *name, struct err *e)
+{
+	_cleanup_close_ int lock = -1;
+	char path[PATH_SIZE];
+	struct name old;
+	uint64_t seq;
+	int r = check_names(ns, name, e);
+
+	if (r)
+		return r;
+	lock = store_lock(s, e);
+	if (lock < 0)
+		return lock;
+	r = old_or_new(s, ns, name, &old, e);
+	if (r)
+		return r;
+	seq = old.id;
+	(void)snprintf(path, sizeof(path), "%s/data/%llu", s->dir,
+		       (unsigned long long)seq);
+	if (mkdir(path, 0700) && errno != EEXIST)
+		return err_sys(e, errno, "%s", path);
+	gen_path(s, path, seq, gen, "");
+	if (rename(building, path))
+		return err_sys(e, errno, "%s", path);
+	(void)snprintf(path, sizeof(path), "%s/data/%llu", s->dir,
+		       (unsigned long long)seq);
+	r = dir_sync(path, e);
+	return r ? r : point(s, ns, name, seq, gen, &old, e);
+}
+
+int table_link(struct table *t, const char *to_ns, const char *to_name,
+	       struct err *e)
+{
+	_cleanup_close_ int lock = -1;
+	struct name old;
+	int r = check_names(to_ns, to_name, e);
+
+	if (r)
+		return r;
+	lock = store_lock(t->store, e);
+	if (lock < 0)
+		return lock;
+	r = old_or_new(t->store, to_ns, to_name, &old, e);
+	if (r)
+		return r;
+	if (old.gen == t->gen)
+		return 0;
+	return point(t->store, to_ns, to_name, t->seq, t->gen, &old, e);
+}
+
+int table_open(struct table_store *s, const char *ns, const char *name,
+	       struct table **ret, struct err *e)
+{
+	struct name n;
+	int r = check_names(ns, name, e);
+
+	/* Twice: the generation may be replaced between the two reads. */
+	for (int tries = 0; !r && tries < 3; tries++) {
+		r = name_read(s, ns, name, &n, e);
+		if (r == -ENOENT)
+			return err_set(e, ENOENT, "no table %s/%s", ns, name);
+		if (r)
+			return r;
+		if (!n.gen)
+			return err_set(e, ENODATA, "table %s/%s is empty", ns,
+				       name);
+		r = table_open_gen(s, n.gen, ret, e);
+		if (r != -ENOENT)
+			return r;
+		r = 0;
+	}
+	return r ? r : err_set(e, ENOENT, "no table %s/%s", ns, name);
+}
+
+static void uncache(struct table_store *s, uint64_t gen)
+{
+	struct table *t = NULL;
+
+	if (!gen)
+		return;
+	pthread_mutex_lock(&s->lock);
+	for (t = s->open; t; t = t->next)
+		if (t->gen == gen)
+			break;
+	if (t)
+		t->refs++;
+	pthread_mutex_unlock(&s->lock);
+	/* The last unref of a generation without names closes it. */
+	table_unref(t);
+}
+
+static void sweep_building(struct table_store *s)
+{
+	_cleanup_closedir_ DIR *d = NULL;
+	char path[PATH_SIZE];
+	struct dirent *de;
+
+	(void)snprintf(path, sizeof(path), "%s/building", s->dir);
+	d = opendir(path);
+	while (d && (de = readdir(d))) {
+		_cleanup_close_ int fd = -1;
+
+		if (de->d_name[0] == '.')
+			continue;
+		(void)snprintf(path, sizeof(path), "%s/building/%s", s->dir,
+			       de->d_name);
+		/* A live builder holds a lock on its directory. */
+		fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (fd >= 0 && !flock(fd, LOCK_EX | LOCK_NB))
+			(void)remove_tree(path, NULL);
+		else if (fd < 0)
+			(void)unlink(path);
+	}
+}
+
+struct used {
+	struct table_store *s;
+	const char *ns;
+	struct name *list;
+	size_t n;
+};
+
+static int use_table(void *arg, const char *name)
+{
+	struct used *u = arg;
+	struct name n;
+
+	if (name_read(u->s, u->ns, name, &n, NULL))
+		return 0;
+	u->list = xrealloc(u->list, (u->n + 1) * sizeof(*u->list));
+	u->list[u->n++] = n;
+	return 0;
+}
+
+static int use_namespace(void *arg, const char *ns)
+{
+	struct used *u = arg;
+
+	u->ns = ns;
+	return table_list(u->s, ns, use_table, u, NULL);
+}
+
+/* References left by a process that died between making one and the name. */
+static void sweep_refs(const struct used *u, uint64_t seq, uint64_t gen)
+{
+	_cleanup_closedir_ DIR *d = NULL;
+	char path[PATH_SIZE];
+	struct dirent *de;
+
+	gen_path(u->s, path, seq, gen, "/refs");
+	d = opendir(path);
+	while (d && (de = readdir(d))) {
+		uint64_t id = strtoull(de->d_name, NULL, 10);
+		bool found = false;
+
+		if (de->d_name[0] == '.')
+			continue;
+		for (size_t i = 0; i < u->n && !found; i++)
+			found = u->list[i].id == id && u->list[i].gen == gen;
+		if (!found)
+			(void)unlinkat(dirfd(d), de->d_name, 0);
+	}
+	table_collect(u->s, seq, gen);
+}
+
+int table_store_sweep(struct table_store *s, struct err *e)
+{
+	_cleanup_close_ int lock = store_lock(s, e);
+	_cleanup_closedir_ DIR *d = NULL;
+	struct used u = { .s = s };
+	char path[PATH_SIZE];
+	struct dirent *de;
+
+	if (lock < 0)
+		return lock;
+	sweep_building(s);
+	if (table_list(s, NULL, use_namespace, &u, e))
+		return -EIO;
+	(void)snprintf(path, sizeof(path), "%s/data", s->dir);
+	d = opendir(path);
+	while (d && (de = readdir(d))) {
+		_cleanup_closedir_ DIR *g = NULL;
+		struct dirent *ge;
+
+		if (de->d_name[0] == '.')
+			continue;
+		(void)snprintf(path, sizeof(path), "%s/data/%s", s->dir,
+			       de->d_name);
+		g = opendir(path);
+		while (g && (ge = readdir(g)))
+			if (ge->d_name[0] != '.')
+				sweep_refs(&u, strtoull(de->d_name, NULL, 10),
+					   strtoull(ge->d_name, NULL, 10));
+	}
+	free(u.list);
+	return 0;
+}
