@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <pthread.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "components/crypto/util.h"
+#include "lib/base.h"
+
+void crypto_random(void *p, size_t n)
+{
+	uint8_t *at = p;
+
+	while (n > 0) {
+		ssize_t k = getrandom(at, n, 0);
+
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k <= 0) {
+			(void)fprintf(stderr, "no randomness: %m\n");
+			abort();
+		}
+		at += k;
+		n -= (size_t)k;
+	}
+}
+
+void crypto_random_bits(mpz_t ret, unsigned bits)
+{
+	size_t n = (bits + 7) / 8;
+	uint8_t buf[2048];
+
+	if (n > sizeof(buf))
+		abort();
+	crypto_random(buf, n);
+	mpz_import(ret, n, 1, 1, 0, 0, buf);
+	mpz_fdiv_r_2exp(ret, ret, bits);
+	explicit_bzero(buf, n);
+}
+
+void crypto_random_below(mpz_t ret, const mpz_t below)
+{
+	unsigned bits = (unsigned)mpz_sizeinbase(below, 2);
+
+	do
+		crypto_random_bits(ret, bits);
+	while (mpz_cmp(ret, below) >= 0);
+}
+
+void crypto_wipe(mpz_t z)
+{
+	if (z->_mp_alloc > 0)
+		explicit_bzero(z->_mp_d,
+			       (size_t)z->_mp_alloc * sizeof(mp_limb_t));
+	mpz_clear(z);
+}
+
+static void wiping_free(void *p, size_t n)
+{
+	explicit_bzero(p, n);
+	free(p);
+}
+
+static void *wiping_realloc(void *p, size_t old, size_t n)
+{
+	void *q = xmalloc(n);
+
+	memcpy(q, p, MIN(old, n));
+	wiping_free(p, old);
+	return q;
+}
+
+static void set_memory(void)
+{
+	mp_set_memory_functions(xmalloc, wiping_realloc, wiping_free);
+}
+
+void crypto_wipe_freed(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	(void)pthread_once(&once, set_memory);
+}
+
+struct share {
+	pthread_t thread;
+	void (*fn)(void *arg, size_t lo, size_t hi);
+	void *arg;
+	size_t lo, hi;
+	bool started;
+};
+
+static void *share_run(void *p)
+{
+	struct share *s = p;
+
+	s->fn(s->arg, s->lo, s->hi);
+	return NULL;
+}
+
+void crypto_split(unsigned threads, size_t n,
+		  void (*fn)(void *arg, size_t lo, size_t hi), void *arg)
+{
+	size_t shares = MIN(MAX(threads, 1u), MAX(n, (size_t)1));
+	_cleanup_free_ struct share *s = xcalloc(shares, sizeof(*s));
+
+	for (size_t i = 0; i < shares; i++) {
+		s[i].fn = fn;
+		s[i].arg = arg;
+		s[i].lo = n * i / shares;
+		s[i].hi = n * (i + 1) / shares;
+		/* The last share, and what gets no thread, runs here. */
+		if (i + 1 < shares)
+			s[i].started = pthread_create(&s[i].thread, NULL,
+						      share_run, &s[i]) == 0;
+		if (!s[i].started)
+			share_run(&s[i]);
+	}
+	for (size_t i = 0; i < shares; i++)
+		if (s[i].started)
+			(void)pthread_join(s[i].thread, NULL);
+}
+
+size_t mod_scratch(const struct modulus *m)
+{
+	return (size_t)m->k * 3 + 1;
+}
+
+void mod_mul(const struct modulus *m, mp_limb_t *r, const mp_limb_t *a,
+	     const mp_limb_t *b, mp_limb_t *scratch)
+{
+	if (a == b)
+		mpn_sqr(scratch, a, m->k);
+	else
+		mpn_mul_n(scratch, a, b, m->k);
+	mpn_tdiv_qr(scratch + 2 * m->k, r, 0, scratch, 2 * m->k,
+		    mpz_limbs_read(m->m), m->k);
+}
+
+void mod_set(const struct modulus *m, mp_limb_t *r, const mpz_t v)
+{
+	mp_size_t n = (mp_size_t)mpz_size(v);
+
+	if (n > m->k)
+		abort();
+	if (n > 0)
+		mpn_copyi(r, mpz_limbs_read(v), n);
+	if (n < m->k)
+		mpn_zero(r + n, m->k - n);
+}
+
+void mod_get(const struct modulus *m, mpz_t r, const mp_limb_t *v)
+{
+	mpn_copyi(mpz_limbs_write(r, m->k), v, m->k);
+	mpz_limbs_finish(r, m->k);
+}
+
+void mod_one(const struct modulus *m, mp_limb_t *r)
+{
+	mpn_zero(r, m->k);
+	r[0] = 1;
+}
+
+void limbs_export(const mp_limb_t *v, mp_size_t k, uint8_t *out, size_t width)
+{
+	for (size_t i = 0; i < width; i++) {
+		size_t limb = i / sizeof(mp_limb_t);
+
+		out[width - 1 - i] =
+		    limb < (size_t)k
+			? (uint8_t)(v[limb] >> (8 * (i % sizeof(mp_limb_t))))
+			: 0;
+	}
+}
+
+void limbs_import(mp_limb_t *v, mp_size_t k, const uint8_t *in, size_t width)
+{
+	mpn_zero(v, k);
+	for (size_t i = 0; i < width; i++)
+		v[i / sizeof(mp_limb_t)] |= (mp_limb_t)in[width - 1 - i]
+					    << (8 * (i % sizeof(mp_limb_t)));
+}

@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Paillier against the textbook scheme computed with mpz alone. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "components/crypto/paillier.h"
+#include "components/crypto/paillier_priv.h"
+
+#define SCALE 40
+
+static struct paillier_private *key;
+static const struct paillier_public *pub;
+static struct paillier_public *peer; /* the same key as it came by wire */
+
+static int set_up(void **state)
+{
+	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(4096);
+
+	(void)state;
+	if (paillier_keygen(1024, &key, NULL) < 0)
+		return -1;
+	pub = paillier_public(key);
+	if (paillier_public_write(pub, &sb) < 0)
+		return -1;
+	return paillier_public_read(sb.buf, sb.len, 2, &peer, NULL);
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	paillier_public_free(peer);
+	paillier_private_free(key);
+	return 0;
+}
+
+static const double sample[] = { 0,	 1,    -1,   0.5,	-0.25,
+				 3.25e5, -7e8, 1e-9, 0.1 + 0.2, -123.456 };
+#define N ARRAY_SIZE(sample)
+
+static void check(const struct cipher_vec *v, const double *want, double tol)
+{
+	_cleanup_free_ double *got = xcalloc(cipher_vec_len(v), sizeof(double));
+
+	assert_int_equal(paillier_decrypt(key, v, got, 2, NULL), 0);
+	for (size_t i = 0; i < cipher_vec_len(v); i++)
+		assert_true(fabs(got[i] - want[i]) <= tol);
+}
+
+static void public_and_owner_encryption_decrypt_to_the_value(void **state)
+{
+	struct cipher_vec *a, *b;
+	double tol = ldexp(0.5, -SCALE) + 1e-7;
+
+	(void)state;
+	assert_int_equal(paillier_encrypt(peer, sample, N, SCALE, 2, &a, NULL),
+			 0);
+	assert_int_equal(
+	    paillier_encrypt_owner(key, sample, N, SCALE, 2, &b, NULL), 0);
+	check(a, sample, tol);
+	check(b, sample, tol);
+	cipher_vec_free(a);
+	cipher_vec_free(b);
+}
+
+static void textbook_decryption_gives_the_same_integer(void **state)
+{
+	struct cipher_vec *v[2];
+	mpz_t lambda, mu, c, m;
+
+	(void)state;
+	mpz_inits(lambda, mu, c, m, NULL);
+	mpz_lcm(lambda, key->p.pm1, key->q.pm1);
+	mpz_invert(mu, lambda, pub->n);
+	assert_int_equal(
+	    paillier_encrypt(peer, sample, N, SCALE, 1, &v[0], NULL), 0);
+	assert_int_equal(
+	    paillier_encrypt_owner(key, sample, N, SCALE, 1, &v[1], NULL), 0);
+	for (size_t k = 0; k < 2; k++)
+		for (size_t i = 0; i < N; i++) {
+			mod_get(&pub->n2, c, cipher_at(v[k], i));
+			mpz_powm(c, c, lambda, pub->n2.m);
+			mpz_sub_ui(c, c, 1);
+			assert_true(mpz_divisible_p(c, pub->n));
+			mpz_divexact(c, c, pub->n);
+			mpz_mul(c, c, mu);
+			mpz_mod(c, c, pub->n);
+			mpz_set_d(m, rint(ldexp(sample[i], SCALE)));
+			assert_true(mpz_congruent_p(c, m, pub->n));
+		}
+	cipher_vec_free(v[0]);
+	cipher_vec_free(v[1]);
+	mpz_clears(lambda, mu, c, m, NULL);
+}
+
+static void textbook_ciphertext_is_decrypted(void **state)
+{
+	_cleanup_free_ uint8_t *wire = xcalloc(1, cipher_width(pub));
+	struct cipher_vec *v;
+	double want = -42.5;
+	mpz_t c, r, g, m;
+
+	(void)state;
+	mpz_inits(c, r, g, m, NULL);
+	crypto_random_below(r, pub->n);
+	mpz_powm(r, r, pub->n, pub->n2.m);
+	mpz_add_ui(g, pub->n, 1);
+	mpz_set_d(m, ldexp(want, SCALE));
+	mpz_mod(m, m, pub->n);
+	mpz_powm(c, g, m, pub->n2.m);
+	mpz_mul(c, c, r);
+	mpz_mod(c, c, pub->n2.m);
+	limbs_export(mpz_limbs_read(c), (mp_size_t)mpz_size(c), wire,
+		     cipher_width(pub));
+	assert_int_equal(cipher_vec_import(peer, wire, 1, SCALE, 1, &v, NULL),
+			 0);
+	check(v, &want, 0);
+	cipher_vec_free(v);
+	mpz_clears(c, r, g, m, NULL);
+}
+
+static void sums_products_and_order(void **state)
+{
+	static const uint32_t idx[] = { 3, 0, 3 };
+	double twice[N], product[N], factor[N], some[3], both[N + 3];
+	struct cipher_vec *a, *b, *g, *c;
+
+	(void)state;
+	assert_int_equal(paillier_encrypt(peer, sample, N, SCALE, 2, &a, NULL),
+			 0);
+	assert_int_equal(
+	    paillier_encrypt_owner(key, sample, N, SCALE, 2, &b, NULL), 0);
+	assert_int_equal(cipher_add(a, b, 2, NULL), 0);
+	for (size_t i = 0; i < N; i++)
+		twice[i] = 2 * sample[i];
+	check(a, twice, 1e-6);
+	assert_int_equal(cipher_add_plain(a, sample, 2, NULL), 0);
+	for (size_t i = 0; i < N; i++) {
+		twice[i] = 3 * sample[i];
+		factor[i] = i % 2 ? -1.5 * (double)i : 0.125 * (double)i;
+		product[i] = twice[i] * factor[i];
+	}
+	check(a, twice, 1e-6);
+	g = cipher_gather(a, idx, 3);
+	c = cipher_concat(a, g);
+	for (size_t i = 0; i < 3; i++)
+		some[i] = twice[idx[i]];
+	memcpy(both, twice, sizeof(twice));
+	memcpy(both + N, some, sizeof(some));
+	check(g, some, 1e-6);
+	check(c, both, 1e-6);
+	assert_int_equal(cipher_mul_plain(a, factor, 23, 2, NULL), 0);
+	assert_int_equal(cipher_vec_scale(a), SCALE + 23);
+	check(a, product, 1e-3);
+	assert_int_equal(cipher_rerandomise(a, 2, NULL), 0);
+	check(a, product, 1e-3);
+	assert_int_equal(cipher_add(a, b, 1, NULL), -EINVAL);
+	cipher_vec_free(a);
+	cipher_vec_free(b);
+	cipher_vec_free(g);
+	cipher_vec_free(c);
+}
+
+static void rerandomising_changes_every_ciphertext(void **state)
+{
+	struct cipher_vec *a;
+	_cleanup_free_ mp_limb_t *old = NULL;
+	size_t limbs = N * (size_t)pub->n2.k;
+
+	(void)state;
+	assert_int_equal(paillier_encrypt(peer, sample, N, SCALE, 2, &a, NULL),
+			 0);
+	old = xmalloc(limbs * sizeof(*old));
+	memcpy(old, a->c, limbs * sizeof(*old));
+	assert_int_equal(cipher_rerandomise(a, 2, NULL), 0);
+	for (size_t i = 0; i < N; i++)
+		assert_memory_not_equal(cipher_at(a, i),
+					old + i * (size_t)pub->n2.k,
+					(size_t)pub->n2.k * 8);
+	cipher_vec_free(a);
+}
+
+static void matvec_of(size_t rows, size_t cols, unsigned xscale,
+		      unsigned threads, double size)
+{
+	_cleanup_free_ double *x = xcalloc(rows * cols + 1, sizeof(double));
+	_cleanup_free_ double *d = xcalloc(rows + 1, sizeof(double));
+	_cleanup_free_ double *want = xcalloc(cols + 1, sizeof(double));
+	struct cipher_vec *v, *r;
+
+	for (size_t i = 0; i < rows; i++) {
+		d[i] = rint(ldexp(drand48() - 0.5, 20)) / 1024;
+		for (size_t j = 0; j < cols; j++) {
+			double s = (drand48() - 0.5) * size;
+
+			s = j == 0 ? 1
+				   : ldexp(rint(ldexp(s, (int)xscale)),
+					   -(int)xscale);
+			x[i * cols + j] = s;
+			want[j] += s * d[i];
+		}
+	}
+	assert_int_equal(
+	    paillier_encrypt_owner(key, d, rows, SCALE, 2, &v, NULL), 0);
+	assert_int_equal(
+	    cipher_matvec(v, x, rows, cols, xscale, threads, &r, NULL), 0);
+	assert_int_equal(cipher_vec_scale(r), SCALE + xscale);
+	check(r, want, 1e-7 * MAX(1.0, size));
+	cipher_vec_free(v);
+	cipher_vec_free(r);
+}
+
+static void matvec_agrees_with_doubles(void **state)
+{
+	(void)state;
+	matvec_of(0, 3, 23, 2, 4);
+	matvec_of(1, 1, 23, 2, 4);
+	matvec_of(7, 5, 0, 1, 4);
+	matvec_of(100, 3, 23, 2, 8);
+	matvec_of(50, 1, 23, 4, 8);
+	matvec_of(30, 2, 1, 2, 2);
+	matvec_of(40, 2, 50, 2, 1024);
+	matvec_of(2500, 2, 10, 3, 2); /* more than a block */
+}
+
+static void overflow_is_refused(void **state)
+{
+	static const double bad[] = { INFINITY, NAN, 1e300 };
+	double one = 1, huge = ldexp(1, 700), out;
+	struct cipher_vec *v, *r;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_int_equal(
+		    paillier_encrypt(peer, bad + i, 1, SCALE, 1, &v, NULL),
+		    -ERANGE);
+	/* 2^(700 + 300) is below n / 3; the square of it is not. */
+	assert_int_equal(paillier_encrypt(peer, &huge, 1, 300, 1, &v, NULL), 0);
+	check(v, &huge, 0);
+	assert_int_equal(cipher_mul_plain(v, &one, 23, 1, NULL), 0);
+	assert_int_equal(paillier_decrypt(key, v, &out, 1, NULL), -ERANGE);
+	huge = ldexp(1, 62);
+	assert_int_equal(cipher_add_plain(v, bad, 1, NULL), -ERANGE);
+	cipher_vec_free(v);
+	assert_int_equal(paillier_encrypt(peer, &one, 1, SCALE, 1, &v, NULL),
+			 0);
+	assert_int_equal(cipher_matvec(v, &huge, 1, 1, 0, 1, &r, NULL),
+			 -ERANGE);
+	assert_int_equal(cipher_matvec(v, bad + 1, 1, 1, 0, 1, &r, NULL),
+			 -ERANGE);
+	assert_int_equal(cipher_matvec(v, &huge, 2, 1, 0, 1, &r, NULL),
+			 -EINVAL);
+	cipher_vec_free(v);
+}
+
+static void import_of(const mpz_t c, int want)
+{
+	size_t w = cipher_width(pub), n = 100;
+	_cleanup_free_ uint8_t *wire = xcalloc(n, w);
+	struct cipher_vec *v = NULL;
+
+	for (size_t at = 0; at < n; at += 33) {
+		memset(wire, 0, n * w);
+		for (size_t i = 0; i < n; i++)
+			wire[i * w + w - 1] = 1;
+		limbs_export(mpz_limbs_read(c), (mp_size_t)mpz_size(c),
+			     wire + at * w, w);
+		assert_int_equal(
+		    cipher_vec_import(peer, wire, n, SCALE, 2, &v, NULL), want);
+		if (want == 0)
+			cipher_vec_free(v);
+	}
+}
+
+static void import_refuses_what_is_no_ciphertext(void **state)
+{
+	mpz_t c;
+
+	(void)state;
+	mpz_init_set_ui(c, 0);
+	import_of(c, -EPROTO);
+	import_of(pub->n2.m, -EPROTO);
+	import_of(key->p.p, -EPROTO);
+	mpz_mul_ui(c, key->q.p2.m, 7);
+	import_of(c, -EPROTO);
+	import_of(pub->n, -EPROTO);
+	mpz_add_ui(c, pub->n2.m, 1);
+	import_of(c, -EPROTO);
+	mpz_sub_ui(c, pub->n2.m, 1);
+	import_of(c, 0);
+	mpz_clear(c);
+}
+
+static void export_and_import_keep_the_bytes(void **state)
+{
+	size_t w = cipher_width(pub);
+	_cleanup_free_ uint8_t *one = xcalloc(N, w), *two = xcalloc(N, w);
+	struct cipher_vec *a, *b;
+
+	(void)state;
+	assert_int_equal(w, 256);
+	assert_int_equal(paillier_encrypt(peer, sample, N, SCALE, 2, &a, NULL),
+			 0);
+	cipher_vec_export(a, one, 2);
+	assert_int_equal(cipher_vec_import(pub, one, N, SCALE, 2, &b, NULL), 0);
+	cipher_vec_export(b, two, 1);
+	assert_memory_equal(one, two, N * w);
+	check(b, sample, 1e-6);
+	cipher_vec_free(a);
+	cipher_vec_free(b);
+}
+
+static void bad_public_keys_are_refused(void **state)
+{
+	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(4096);
+	struct paillier_public *k = NULL;
+	char *b;
+
+	(void)state;
+	assert_int_equal(paillier_public_write(pub, &sb), 0);
+	b = sb.buf;
+	for (size_t n = 0; n < sb.len; n++)
+		assert_int_equal(paillier_public_read(b, n, 1, &k, NULL),
+				 -EPROTO);
+	b[4 + 127] ^= 1; /* n becomes even */
+	assert_int_equal(paillier_public_read(b, sb.len, 1, &k, NULL), -EPROTO);
+	b[4 + 127] ^= 1;
+	memset(b + 4 + 128 + 4, 0xff, 256); /* base >= n^2 */
+	assert_int_equal(paillier_public_read(b, sb.len, 1, &k, NULL), -EPROTO);
+	b[0] = 0;
+	assert_int_equal(paillier_public_read(b, sb.len, 1, &k, NULL), -EPROTO);
+}
+
+static void keys_are_as_asked(void **state)
+{
+	struct paillier_private *k = NULL;
+
+	(void)state;
+	assert_int_equal(paillier_bits(pub), 1024);
+	assert_int_equal(mpz_fdiv_ui(key->p.p, 4), 3);
+	assert_int_equal(mpz_fdiv_ui(key->q.p, 4), 3);
+	assert_true(mpz_cmp(key->p.p, key->q.p) != 0);
+	assert_int_equal(paillier_keygen(100, &k, NULL), -EINVAL);
+	assert_int_equal(paillier_keygen(1023, &k, NULL), -EINVAL);
+	assert_int_equal(paillier_keygen(9000, &k, NULL), -EINVAL);
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(
+		    public_and_owner_encryption_decrypt_to_the_value),
+		cmocka_unit_test(textbook_decryption_gives_the_same_integer),
+		cmocka_unit_test(textbook_ciphertext_is_decrypted),
+		cmocka_unit_test(sums_products_and_order),
+		cmocka_unit_test(rerandomising_changes_every_ciphertext),
+		cmocka_unit_test(matvec_agrees_with_doubles),
+		cmocka_unit_test(overflow_is_refused),
+		cmocka_unit_test(import_refuses_what_is_no_ciphertext),
+		cmocka_unit_test(export_and_import_keep_the_bytes),
+		cmocka_unit_test(bad_public_keys_are_refused),
+		cmocka_unit_test(keys_are_as_asked),
+	};
+
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}
