@@ -360,7 +360,9 @@ static int fit(struct guest *g, unsigned model, struct err *e)
 	for (size_t i = 0; i < g->d.rows; i++)
 		g->y[i] = g->d.label[i] == positive ? 1 : -1;
 	for (unsigned t = 0; t < g->p.max_iter && !m->converged; t++) {
-		if (g->plan.mutable_batches)
+		/* Without shuffle only the mask of a batch changes. */
+		if (g->plan.mutable_batches &&
+		    (g->p.shuffle || g->p.random_batch))
 			shuffle(g->order, g->plan.rows);
 		for (unsigned b = 0; b < g->plan.batches; b++) {
 			r = batch(g, model, t, b, e);

@@ -1,0 +1,738 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * HeteroLR with all its parties as threads of one process: ctx_* over queues
+ * in memory, real tables, real ciphertexts.  What comes out is compared with
+ * the same recurrence in plain doubles.
+ */
+#include <math.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "lib/fileio.h"
+#include "lib/json.h"
+
+#include "components/linear.h"
+
+extern const struct component component_hetero_lr;
+
+#define ROWS	 48
+#define COLS	 7
+#define HOST_MAX 2
+
+/* ---- parties ---------------------------------------------------------- */
+
+struct message {
+	struct message *next;
+	char key[200];
+	void *data;
+	size_t n;
+};
+
+struct ctx {
+	const char *role;
+	size_t index;
+	json_t *params;
+	struct table *table;
+	json_t *summary;
+	struct err err;
+	int status;
+	const char *flip; /* name of a message whose bytes get changed */
+	pthread_t thread;
+};
+
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t more;
+	struct message *messages;
+	bool stop;
+	size_t hosts;
+	size_t widest_index; /* longest batch_data_index */
+} bus = { .lock = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER };
+
+static struct table_store *store;
+static char dir[] = "/tmp/rollfs-lr-XXXXXX";
+
+const char *ctx_role(struct ctx *c)
+{
+	return c->role;
+}
+size_t ctx_count(struct ctx *c, const char *role)
+{
+	(void)c;
+	return !strcmp(role, "host") ? bus.hosts : 1;
+}
+const char *ctx_member(struct ctx *c, const char *role, size_t i)
+{
+	(void)c;
+	(void)role;
+	return i ? "10001" : "10000";
+}
+unsigned ctx_cores(struct ctx *c)
+{
+	(void)c;
+	return 1;
+}
+const json_t *ctx_params(struct ctx *c)
+{
+	return c->params;
+}
+const uint8_t *ctx_secret(struct ctx *c)
+{
+	static const uint8_t secret[32] = { 1, 2, 3 };
+
+	return strcmp(c->role, "arbiter") ? secret : NULL;
+}
+size_t ctx_inputs(struct ctx *c, const char *key)
+{
+	return !strcmp(key, "train_data") && c->table;
+}
+struct table *ctx_input(struct ctx *c, const char *key, size_t i)
+{
+	(void)key;
+	(void)i;
+	return c->table;
+}
+struct table_store *ctx_store(struct ctx *c)
+{
+	(void)c;
+	return store;
+}
+int ctx_put_table(struct ctx *c, size_t i, struct table_build *b, struct err *e)
+{
+	(void)i;
+	return table_build_publish(b, "out", c->role, e);
+}
+int ctx_put_model(struct ctx *c, const json_t *model, struct err *e)
+{
+	(void)c;
+	(void)e;
+	assert_non_null(json_object_get(model, "header"));
+	return 0;
+}
+int ctx_put_summary(struct ctx *c, const json_t *summary, struct err *e)
+{
+	(void)e;
+	c->summary = json_deep_copy(summary);
+	return 0;
+}
+void ctx_event(struct ctx *c, const char *fmt, ...)
+{
+	(void)c;
+	(void)fmt;
+}
+void ctx_log(struct ctx *c, const char *fmt, ...)
+{
+	(void)c;
+	(void)fmt;
+}
+void ctx_progress(struct ctx *c, double fraction)
+{
+	(void)c;
+	(void)fraction;
+}
+void ctx_fail_code(struct ctx *c, const char *code, const char *sentence)
+{
+	(void)c;
+	(void)code;
+	(void)sentence;
+}
+
+int ctx_send_bytes(struct ctx *c, const char *role, size_t i, const char *name,
+		   const char *tag, const void *data, size_t n, struct err *e)
+{
+	struct message *m = xcalloc(1, sizeof(*m));
+
+	(void)e;
+	(void)snprintf(m->key, sizeof(m->key), "%s%zu>%s%zu %s %s", c->role,
+		       c->index, role, i, name, tag);
+	m->data = xmalloc(n + 1);
+	m->n = n;
+	memcpy(m->data, data, n);
+	if (c->flip && !strcmp(c->flip, name))
+		memset(m->data, 0, n);
+	pthread_mutex_lock(&bus.lock);
+	if (!strcmp(name, "batch_data_index"))
+		bus.widest_index = MAX(bus.widest_index, n / 4);
+	m->next = bus.messages;
+	bus.messages = m;
+	pthread_cond_broadcast(&bus.more);
+	pthread_mutex_unlock(&bus.lock);
+	return 0;
+}
+
+static struct message *take(const char *key)
+{
+	for (struct message **p = &bus.messages; *p; p = &(*p)->next)
+		if (!strcmp((*p)->key, key)) {
+			struct message *m = *p;
+
+			*p = m->next;
+			return m;
+		}
+	return NULL;
+}
+
+int ctx_recv_bytes(struct ctx *c, const char *role, size_t i, const char *name,
+		   const char *tag, size_t max, void **ret, size_t *ret_n,
+		   struct err *e)
+{
+	struct message *m;
+	char key[200];
+
+	(void)snprintf(key, sizeof(key), "%s%zu>%s%zu %s %s", role, i, c->role,
+		       c->index, name, tag);
+	pthread_mutex_lock(&bus.lock);
+	while (!(m = take(key)) && !bus.stop)
+		pthread_cond_wait(&bus.more, &bus.lock);
+	pthread_mutex_unlock(&bus.lock);
+	if (!m)
+		return err_set(e, ECANCELED, "the partner failed");
+	*ret = m->data;
+	*ret_n = m->n;
+	free(m);
+	if (*ret_n <= max)
+		return 0;
+	free(*ret);
+	return err_set(e, EPROTO, "%s is too long", name);
+}
+
+int ctx_send_json(struct ctx *c, const char *role, size_t i, const char *name,
+		  const char *tag, const json_t *v, struct err *e)
+{
+	_cleanup_free_ char *s = json_text(v, false);
+
+	return ctx_send_bytes(c, role, i, name, tag, s, strlen(s), e);
+}
+int ctx_recv_json(struct ctx *c, const char *role, size_t i, const char *name,
+		  const char *tag, json_t **ret, struct err *e)
+{
+	_cleanup_free_ void *s = NULL;
+	size_t n;
+	int r = ctx_recv_bytes(c, role, i, name, tag, 1 << 20, &s, &n, e);
+
+	if (r < 0)
+		return r;
+	*ret = json_parse(s, n, e);
+	return *ret ? 0 : -EPROTO;
+}
+int ctx_send_f64(struct ctx *c, const char *role, size_t i, const char *name,
+		 const char *tag, const double *v, size_t n, struct err *e)
+{
+	return ctx_send_bytes(c, role, i, name, tag, v, n * sizeof(*v), e);
+}
+int ctx_recv_f64(struct ctx *c, const char *role, size_t i, const char *name,
+		 const char *tag, double *v, size_t n, struct err *e)
+{
+	_cleanup_free_ void *data = NULL;
+	size_t got;
+	int r = ctx_recv_bytes(c, role, i, name, tag, n * sizeof(*v), &data,
+			       &got, e);
+
+	if (r < 0)
+		return r;
+	if (got != n * sizeof(*v))
+		return err_set(e, EPROTO, "%s: count", name);
+	memcpy(v, data, got);
+	return 0;
+}
+int ctx_send_u32(struct ctx *c, const char *role, size_t i, const char *name,
+		 const char *tag, const uint32_t *v, size_t n, struct err *e)
+{
+	return ctx_send_bytes(c, role, i, name, tag, v, n * sizeof(*v), e);
+}
+int ctx_recv_u32(struct ctx *c, const char *role, size_t i, const char *name,
+		 const char *tag, size_t max, uint32_t **ret, size_t *ret_n,
+		 struct err *e)
+{
+	int r = ctx_recv_bytes(c, role, i, name, tag, max * 4, (void **)ret,
+			       ret_n, e);
+
+	*ret_n /= 4;
+	return r;
+}
+int ctx_send_fixed(struct ctx *c, const char *role, size_t i, const char *name,
+		   const char *tag, const void *data, size_t width, size_t n,
+		   struct err *e)
+{
+	return ctx_send_bytes(c, role, i, name, tag, data, width * n, e);
+}
+int ctx_recv_fixed(struct ctx *c, const char *role, size_t i, const char *name,
+		   const char *tag, size_t width, size_t max, uint8_t **ret,
+		   size_t *ret_n, struct err *e)
+{
+	int r = ctx_recv_bytes(c, role, i, name, tag, max * width, (void **)ret,
+			       ret_n, e);
+
+	if (r >= 0)
+		*ret_n /= width;
+	return r;
+}
+
+/* ---- data and oracle -------------------------------------------------- */
+
+static double x[ROWS][COLS], y[ROWS];
+
+static void make_data(unsigned classes)
+{
+	uint32_t s = 12345;
+
+	for (size_t i = 0; i < ROWS; i++) {
+		double z = 0;
+
+		for (size_t j = 0; j < COLS; j++) {
+			s = s * 1664525u + 1013904223u;
+			x[i][j] =
+			    round(((double)s / 4294967296.0 - .5) * 3e6) / 1e6;
+			z += (j % 2 ? -1 : 1) * x[i][j];
+		}
+		y[i] = classes == 2 ? z > 0 : z > .8 ? 2 : z > -.8;
+	}
+}
+
+/* Columns [from, to) of all rows but the first `skip`. */
+static struct table *make_table(const char *name, size_t from, size_t to,
+				bool label, size_t skip)
+{
+	struct table_schema *s = schema_new();
+	struct table_build *b;
+	struct table *t;
+	struct err e = { 0 };
+	char text[24];
+
+	free(s->id);
+	s->id = xstrdup("id");
+	if (label) {
+		s->label = xstrdup("y");
+		schema_add_column(s, "y", CELL_I64, NULL);
+	}
+	for (size_t j = from; j < to; j++) {
+		(void)snprintf(text, sizeof(text), "x%zu", j - from);
+		schema_add_column(s, text, CELL_F64, NULL);
+	}
+	assert_int_equal(table_build_begin(store, s, &b, &e), 0);
+	for (size_t i = skip; i < ROWS; i++) {
+		struct cell cells[COLS + 1] = { 0 };
+		size_t k = 0;
+
+		if (label) {
+			cells[k].type = CELL_I64;
+			cells[k++].i64 = (int64_t)y[i];
+		}
+		for (size_t j = from; j < to; j++) {
+			cells[k].type = CELL_F64;
+			cells[k++].f64 = x[i][j];
+		}
+		(void)snprintf(text, sizeof(text), "%04zu", i);
+		assert_int_equal(table_build_add(b, text, 4, cells, &e), 0);
+	}
+	schema_free(s);
+	assert_int_equal(table_build_publish(b, "in", name, &e), 0);
+	assert_int_equal(table_open(store, "in", name, &t, &e), 0);
+	return t;
+}
+
+struct setup {
+	const char *params;
+	size_t hosts;
+	unsigned iterations;
+	size_t batch; /* 0 = all */
+	enum penalty_kind penalty;
+	enum optimizer_kind kind;
+};
+
+#define BASE                                                             \
+	"\"alpha\": 0.01, \"tol\": 0, \"learning_rate\": 0.15, "         \
+	"\"init_param\": {\"init_method\": \"zeros\"}, "                 \
+	"\"encrypt_param\": {\"key_length\": 512}, \"shuffle\": false, " \
+	"\"max_iter\": 4, \"floating_point_precision\": 23, "
+
+/* Pooled recurrence; w has the weights and the intercept. */
+static void oracle(const struct setup *s, double *w, double *loss)
+{
+	struct optimizer o = { .kind = s->kind,
+			       .learning_rate = .15,
+			       .decay = 1,
+			       .decay_sqrt = true };
+	size_t size = s->batch ? s->batch : ROWS;
+
+	optimizer_init(&o, COLS + 1);
+	memset(w, 0, (COLS + 1) * sizeof(*w));
+	for (unsigned t = 0; t < s->iterations; t++) {
+		unsigned batches = 0;
+
+		loss[t] = 0;
+		for (size_t from = 0; from < ROWS; from += size, batches++) {
+			size_t to = MIN(from + size, (size_t)ROWS);
+			double n = (double)(to - from);
+			double g[COLS + 1] = { 0 };
+			double sum = 0;
+
+			for (size_t i = from; i < to; i++) {
+				double yi = y[i] == 1 ? 1 : -1;
+				double z = w[COLS];
+
+				for (size_t j = 0; j < COLS; j++)
+					z += w[j] * x[i][j];
+				sum += log(2) - yi * z / 2 + z * z / 8;
+				for (size_t j = 0; j < COLS; j++)
+					g[j] += (z / 4 - yi / 2) * x[i][j] / n;
+				g[COLS] += (z / 4 - yi / 2) / n;
+			}
+			loss[t] +=
+			    sum / n + weights_penalty(w, COLS, s->penalty, .01);
+			for (size_t j = 0; j < COLS; j++)
+				if (s->penalty == PENALTY_L2)
+					g[j] += .01 * w[j];
+			optimizer_step(&o, t, g);
+			weights_update(w, g, COLS, true, s->penalty, .01, .15,
+				       t);
+		}
+		loss[t] /= batches;
+	}
+	optimizer_free(&o);
+}
+
+/* ---- running ---------------------------------------------------------- */
+
+static void *party(void *arg)
+{
+	struct ctx *c = arg;
+
+	c->status = component_hetero_lr.run(c, &c->err);
+	if (c->status < 0) {
+		pthread_mutex_lock(&bus.lock);
+		bus.stop = true;
+		pthread_cond_broadcast(&bus.more);
+		pthread_mutex_unlock(&bus.lock);
+	}
+	return NULL;
+}
+
+/* ctx[0] guest, [1] arbiter, [2..] hosts. */
+static void run_job(struct ctx *ctx, const char *params, size_t hosts,
+		    size_t skip)
+{
+	size_t cut = hosts == 2 ? 5 : COLS;
+	struct err e = { 0 };
+
+	bus.hosts = hosts;
+	bus.stop = false;
+	bus.widest_index = 0;
+	for (size_t k = 0; k < hosts + 2; k++) {
+		struct ctx *c = &ctx[k];
+
+		c->role = k == 0 ? "guest" : k == 1 ? "arbiter" : "host";
+		c->index = k < 2 ? 0 : k - 2;
+		c->params = json_parse(params, strlen(params), &e);
+		assert_non_null(c->params);
+	}
+	ctx[0].table = make_table("guest", 0, 3, true, 0);
+	ctx[2].table = make_table("host0", 3, cut, false, skip);
+	if (hosts == 2)
+		ctx[3].table = make_table("host1", cut, COLS, false, 0);
+	for (size_t k = 0; k < hosts + 2; k++)
+		assert_int_equal(
+		    pthread_create(&ctx[k].thread, NULL, party, &ctx[k]), 0);
+	for (size_t k = 0; k < hosts + 2; k++)
+		pthread_join(ctx[k].thread, NULL);
+	while (bus.messages) {
+		struct message *m = bus.messages;
+
+		bus.messages = m->next;
+		free(m->data);
+		free(m);
+	}
+}
+
+static void end_job(struct ctx *ctx, size_t hosts)
+{
+	for (size_t k = 0; k < hosts + 2; k++) {
+		json_decref(ctx[k].params);
+		json_decref(ctx[k].summary);
+		table_unref(ctx[k].table);
+	}
+}
+
+static double coef(const struct ctx *c, size_t j)
+{
+	char name[8];
+
+	(void)snprintf(name, sizeof(name), "x%zu", j);
+	return json_num_or(json_object_get(c->summary, "coef"), name, NAN);
+}
+
+static void compare(const struct setup *s)
+{
+	struct ctx ctx[HOST_MAX + 2] = { 0 };
+	double w[COLS + 1];
+	double loss[16];
+	double off = 0;
+
+	make_data(2);
+	oracle(s, w, loss);
+	run_job(ctx, s->params, s->hosts, 0);
+	for (size_t k = 0; k < s->hosts + 2; k++)
+		if (ctx[k].status)
+			fail_msg("%s: %s", ctx[k].role, ctx[k].err.text);
+	for (size_t j = 0; j < COLS; j++) {
+		double v = j < 3		    ? coef(&ctx[0], j)
+			   : s->hosts == 1 || j < 5 ? coef(&ctx[2], j - 3)
+						    : coef(&ctx[3], j - 5);
+
+		off = fmax(off, fabs(v - w[j]));
+	}
+	off = fmax(
+	    off, fabs(json_num_or(ctx[0].summary, "intercept", NAN) - w[COLS]));
+	for (size_t t = 0; s->hosts == 1 && t < s->iterations; t++)
+		off = fmax(
+		    off,
+		    fabs(json_real_value(json_array_get(
+			     json_object_get(ctx[0].summary, "loss_history"),
+			     t)) -
+			 loss[t]));
+	print_message("# largest difference %.2g\n", off);
+	assert_true(off < 1e-6);
+	assert_null(json_object_get(ctx[2].summary, "intercept"));
+	assert_null(json_object_get(ctx[2].summary, "loss_history"));
+	assert_null(ctx[1].summary);
+	end_job(ctx, s->hosts);
+}
+
+/* ---- tests ------------------------------------------------------------ */
+
+static void async_path_agrees_with_every_optimizer(void **state)
+{
+	static const char *const names[] = { "sgd", "rmsprop", "adagrad",
+					     "adam", "nesterov_momentum_sgd" };
+
+	(void)state;
+	for (int k = 0; k < 5; k++) {
+		_cleanup_free_ char *p = xasprintf(
+		    "{" BASE "\"optimizer\": \"%s\", \"penalty\": \"L2\"}",
+		    names[k]);
+		struct setup s = { p, 1,	  4,
+				   0, PENALTY_L2, (enum optimizer_kind)k };
+
+		compare(&s);
+	}
+}
+
+static void penalty_l1_agrees(void **state)
+{
+	struct setup s = { "{" BASE
+			   "\"optimizer\": \"sgd\", \"penalty\": \"L1\"}",
+			   1,
+			   4,
+			   0,
+			   PENALTY_L1,
+			   OPTIMIZER_SGD };
+
+	(void)state;
+	compare(&s);
+}
+
+static void batches_in_order_agree(void **state)
+{
+	struct setup s = { "{" BASE "\"batch_size\": 20, \"masked_rate\": 0, "
+			   "\"optimizer\": \"adam\", \"penalty\": null}",
+			   1,
+			   4,
+			   20,
+			   PENALTY_NONE,
+			   OPTIMIZER_ADAM };
+
+	(void)state;
+	compare(&s);
+	assert_int_equal(bus.widest_index, 20);
+}
+
+static void masked_batches_agree_and_hide_their_size(void **state)
+{
+	struct setup s = { "{" BASE "\"batch_size\": 20, \"masked_rate\": 0.5, "
+			   "\"optimizer\": \"rmsprop\", \"penalty\": \"L2\"}",
+			   1,
+			   4,
+			   20,
+			   PENALTY_L2,
+			   OPTIMIZER_RMSPROP };
+
+	(void)state;
+	compare(&s);
+	assert_int_equal(bus.widest_index, 30);
+}
+
+static void two_hosts_agree_with_the_pooled_columns(void **state)
+{
+	struct setup s = { "{" BASE "\"early_stop\": \"weight_diff\", "
+			   "\"optimizer\": \"rmsprop\", \"penalty\": \"L2\"}",
+			   2,
+			   4,
+			   0,
+			   PENALTY_L2,
+			   OPTIMIZER_RMSPROP };
+
+	(void)state;
+	compare(&s);
+}
+
+static void three_classes_give_three_models(void **state)
+{
+	struct ctx ctx[3] = { 0 };
+
+	(void)state;
+	make_data(3);
+	run_job(ctx, "{" BASE "\"optimizer\": \"sgd\"}", 1, 0);
+	for (size_t k = 0; k < 3; k++)
+		if (ctx[k].status)
+			fail_msg("%s: %s", ctx[k].role, ctx[k].err.text);
+	assert_int_equal(
+	    json_object_size(json_object_get(ctx[0].summary, "one_vs_rest")),
+	    3);
+	end_job(ctx, 1);
+}
+
+static void predictions_are_the_sigmoid_of_all_columns(void **state)
+{
+	struct ctx ctx[3] = { 0 };
+	_cleanup_table_ struct table *t = NULL;
+	struct table_iter *it;
+	const struct cell *cells;
+	const char *key;
+	size_t len;
+	size_t row = 0;
+	struct err e = { 0 };
+
+	(void)state;
+	make_data(2);
+	run_job(ctx, "{" BASE "\"optimizer\": \"sgd\"}", 1, 0);
+	assert_int_equal(ctx[0].status, 0);
+	assert_int_equal(table_open(store, "out", "guest", &t, &e), 0);
+	assert_int_equal(table_scan(t, NULL, 0, &it, &e), 0);
+	while (table_next(it, &key, &len, &cells, &e) > 0) {
+		double z = json_num_or(ctx[0].summary, "intercept", NAN);
+		double p;
+
+		for (size_t j = 0; j < COLS; j++)
+			z += x[row][j] *
+			     (j < 3 ? coef(&ctx[0], j) : coef(&ctx[2], j - 3));
+		p = 1 / (1 + exp(-z));
+		assert_true(fabs(cells[2].f64 - p) < 1e-12);
+		assert_int_equal(cells[1].i64, p > .5);
+		assert_int_equal(cells[0].i64, y[row]);
+		assert_memory_equal(cells[3].str, "{\"0\": ", 6);
+		assert_memory_equal(cells[4].str, "train", 5);
+		row++;
+	}
+	table_scan_end(it);
+	assert_int_equal(row, ROWS);
+	end_job(ctx, 1);
+}
+
+static void other_rows_at_the_host_are_refused(void **state)
+{
+	struct ctx ctx[3] = { 0 };
+
+	(void)state;
+	make_data(2);
+	run_job(ctx, "{" BASE "\"optimizer\": \"sgd\"}", 1, 1);
+	assert_true(ctx[0].status < 0 && ctx[2].status < 0);
+	assert_non_null(
+	    strstr(ctx[0].status == -EINVAL ? ctx[0].err.text : ctx[2].err.text,
+		   "holds other rows"));
+	end_job(ctx, 1);
+}
+
+static void damaged_ciphertexts_fail_the_job(void **state)
+{
+	struct ctx ctx[3] = { 0 };
+
+	(void)state;
+	make_data(2);
+	ctx[0].flip = "fore_gradient";
+	run_job(ctx, "{" BASE "\"optimizer\": \"sgd\"}", 1, 0);
+	assert_true(ctx[2].status < 0);
+	assert_non_null(strstr(ctx[2].err.text, "fore_gradient"));
+	end_job(ctx, 1);
+}
+
+static void divergence_is_an_error(void **state)
+{
+	struct ctx ctx[3] = { 0 };
+
+	(void)state;
+	make_data(2);
+	run_job(ctx,
+		"{\"init_param\": {\"init_method\": \"zeros\"}, "
+		"\"encrypt_param\": {\"key_length\": 512}, \"optimizer\": "
+		"\"sgd\", \"learning_rate\": 1e10, \"max_iter\": 3}",
+		1, 0);
+	assert_true(ctx[0].status < 0 || ctx[2].status < 0);
+	end_job(ctx, 1);
+}
+
+static char defects[400];
+
+static void note(void *arg, const char *pointer, const char *text)
+{
+	size_t at = strlen(defects);
+
+	(void)arg;
+	(void)text;
+	(void)snprintf(defects + at, sizeof(defects) - at, "%s ", pointer);
+}
+
+static void what_is_not_offered_is_a_defect(void **state)
+{
+	json_t *p = json_pack("{s:s, s:i, s:s, s:{s:b}, s:{s:[s]}}",
+			      "optimizer", "sqn", "batch_size", 5, "early_stop",
+			      "diff", "cv_param", "need_cv", 1,
+			      "callback_param", "callbacks", "EarlyStopping");
+	json_t *roles = json_pack("{s:[s, s]}", "host", "1", "2");
+
+	(void)state;
+	component_hetero_lr.check(p, roles, "guest", note, NULL);
+	assert_string_equal(defects, "batch_size optimizer early_stop "
+				     "cv_param/need_cv "
+				     "callback_param/callbacks ");
+	json_decref(p);
+	json_decref(roles);
+}
+
+static int setup(void **state)
+{
+	struct err e = { 0 };
+
+	(void)state;
+	return mkdtemp(dir) && !table_store_open(dir, &store, &e) ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	table_store_close(store);
+	return remove_tree(dir, NULL);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(async_path_agrees_with_every_optimizer),
+		cmocka_unit_test(penalty_l1_agrees),
+		cmocka_unit_test(batches_in_order_agree),
+		cmocka_unit_test(masked_batches_agree_and_hide_their_size),
+		cmocka_unit_test(two_hosts_agree_with_the_pooled_columns),
+		cmocka_unit_test(three_classes_give_three_models),
+		cmocka_unit_test(predictions_are_the_sigmoid_of_all_columns),
+		cmocka_unit_test(other_rows_at_the_host_are_refused),
+		cmocka_unit_test(damaged_ciphertexts_fail_the_job),
+		cmocka_unit_test(divergence_is_an_error),
+		cmocka_unit_test(what_is_not_offered_is_a_defect),
+	};
+
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
