@@ -46,8 +46,8 @@ int err_wrap(struct err *e, const char *fmt, ...)
 	va_start(ap, fmt);
 	(void)vsnprintf(context, sizeof(context), fmt, ap);
 	va_end(ap);
-	context[sizeof(context) / 2] = '\0';
-	(void)snprintf(e->text, sizeof(e->text), "%s: %.*s", context,
+	(void)snprintf(e->text, sizeof(e->text), "%.*s: %.*s",
+		       (int)(sizeof(e->text) / 2), context,
 		       (int)(sizeof(e->text) / 2 - 4), old);
 	return e->no ? -e->no : -EIO;
 }

@@ -2,6 +2,7 @@
 #include "lib/json.h"
 
 #include <ctype.h>
+#include <float.h>
 #include <math.h>
 
 #include "lib/fileio.h"
@@ -38,7 +39,8 @@ size_t num_format(char *buf, double v)
 		return (size_t)snprintf(buf, NUM_MAX, "nan");
 	if (isinf(v))
 		return (size_t)snprintf(buf, NUM_MAX, v < 0 ? "-inf" : "inf");
-	for (int digits = 15; digits <= 17; digits++) {
+	/* Fifteen digits always survive, but a denormal number has fewer. */
+	for (int digits = fabs(v) < DBL_MIN ? 1 : 15; digits <= 17; digits++) {
 		n = snprintf(buf, NUM_MAX, "%.*g", digits, v);
 		if (digits == 17 || strtod(buf, NULL) == v)
 			break;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Names and generations: what exists, who refers to it, what may go. */
+#include <ctype.h>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -362,6 +363,24 @@ static int by_text(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+/* file_replace()'s file beside a name being written: NAME.PID.COUNT.tmp */
+static bool is_temporary(const char *name)
+{
+	const char *end = name + strlen(name), *p = end - 4;
+
+	if (end - name < 8 || memcmp(p, ".tmp", 4))
+		return false;
+	for (int i = 0; i < 2; i++) {
+		const char *from = p;
+
+		while (p > name && isdigit((unsigned char)p[-1]))
+			p--;
+		if (p == from || p == name || *--p != '.')
+			return false;
+	}
+	return p > name;
+}
+
 int table_list(struct table_store *s, const char *ns,
 	       int (*fn)(void *arg, const char *name), void *arg, struct err *e)
 {
@@ -381,20 +400,10 @@ int table_list(struct table_store *s, const char *ns,
 		return errno == ENOENT ? -ENOENT
 				       : err_sys(e, errno, "%s", path);
 	while ((de = readdir(d))) {
-		size_t len = strlen(de->d_name);
-
 		if (de->d_name[0] == '.')
 			continue;
-		/* file_replace()'s temporary beside a name being written */
-		if (ns && len > 4 && !strcmp(de->d_name + len - 4, ".tmp")) {
-			_cleanup_free_ char *real = table_unescape(de->d_name);
-			struct name nm;
-
-			if (name_read(s, ns, real, &nm, NULL))
-				continue;
-			if (strchr(de->d_name, '.') != strrchr(de->d_name, '.'))
-				continue;
-		}
+		if (ns && is_temporary(de->d_name))
+			continue;
 		if (n == alloc) {
 			alloc = alloc ? 2 * alloc : 64;
 			names = xrealloc(names, alloc * sizeof(*names));

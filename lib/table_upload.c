@@ -183,8 +183,10 @@ int table_upload_begin(struct table_store *s, const json_t *options,
 
 static int repeat(struct table_upload *u, int r, struct err *e)
 {
-	if (r && !u->failed.no && e)
+	if (r && e)
 		u->failed = *e;
+	if (r)
+		u->failed.no = -r;
 	return r;
 }
 
