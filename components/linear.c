@@ -18,6 +18,24 @@ static bool is(const json_t *o, const char *key, const char *word)
 	return s && !strcasecmp(s, word);
 }
 
+/* Who holds the key and a side's data can decrypt what the other side sent. */
+static void note_double_roles(struct ctx *c)
+{
+	const char *arbiter = ctx_member(c, "arbiter", 0);
+
+	for (size_t i = 0; i < ctx_count(c, "host"); i++)
+		if (!strcmp(arbiter, ctx_member(c, "host", i)))
+			ctx_event(c,
+				  "party %s is host and arbiter: it can read "
+				  "the guest's labels",
+				  arbiter);
+	if (!strcmp(arbiter, ctx_member(c, "guest", 0)))
+		ctx_event(c,
+			  "party %s is guest and arbiter: it can read the "
+			  "hosts' partial scores",
+			  arbiter);
+}
+
 int linear_params_read(struct ctx *c, struct linear_params *ret, struct err *e)
 {
 	const json_t *o = ctx_params(c);
@@ -70,6 +88,7 @@ int linear_params_read(struct ctx *c, struct linear_params *ret, struct err *e)
 			  "warning: encrypt_param/key_length %u is below 2048",
 			  p.key_length);
 	}
+	note_double_roles(c);
 	*ret = p;
 	return 0;
 }
