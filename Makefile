@@ -86,7 +86,7 @@ demo: all ## three parties on this machine train a model (KEEP=0: torn down at t
 ifeq ($(V),release)
 check: ; @+$(MAKE) --no-print-directory V=test check ## every test (V=asan|tsan|cov: in that build; T="unit mount/test_jobs.py": some)
 else
-check: all $(UNIT) $(REPLAY)
+check: $(if $(filter-out unit% fuzz%,$(or $(T),all)),all) $(UNIT) $(REPLAY)
 	@B=$(O) $(PYTHON) tests/run $(T)
 endif
 

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""kill -9 of each process at a bad moment: the job goes on or ends with the
+truth; nothing is left over."""
+import os
+import time
+
+import pytest
+from conftest import ENDED, SLOW, eventually, job_files, processes
+from test_jobs import breast, quick_keys
+
+
+@pytest.fixture(scope="module")
+def s(sandboxes):
+    x = sandboxes("9999", "10000", "10001", LEASE=5)
+    x.upload_breast()
+    return x
+
+
+def training(s, **lr):
+    """A job that has reached its longest task."""
+    dsl, conf = breast(**(lr or {"max_iter": 30}))
+    job = s[9999].submit(dsl, conf)
+    eventually(lambda: os.path.exists(s[9999].path("jobs", job, "guest/hetero_lr_0/log")) and
+               "iteration" in s[9999].read("jobs", job, "guest/hetero_lr_0/log"), 60)
+    return job
+
+
+def nothing_runs(s):
+    for p in s.parties.values():
+        eventually(lambda: not p.pids("rollfs-task"), 15)
+
+
+def test_a_killed_task_fails_its_job_with_the_reason(s):
+    job = training(s)
+    os.kill(s[10000].pid("rollfs-task"), 9)
+    assert s[9999].wait(job, 30) == "failed"
+    assert "hetero_lr_0" in s[9999].error(job)
+    assert "kill" in s[10000].error(job).lower() or "signal" in s[10000].error(job).lower()
+    nothing_runs(s)
+
+
+def test_a_killed_rollsite_is_restarted_and_the_job_goes_on(s):
+    job = training(s)
+    for party in ("9999", "10000", "10001"):
+        old = s[party].kill("rollsite")
+        eventually(lambda: s[party].pids("rollsite") not in ([], [old]), 5)
+    assert s[9999].wait(job, 120) == "success", s[9999].error(job)
+    nothing_runs(s)
+
+
+def test_a_killed_rollfs_comes_back_and_the_job_goes_on(s):
+    job = training(s)
+    s[9999].kill("rollfs")
+    s[9999].start()
+    status = s[9999].wait(job, 120)
+    assert status == "success", s[9999].error(job)
+    nothing_runs(s)
+
+
+def test_jobs_and_tables_survive_a_restart(s):
+    job = s[9999].run(*job_files("add"))
+    s[9999].kill("rollfs")
+    s[9999].start()
+    assert s[9999].status(job) == "success"
+    assert s[9999].read("tables/experiment/breast_guest/count") == "569\n"
+    assert len(s[9999].pids("rollsite")) == 1
+
+
+def test_a_dead_partner_ends_the_job_truthfully(s):
+    job = training(s, max_iter=10000, tol=1e-30)
+    for program in ("rollfs", "rollsite", "rollfs-task"):
+        for pid in s[10000].pids(program):
+            os.kill(pid, 9)
+    status = s[9999].wait(job, 60)
+    assert status == "failed" and "10000" in s[9999].error(job)
+    eventually(lambda: not s[9999].pids("rollfs-task"), 10)
+    s[10000].start()
+    eventually(lambda: s[10000].status(job) in ENDED, 20)
+    nothing_runs(s)
+    eventually(lambda: s[9999].read("parties/10000/ping").startswith("ok"), 20)
+    s[9999].run(*job_files("add"))
+
+
+def test_orphans_end_themselves(sandboxes):
+    x = sandboxes("1", "2", LEASE=2)
+    x[1].kill("rollfs")
+    eventually(lambda: not x[1].pids("rollsite"), 10)
+    x[1].start()
+    eventually(lambda: x[1].read("parties/2/ping").startswith("ok"), 10)
+
+
+def test_half_an_upload_is_no_table(s):
+    s[9999].upload("experiment", "half", "id,a\n1,2\n")
+    fd = os.open(s[9999].path("tables/experiment/half/data.csv"), os.O_WRONLY | os.O_TRUNC)
+    os.write(fd, b"id,a\n3,4\n")
+    s[9999].kill("rollfs")
+    try:
+        os.close(fd)
+    except OSError:
+        pass
+    s[9999].start()
+    assert s[9999].read("tables/experiment/half/data.csv") == "id,a\n1,2\n"
+
+
+def test_nothing_is_left_after_down(s):
+    time.sleep(0.1 * SLOW)
+    s.run("down", s.dir)
+    assert not processes(s.dir) and not s.mounts()
