@@ -245,6 +245,14 @@ int lock_wait(int fd)
 	return 0;
 }
 
+bool lock_held(const char *path)
+{
+	struct flock lk = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	_cleanup_close_ int fd = open(path, O_RDWR | O_CLOEXEC);
+
+	return fd >= 0 && !fcntl(fd, F_OFD_GETLK, &lk) && lk.l_type != F_UNLCK;
+}
+
 static int send_first(int fd, const void *data, size_t n, int pass_fd)
 {
 	struct iovec iov = { (void *)data, n };

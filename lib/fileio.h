@@ -34,6 +34,8 @@ int remove_tree(const char *path, struct err *e);
  * open file holds it.  Released by close, also by death. */
 int lock_try(int fd) MUST_CHECK;
 int lock_wait(int fd) MUST_CHECK;
+/* Does any process hold such a lock on the file?  Takes nothing. */
+bool lock_held(const char *path);
 
 /*
  * Frames on a Unix stream socket between our own processes:

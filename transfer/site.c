@@ -1,0 +1,569 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Messages of tasks at this party: which jobs are open, what has arrived, who
+ * waits.  A message is a file STATE/transfer/in/<job>/<tid> from the moment it
+ * is acknowledged (written, not fsynced: after a power cut the tasks are gone
+ * too and are tried again under another session); when the task has taken it,
+ * only its head stays, so that a repeated delivery is recognised.
+ */
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <uthash.h>
+
+#include "lib/json.h"
+#include "lib/log.h"
+
+#include "transfer/transfer_priv.h"
+
+#define CACHE_BYTES (64u << 10) /* messages up to this stay in memory too */
+
+struct message {
+	UT_hash_handle hh;
+	char tid[65];
+	struct message_head head;
+	char job[41];
+	void *data; /* small payloads */
+	size_t offset; /* of the payload in the file */
+	bool done;
+};
+
+struct site_job {
+	struct site_job *next;
+	char id[41];
+	json_t *roles;
+	json_t *closed; /* sessions */
+};
+
+struct session_error {
+	struct session_error *next;
+	char session[KEY_FIELD_MAX + 1];
+	int status;
+	char text[300];
+};
+
+static char *job_path(const struct site *s, const char *job)
+{
+	return xasprintf("%s/transfer/jobs/%s.json", s->conf->state, job);
+}
+
+static char *in_dir(const struct site *s, const char *job)
+{
+	return xasprintf("%s/transfer/in/%s", s->conf->state, job);
+}
+
+static char *in_path(const struct site *s, const struct message *m)
+{
+	return xasprintf("%s/transfer/in/%s/%s", s->conf->state, m->job,
+			 m->tid);
+}
+
+static struct site_job *find_job(struct site *s, const char *id)
+{
+	struct site_job *j;
+
+	for (j = s->jobs; j; j = j->next)
+		if (!strcmp(j->id, id))
+			return j;
+	return NULL;
+}
+
+static bool in_list(const json_t *list, const char *text)
+{
+	size_t i;
+	json_t *v;
+
+	json_array_foreach(list, i, v)
+		if (json_is_string(v) && !strcmp(json_string_value(v), text))
+			return true;
+	return false;
+}
+
+/* lock held */
+static bool admitted(struct site *s, const struct key *k)
+{
+	const struct site_job *j;
+	char job[41];
+
+	if (!session_job(k->f[KEY_SESSION], job, sizeof(job)))
+		return false;
+	j = find_job(s, job);
+	return j && !in_list(j->closed, k->f[KEY_SESSION]) &&
+	       in_list(json_object_get(j->roles, k->f[KEY_SRC_ROLE]),
+		       k->f[KEY_SRC_PARTY]) &&
+	       in_list(json_object_get(j->roles, k->f[KEY_DST_ROLE]),
+		       k->f[KEY_DST_PARTY]);
+}
+
+int site_admit(struct site *s, const struct message_head *h,
+	       const char *from_party, struct err *e)
+{
+	bool ok;
+
+	if (strcmp(h->key.f[KEY_SRC_PARTY], from_party) ||
+	    strcmp(h->key.f[KEY_DST_PARTY], s->conf->party))
+		return err_set(e, EACCES, "not allowed");
+	pthread_mutex_lock(&s->lock);
+	ok = admitted(s, &h->key);
+	if (!ok)
+		s->count.refused++;
+	pthread_mutex_unlock(&s->lock);
+	return ok ? 0 : err_set(e, EACCES, "not allowed");
+}
+
+bool site_session_open(struct site *s, const char *session)
+{
+	const struct site_job *j;
+	char job[41];
+	bool ok;
+
+	if (!session_job(session, job, sizeof(job)))
+		return false;
+	pthread_mutex_lock(&s->lock);
+	j = find_job(s, job);
+	ok = j && !in_list(j->closed, session);
+	pthread_mutex_unlock(&s->lock);
+	return ok;
+}
+
+bool site_wait(struct site *s, int client, unsigned ms)
+{
+	struct timespec ts;
+	struct pollfd p = { .fd = client, .events = POLLRDHUP };
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	ts.tv_sec += ms / 1000;
+	ts.tv_nsec += (long)(ms % 1000) * 1000000;
+	if (ts.tv_nsec >= 1000000000) {
+		ts.tv_sec++;
+		ts.tv_nsec -= 1000000000;
+	}
+	if (pthread_cond_timedwait(&s->changed, &s->lock, &ts) != ETIMEDOUT)
+		return true;
+	return client < 0 || !(poll(&p, 1, 0) > 0 &&
+			       (p.revents & (POLLRDHUP | POLLHUP | POLLERR)));
+}
+
+/* The file of a message: head and payload. */
+static int store(const char *path, const struct message_head *h,
+		 const void *data, size_t *ret_offset, struct err *e)
+{
+	struct strbuf sb = STRBUF_INIT((1u << 30) + HEAD_MAX);
+	int r = head_write(&sb, h);
+
+	*ret_offset = sb.len;
+	if (!r && data)
+		r = sb_add(&sb, data, h->size);
+	if (r)
+		err_sys(e, -r, "%s", path);
+	else
+		r = file_replace(path, sb.buf, sb.len, 0600, false, e);
+	sb_free(&sb);
+	return r;
+}
+
+int site_deliver(struct site *s, const struct message_head *h,
+		 const char *from_party, const void *data, const char *tmp,
+		 struct err *e)
+{
+	struct message *m = NULL, *old = NULL;
+	_cleanup_free_ char *dir = NULL, *path = NULL;
+	int r = site_admit(s, h, from_party, e);
+
+	if (r)
+		return r;
+	pthread_mutex_lock(&s->lock);
+	HASH_FIND_STR(s->in, h->tid, old);
+	if (old)
+		r = strcmp(old->head.sha256, h->sha256) ? -EEXIST : 1;
+	pthread_mutex_unlock(&s->lock);
+	if (r < 0)
+		return err_set(e, EEXIST,
+			       "the same message with other content");
+	if (r)
+		return r;
+	m = xcalloc(1, sizeof(*m));
+	m->head = *h;
+	memcpy(m->tid, h->tid, sizeof(m->tid));
+	session_job(h->key.f[KEY_SESSION], m->job, sizeof(m->job));
+	dir = in_dir(s, m->job);
+	path = in_path(s, m);
+	r = mkdir_p(dir, 0700, e);
+	if (!r && tmp) {
+		/* The file is as it came over the wire: head, payload. */
+		struct strbuf sb = STRBUF_INIT(HEAD_MAX + 4);
+
+		r = head_write(&sb, h);
+		m->offset = sb.len;
+		sb_free(&sb);
+		if (!r && rename(tmp, path))
+			r = err_sys(e, errno, "%s", path);
+	} else if (!r) {
+		r = store(path, h, data, &m->offset, e);
+		if (!r && h->size <= CACHE_BYTES) {
+			m->data = xmalloc(h->size);
+			memcpy(m->data, data, h->size);
+		}
+	}
+	if (r) {
+		free(m);
+		return r;
+	}
+	pthread_mutex_lock(&s->lock);
+	HASH_FIND_STR(s->in, h->tid, old);
+	if (old) { /* two deliveries at once */
+		free(m->data);
+		free(m);
+		r = 1;
+	} else {
+		HASH_ADD_STR(s->in, tid, m);
+		s->count.in++;
+		s->count.bytes_in += h->size;
+		pthread_cond_broadcast(&s->changed);
+	}
+	pthread_mutex_unlock(&s->lock);
+	return r;
+}
+
+/* lock held */
+static const struct session_error *find_error(const struct site *s,
+					      const char *session)
+{
+	const struct session_error *x;
+
+	for (x = s->errors; x; x = x->next)
+		if (!strcmp(x->session, session))
+			return x;
+	return NULL;
+}
+
+static int recv_locked(struct site *s, const struct key *k, const char *tid,
+		       int client, struct message **ret, struct err *e)
+{
+	for (;;) {
+		const struct session_error *x =
+			find_error(s, k->f[KEY_SESSION]);
+
+		HASH_FIND_STR(s->in, tid, *ret);
+		if (*ret && (*ret)->done)
+			return err_set(e, ESTALE, "taken before");
+		if (*ret)
+			return 0;
+		if (x)
+			return err_set(e, -x->status, "%s", x->text);
+		if (!admitted(s, k))
+			return err_set(e, EACCES,
+				       "this job's messages are closed");
+		if (!site_wait(s, client, 5000))
+			return err_set(e, EPIPE, "the task has gone");
+	}
+}
+
+int site_recv(struct site *s, const struct key *k, int client,
+	      struct message_head *ret, void **ret_data, int *ret_fd,
+	      struct err *e)
+{
+	_cleanup_free_ char *path = NULL;
+	struct message *m = NULL;
+	char tid[65];
+	int r;
+
+	*ret_data = NULL;
+	*ret_fd = -1;
+	key_tid(k, tid);
+	pthread_mutex_lock(&s->lock);
+	r = recv_locked(s, k, tid, client, &m, e);
+	if (!r) {
+		*ret = m->head;
+		path = in_path(s, m);
+		if (m->data) {
+			*ret_data = xmalloc(m->head.size);
+			memcpy(*ret_data, m->data, m->head.size);
+		}
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (r || *ret_data)
+		return r;
+	*ret_fd = open(path, O_RDONLY | O_CLOEXEC);
+	return *ret_fd < 0 ? err_sys(e, errno, "%s", path) : 0;
+}
+
+void site_drop(struct site *s, const struct key *k)
+{
+	_cleanup_free_ char *path = NULL;
+	struct message_head h;
+	struct message *m;
+	size_t offset;
+	char tid[65];
+
+	key_tid(k, tid);
+	pthread_mutex_lock(&s->lock);
+	HASH_FIND_STR(s->in, tid, m);
+	if (m && !m->done) {
+		m->done = true;
+		free(m->data);
+		m->data = NULL;
+		path = in_path(s, m);
+		h = m->head;
+	}
+	pthread_mutex_unlock(&s->lock);
+	/* Only the head stays: shorter than its own size says. */
+	if (path && store(path, &h, NULL, &offset, NULL))
+		log_warn("rollsite", "could not drop a message");
+}
+
+void site_session_fail(struct site *s, const char *session, int status,
+		       const char *text)
+{
+	struct session_error *x;
+
+	pthread_mutex_lock(&s->lock);
+	if (!find_error(s, session)) {
+		x = xcalloc(1, sizeof(*x));
+		(void)snprintf(x->session, sizeof(x->session), "%s", session);
+		(void)snprintf(x->text, sizeof(x->text), "%s", text);
+		x->status = status;
+		x->next = s->errors;
+		s->errors = x;
+	}
+	pthread_cond_broadcast(&s->changed);
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- jobs ------------------------------------------------------------- */
+
+static int job_write(struct site *s, const struct site_job *j, struct err *e)
+{
+	_cleanup_free_ char *path = job_path(s, j->id);
+	json_t *o = json_pack("{s:O, s:O}", "roles", j->roles, "closed",
+			      j->closed);
+	int r = json_write_file(path, o, 0600, false, e);
+
+	json_decref(o);
+	return r;
+}
+
+static bool roles_valid(const json_t *roles)
+{
+	json_t *r = (json_t *)roles, *list, *v;
+	const char *role;
+	size_t i;
+
+	if (!json_is_object(roles))
+		return false;
+	json_object_foreach(r, role, list) {
+		if (!json_is_array(list))
+			return false;
+		json_array_foreach(list, i, v)
+			if (!json_is_string(v) ||
+			    !party_id_valid(json_string_value(v)))
+				return false;
+	}
+	return true;
+}
+
+int site_job_open(struct site *s, const char *job, const json_t *roles,
+		  struct err *e)
+{
+	struct site_job *j;
+	int r;
+
+	if (!job_id_valid(job) || !roles_valid(roles))
+		return err_set(e, EINVAL, "job_open: job or roles malformed");
+	pthread_mutex_lock(&s->lock);
+	j = find_job(s, job);
+	if (!j) {
+		j = xcalloc(1, sizeof(*j));
+		(void)snprintf(j->id, sizeof(j->id), "%s", job);
+		j->closed = json_array();
+		j->next = s->jobs;
+		s->jobs = j;
+	}
+	json_decref(j->roles);
+	j->roles = json_deep_copy(roles);
+	r = job_write(s, j, e);
+	pthread_mutex_unlock(&s->lock);
+	return r;
+}
+
+static void forget_messages(struct site *s, const char *job,
+			    const char *session)
+{
+	struct message *m, *next;
+
+	HASH_ITER(hh, s->in, m, next) {
+		if (strcmp(m->job, job) ||
+		    (session && strcmp(m->head.key.f[KEY_SESSION], session)))
+			continue;
+		if (session) {
+			_cleanup_free_ char *path = in_path(s, m);
+
+			(void)unlink(path);
+		}
+		HASH_DEL(s->in, m);
+		free(m->data);
+		free(m);
+	}
+}
+
+int site_job_close(struct site *s, const char *job, struct err *e)
+{
+	_cleanup_free_ char *dir = NULL, *path = NULL;
+	struct site_job **p, *j;
+
+	if (!job_id_valid(job))
+		return err_set(e, EINVAL, "job_close: not a job");
+	pthread_mutex_lock(&s->lock);
+	for (p = &s->jobs; *p; p = &(*p)->next)
+		if (!strcmp((*p)->id, job))
+			break;
+	j = *p;
+	if (j) {
+		*p = j->next;
+		json_decref(j->roles);
+		json_decref(j->closed);
+		free(j);
+	}
+	for (struct session_error **x = &s->errors; *x;) {
+		struct session_error *y = *x;
+		char of[41];
+
+		if (session_job(y->session, of, sizeof(of)) &&
+		    !strcmp(of, job)) {
+			*x = y->next;
+			free(y);
+		} else {
+			x = &y->next;
+		}
+	}
+	forget_messages(s, job, NULL);
+	pthread_cond_broadcast(&s->changed);
+	pthread_mutex_unlock(&s->lock);
+	peer_forget_job(s, job);
+	path = job_path(s, job);
+	(void)unlink(path);
+	dir = in_dir(s, job);
+	return remove_tree(dir, e);
+}
+
+int site_session_close(struct site *s, const char *session, struct err *e)
+{
+	struct site_job *j;
+	char job[41];
+	int r = 0;
+
+	if (!session_job(session, job, sizeof(job)))
+		return err_set(e, EINVAL, "session_close: not a session");
+	pthread_mutex_lock(&s->lock);
+	j = find_job(s, job);
+	if (j && !in_list(j->closed, session)) {
+		json_array_append_new(j->closed, json_string(session));
+		r = job_write(s, j, e);
+		forget_messages(s, job, session);
+		pthread_cond_broadcast(&s->changed);
+	}
+	pthread_mutex_unlock(&s->lock);
+	peer_forget_session(s, session);
+	return r;
+}
+
+/* ---- start ------------------------------------------------------------ */
+
+static void rescan_message(struct site *s, const char *job, const char *path,
+			   const char *name)
+{
+	char head[HEAD_MAX + 4];
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct message *m;
+	struct stat st;
+	size_t used = 0;
+	ssize_t n;
+
+	if (fd < 0 || fstat(fd, &st) || !hex64_valid(name))
+		return;
+	n = read(fd, head, sizeof(head));
+	m = xcalloc(1, sizeof(*m));
+	if (n < 0 || head_parse(head, (size_t)n, &m->head, &used, NULL) ||
+	    strcmp(m->head.tid, name)) {
+		free(m);
+		(void)unlink(path);
+		return;
+	}
+	memcpy(m->tid, m->head.tid, sizeof(m->tid));
+	(void)snprintf(m->job, sizeof(m->job), "%s", job);
+	m->offset = used;
+	m->done = (uint64_t)st.st_size < used + m->head.size;
+	HASH_ADD_STR(s->in, tid, m);
+}
+
+static void rescan_job(struct site *s, const char *job)
+{
+	_cleanup_free_ char *dir = in_dir(s, job);
+	_cleanup_closedir_ DIR *d = opendir(dir);
+	struct dirent *de;
+
+	while (d && (de = readdir(d))) {
+		_cleanup_free_ char *p = NULL;
+
+		if (de->d_name[0] == '.')
+			continue;
+		p = xasprintf("%s/%s", dir, de->d_name);
+		rescan_message(s, job, p, de->d_name);
+	}
+}
+
+static int rescan(struct site *s, struct err *e)
+{
+	_cleanup_free_ char *dir =
+		xasprintf("%s/transfer/jobs", s->conf->state);
+	_cleanup_closedir_ DIR *d = opendir(dir);
+	struct dirent *de;
+
+	while (d && (de = readdir(d))) {
+		_cleanup_free_ char *p = xasprintf("%s/%s", dir, de->d_name);
+		char id[41] = "";
+		size_t n = strspn(de->d_name, "0123456789");
+		struct site_job *j;
+		json_t *o;
+
+		if (!n || n > 40 || strcmp(de->d_name + n, ".json"))
+			continue;
+		memcpy(id, de->d_name, n);
+		o = json_read_file(p, e);
+		if (!o)
+			return e->no ? -e->no : -EIO;
+		j = xcalloc(1, sizeof(*j));
+		memcpy(j->id, id, sizeof(j->id));
+		j->roles = json_incref(json_object_get(o, "roles"));
+		j->closed = json_incref(json_object_get(o, "closed"));
+		json_decref(o);
+		j->next = s->jobs;
+		s->jobs = j;
+		rescan_job(s, id);
+	}
+	return 0;
+}
+
+int site_open(struct site *s, struct conf *c, bool child, struct err *e)
+{
+	static const char *const subs[] = { "in", "out", "jobs", "tmp",
+					    "files" };
+	pthread_condattr_t monotonic;
+	int r;
+
+	*s = (struct site){ .conf = c, .child = child, .stop = -1 };
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&s->changed, &monotonic);
+	for (size_t i = 0; i < ARRAY_SIZE(subs); i++) {
+		_cleanup_free_ char *p = xasprintf("%s/transfer/%s", c->state,
+						   subs[i]);
+
+		r = mkdir_p(p, 0700, e);
+		if (r)
+			return r;
+	}
+	return rescan(s, e);
+}

@@ -1,0 +1,910 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Everything that goes out: a queue of messages per party with its own
+ * workers (a dead party never slows another), calls, pings and files.
+ * Client side of HTTPS by libcurl; the peer's identity is checked inside the
+ * TLS handshake, before the first byte of a request leaves.
+ */
+#include <curl/curl.h>
+#include <fcntl.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "lib/json.h"
+#include "lib/log.h"
+#include "lib/version.h"
+
+#include "transfer/transfer_priv.h"
+
+#define WORKERS	      3
+#define CACHE_BYTES   (64u << 10)
+#define RPC_ANSWER_MAX (8u << 20)
+#define POOL	      8
+#define PING_MS	      5000
+
+struct out {
+	struct out *next;
+	struct message_head head;
+	char *path;
+	char *bytes; /* head and payload of small ones */
+	size_t n;
+	unsigned attempts, damaged;
+	int64_t not_before; /* monotonic ms */
+	bool busy, dead;
+};
+
+struct peer {
+	struct peer *next;
+	struct site *s;
+	char *id;
+	char *url; /* replaced by a reload; under s->lock */
+	char *want; /* the SAN URI its certificate must carry */
+	struct out *queue;
+	pthread_cond_t wake; /* with s->lock */
+	bool file_wake, ping_wake;
+	CURL *pool[POOL];
+	size_t n_pool;
+	/* last ping */
+	bool asked, ok;
+	int64_t rtt_us, asked_ms;
+	char *error, *version, *certificate;
+};
+
+/* ---- TLS -------------------------------------------------------------- */
+
+static int ctx_index = -1;
+
+static bool has_uri(X509 *cert, const char *want)
+{
+	GENERAL_NAMES *names =
+		X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+	bool found = false;
+
+	for (int i = 0; !found && i < sk_GENERAL_NAME_num(names); i++) {
+		const GENERAL_NAME *g = sk_GENERAL_NAME_value(names, i);
+		const ASN1_STRING *u;
+
+		if (g->type != GEN_URI)
+			continue;
+		u = g->d.uniformResourceIdentifier;
+		found = (size_t)ASN1_STRING_length(u) == strlen(want) &&
+			!memcmp(ASN1_STRING_get0_data(u), want, strlen(want));
+	}
+	GENERAL_NAMES_free(names);
+	return found;
+}
+
+static int on_verify(int ok, X509_STORE_CTX *x)
+{
+	SSL *ssl = X509_STORE_CTX_get_ex_data(
+		x, SSL_get_ex_data_X509_STORE_CTX_idx());
+	const char *want =
+		SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), ctx_index);
+
+	if (!ok || X509_STORE_CTX_get_error_depth(x) > 0)
+		return ok;
+	if (has_uri(X509_STORE_CTX_get_current_cert(x), want))
+		return 1;
+	X509_STORE_CTX_set_error(x, X509_V_ERR_HOSTNAME_MISMATCH);
+	return 0;
+}
+
+static CURLcode on_ctx(CURL *curl, void *ctx, void *arg)
+{
+	(void)curl;
+	SSL_CTX_set_ex_data(ctx, ctx_index, arg);
+	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, on_verify);
+	return CURLE_OK;
+}
+
+static CURL *make_easy(const struct peer *p)
+{
+	const struct conf *c = p->s->conf;
+	CURL *h = curl_easy_init();
+
+	if (!h)
+		return NULL;
+	curl_easy_setopt(h, CURLOPT_SSLVERSION, CURL_SSLVERSION_TLSv1_3);
+	curl_easy_setopt(h, CURLOPT_SSLCERT, c->certificate);
+	curl_easy_setopt(h, CURLOPT_SSLKEY, c->key);
+	curl_easy_setopt(h, CURLOPT_CAINFO, c->ca);
+	curl_easy_setopt(h, CURLOPT_CAPATH, NULL);
+	curl_easy_setopt(h, CURLOPT_SSL_VERIFYPEER, 1L);
+	/* The identity is the SAN URI (on_verify), not the host's name. */
+	curl_easy_setopt(h, CURLOPT_SSL_VERIFYHOST, 0L);
+	curl_easy_setopt(h, CURLOPT_SSL_CTX_FUNCTION, on_ctx);
+	curl_easy_setopt(h, CURLOPT_SSL_CTX_DATA, p->want);
+	curl_easy_setopt(h, CURLOPT_TCP_NODELAY, 1L);
+	curl_easy_setopt(h, CURLOPT_TCP_KEEPALIVE, 1L);
+	curl_easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(h, CURLOPT_PROTOCOLS_STR, "https");
+	curl_easy_setopt(h, CURLOPT_PROXY, "");
+	curl_easy_setopt(h, CURLOPT_CONNECTTIMEOUT_MS, 5000L);
+	curl_easy_setopt(h, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
+	return h;
+}
+
+static size_t on_body(char *data, size_t size, size_t n, void *arg)
+{
+	return sb_add(arg, data, size * n) ? 0 : size * n;
+}
+
+/* A request; *ret_code is the HTTP status. Curl's own failure is returned. */
+static CURLcode perform(CURL *h, const char *url, struct strbuf *answer,
+			struct curl_slist *headers, long timeout_ms,
+			long *ret_code)
+{
+	CURLcode c;
+
+	curl_easy_setopt(h, CURLOPT_URL, url);
+	curl_easy_setopt(h, CURLOPT_WRITEFUNCTION, on_body);
+	curl_easy_setopt(h, CURLOPT_WRITEDATA, answer);
+	curl_easy_setopt(h, CURLOPT_HTTPHEADER, headers);
+	curl_easy_setopt(h, CURLOPT_TIMEOUT_MS, timeout_ms);
+	c = curl_easy_perform(h);
+	*ret_code = 0;
+	if (c == CURLE_OK)
+		curl_easy_getinfo(h, CURLINFO_RESPONSE_CODE, ret_code);
+	return c;
+}
+
+static char *peer_url(struct peer *p, const char *tail)
+{
+	char *u;
+
+	pthread_mutex_lock(&p->s->lock);
+	u = xasprintf("%s%s", p->url, tail);
+	pthread_mutex_unlock(&p->s->lock);
+	return u;
+}
+
+/* Full jitter (as in "Exponential Backoff And Jitter", AWS 2015). */
+static int64_t backoff_ms(unsigned attempts)
+{
+	uint32_t r = 0;
+	uint32_t cap = 20u << MIN(attempts, 7u);
+
+	(void)!getrandom(&r, sizeof(r), 0);
+	cap = MIN(cap, 2000u);
+	return 5 + (int64_t)(r % cap);
+}
+
+/* ---- messages --------------------------------------------------------- */
+
+static void out_free(struct out *o)
+{
+	free(o->path);
+	free(o->bytes);
+	free(o);
+}
+
+static void out_remove(struct peer *p, struct out *o)
+{
+	struct out **q;
+
+	(void)unlink(o->path);
+	for (q = &p->queue; *q && *q != o; q = &(*q)->next)
+		;
+	if (*q)
+		*q = o->next;
+	out_free(o);
+}
+
+/* The next one that is due; lock held. *ret_ms: when to look again. */
+static struct out *out_next(const struct peer *p, int64_t *ret_ms)
+{
+	int64_t now = now_mono_ms();
+
+	*ret_ms = 60000;
+	for (struct out *o = p->queue; o; o = o->next) {
+		if (o->busy)
+			continue;
+		if (o->not_before <= now)
+			return o;
+		*ret_ms = MIN(*ret_ms, o->not_before - now);
+	}
+	return NULL;
+}
+
+static void peer_sleep(struct peer *p, int64_t ms)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	ts.tv_sec += ms / 1000;
+	ts.tv_nsec += (ms % 1000) * 1000000;
+	if (ts.tv_nsec >= 1000000000) {
+		ts.tv_sec++;
+		ts.tv_nsec -= 1000000000;
+	}
+	pthread_cond_timedwait(&p->wake, &p->s->lock, &ts);
+}
+
+static CURLcode put_message(CURL *h, struct peer *p, const struct out *o,
+			    struct strbuf *answer, long *code)
+{
+	_cleanup_free_ char *tail = xasprintf("/v1/messages/%s", o->head.tid);
+	_cleanup_free_ char *url = peer_url(p, tail);
+	struct curl_slist *headers = curl_slist_append(NULL, "Expect:");
+	FILE *f = NULL;
+	CURLcode c;
+
+	headers = curl_slist_append(headers,
+				    "Content-Type: application/octet-stream");
+	if (o->bytes) {
+		curl_easy_setopt(h, CURLOPT_CUSTOMREQUEST, "PUT");
+		curl_easy_setopt(h, CURLOPT_POSTFIELDSIZE_LARGE,
+				 (curl_off_t)o->n);
+		curl_easy_setopt(h, CURLOPT_POSTFIELDS, o->bytes);
+		hook_wire(url, o->bytes, o->n);
+	} else {
+		f = fopen(o->path, "re");
+		curl_easy_setopt(h, CURLOPT_UPLOAD, 1L);
+		curl_easy_setopt(h, CURLOPT_READDATA, f);
+		curl_easy_setopt(h, CURLOPT_INFILESIZE_LARGE,
+				 (curl_off_t)o->n);
+#ifdef ROLLFS_TEST_HOOKS
+		if (f && getenv("ROLLFS_HOOK_WIRE")) {
+			_cleanup_free_ char *all = xmalloc(o->n);
+
+			if (fread(all, 1, o->n, f) == o->n)
+				hook_wire(url, all, o->n);
+			rewind(f);
+		}
+#endif
+	}
+	c = !o->bytes && !f ? CURLE_READ_ERROR :
+			      perform(h, url, answer, headers, 0, code);
+	curl_easy_setopt(h, CURLOPT_UPLOAD, 0L);
+	curl_easy_setopt(h, CURLOPT_CUSTOMREQUEST, NULL);
+	curl_easy_setopt(h, CURLOPT_HTTPGET, 1L);
+	curl_slist_free_all(headers);
+	if (f)
+		(void)fclose(f);
+	return c;
+}
+
+/* What the peer's answer means for the message; lock not held. */
+static void settle(struct peer *p, struct out *o, CURLcode c, long code)
+{
+	struct site *s = p->s;
+	int status = c == CURLE_OK ? http_to_status(code) : -EAGAIN;
+	char text[300] = "", session[KEY_FIELD_MAX + 1];
+
+	pthread_mutex_lock(&s->lock);
+	o->busy = false;
+	memcpy(session, o->head.key.f[KEY_SESSION], sizeof(session));
+	if (!status) {
+		s->count.out++;
+		s->count.bytes_out += o->head.size;
+		out_remove(p, o);
+	} else if (o->dead) {
+		out_remove(p, o);
+	} else if (status == -EBADMSG && ++o->damaged < 5) {
+		s->count.retries++;
+	} else if (status == -EAGAIN || status == -ENOSPC ||
+		   status == -EPROTO) {
+		s->count.retries++;
+		o->not_before = now_mono_ms() + backoff_ms(o->attempts++);
+		/* Another worker may sleep longer than that. */
+		pthread_cond_broadcast(&p->wake);
+	} else {
+		(void)snprintf(text, sizeof(text),
+			       "party %s refused a message (%s)", p->id,
+			       status == -EEXIST ? "other content under the "
+						   "same name" :
+			       status == -EACCES ? "not allowed, or the job has "
+						   "ended there" :
+						   "malformed or damaged");
+		out_remove(p, o);
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (*text)
+		site_session_fail(s, session, status, text);
+}
+
+static void *message_worker(void *arg)
+{
+	struct peer *p = arg;
+	CURL *h = make_easy(p);
+	struct strbuf answer = STRBUF_INIT(64u << 10);
+
+	pthread_mutex_lock(&p->s->lock);
+	for (;;) {
+		int64_t ms;
+		struct out *o = out_next(p, &ms);
+		CURLcode c;
+		long code;
+
+		if (!o) {
+			peer_sleep(p, ms);
+			continue;
+		}
+		o->busy = true;
+		pthread_mutex_unlock(&p->s->lock);
+		sb_reset(&answer);
+		c = put_message(h, p, o, &answer, &code);
+		settle(p, o, c, code);
+		pthread_mutex_lock(&p->s->lock);
+	}
+	return NULL;
+}
+
+static void enqueue(struct peer *p, struct out *o)
+{
+	struct out **q;
+
+	pthread_mutex_lock(&p->s->lock);
+	for (q = &p->queue; *q; q = &(*q)->next)
+		if (!strcmp((*q)->head.tid, o->head.tid))
+			break;
+	if (*q) { /* the task asked again: it is on its way */
+		pthread_mutex_unlock(&p->s->lock);
+		out_free(o);
+		return;
+	}
+	*q = o;
+	pthread_cond_signal(&p->wake);
+	pthread_mutex_unlock(&p->s->lock);
+}
+
+static int out_write(const char *path, const struct strbuf *head,
+		     const struct message_head *h, const void *data, int fd,
+		     struct err *e)
+{
+	_cleanup_free_ char *tmp = xasprintf("%s.%p.tmp", path, (void *)h);
+	_cleanup_close_ int out =
+		open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	char piece[65536];
+	uint64_t at = 0;
+	int r;
+
+	if (out < 0)
+		return err_sys(e, errno, "%s", tmp);
+	r = write_all(out, head->buf, head->len);
+	if (!r && fd < 0)
+		r = write_all(out, data, h->size);
+	while (!r && fd >= 0 && at < h->size) {
+		size_t n = (size_t)MIN(sizeof(piece), h->size - at);
+
+		r = pread_all(fd, piece, n, at);
+		if (!r)
+			r = write_all(out, piece, n);
+		at += n;
+	}
+	if (!r && rename(tmp, path))
+		r = -errno;
+	if (r)
+		(void)unlink(tmp);
+	return r ? err_sys(e, -r, "%s", path) : 0;
+}
+
+int peer_send(struct site *s, const struct message_head *h, const void *data,
+	      int fd, struct err *e)
+{
+	const char *to = h->key.f[KEY_DST_PARTY];
+	struct peer *p = peer_get(s, to);
+	_cleanup_free_ char *dir = NULL;
+	struct strbuf head = STRBUF_INIT(CACHE_BYTES + 2 * HEAD_MAX);
+	struct out *o;
+	int r;
+
+	if (!p)
+		return err_set(e, EHOSTUNREACH, "no party %s is configured",
+			       to);
+	dir = xasprintf("%s/transfer/out/%s", s->conf->state, to);
+	r = mkdir_p(dir, 0700, e);
+	if (r)
+		return r;
+	o = xcalloc(1, sizeof(*o));
+	o->head = *h;
+	o->path = xasprintf("%s/%s", dir, h->tid);
+	r = head_write(&head, h);
+	if (!r)
+		r = out_write(o->path, &head, h, data, fd, e);
+	o->n = head.len + h->size;
+	if (!r && fd < 0 && h->size <= CACHE_BYTES) {
+		sb_add(&head, data, h->size);
+		o->bytes = xmalloc(head.len);
+		memcpy(o->bytes, head.buf, head.len);
+	}
+	sb_free(&head);
+	if (r)
+		out_free(o);
+	else
+		enqueue(p, o);
+	return r;
+}
+
+static void forget(struct site *s, const char *job, const char *session)
+{
+	char of[41];
+
+	pthread_mutex_lock(&s->lock);
+	for (struct peer *p = s->peers; p; p = p->next) {
+		struct out *next;
+
+		for (struct out *o = p->queue; o; o = next) {
+			const char *os = o->head.key.f[KEY_SESSION];
+
+			next = o->next;
+			if (!session_job(os, of, sizeof(of)) ||
+			    (job && strcmp(of, job)) ||
+			    (session && strcmp(os, session)))
+				continue;
+			if (o->busy)
+				o->dead = true;
+			else
+				out_remove(p, o);
+		}
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
+void peer_forget_job(struct site *s, const char *job)
+{
+	forget(s, job, NULL);
+}
+
+void peer_forget_session(struct site *s, const char *session)
+{
+	forget(s, NULL, session);
+}
+
+/* ---- calls ------------------------------------------------------------ */
+
+static CURL *pool_take(struct peer *p)
+{
+	CURL *h = NULL;
+
+	pthread_mutex_lock(&p->s->lock);
+	if (p->n_pool)
+		h = p->pool[--p->n_pool];
+	pthread_mutex_unlock(&p->s->lock);
+	return h ? h : make_easy(p);
+}
+
+static void pool_give(struct peer *p, CURL *h)
+{
+	pthread_mutex_lock(&p->s->lock);
+	if (p->n_pool < POOL) {
+		p->pool[p->n_pool++] = h;
+		h = NULL;
+	}
+	pthread_mutex_unlock(&p->s->lock);
+	if (h)
+		curl_easy_cleanup(h);
+}
+
+static int rpc_once(struct peer *p, const char *verb, const char *body,
+		    size_t n, int64_t left_ms, struct strbuf *ret,
+		    struct err *e)
+{
+	_cleanup_free_ char *tail = xasprintf("/v1/rpc/%s", verb);
+	_cleanup_free_ char *url = peer_url(p, tail);
+	_cleanup_free_ char *limit =
+		xasprintf("Rollfs-Timeout-Ms: %lld", (long long)left_ms);
+	struct curl_slist *headers = curl_slist_append(NULL, "Expect:");
+	CURL *h = pool_take(p);
+	CURLcode c;
+	long code;
+	int r;
+
+	headers = curl_slist_append(headers, "Content-Type: application/json");
+	headers = curl_slist_append(headers, limit);
+	curl_easy_setopt(h, CURLOPT_POST, 1L);
+	curl_easy_setopt(h, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)n);
+	curl_easy_setopt(h, CURLOPT_POSTFIELDS, body);
+	hook_wire(url, body, n);
+	sb_reset(ret);
+	c = perform(h, url, ret, headers, (long)left_ms + 200, &code);
+	curl_slist_free_all(headers);
+	if (c == CURLE_OK) {
+		hook_wire("answer", ret->buf, ret->len);
+		r = http_to_status(code);
+		if (r)
+			err_set(e, -r, "party %s: %s", p->id,
+				ret->len && ret->len < 300 ? ret->buf :
+							     "refused");
+	} else if (c == CURLE_OPERATION_TIMEDOUT) {
+		r = err_set(e, ETIMEDOUT, "party %s: no answer in time", p->id);
+	} else if (c == CURLE_PEER_FAILED_VERIFICATION) {
+		r = err_set(e, EACCES,
+			    "party %s: its certificate is not accepted", p->id);
+	} else if (c == CURLE_SEND_ERROR || c == CURLE_RECV_ERROR ||
+		   c == CURLE_GOT_NOTHING || c == CURLE_COULDNT_CONNECT) {
+		r = err_set(e, EHOSTUNREACH, "party %s: no route (%s)", p->id,
+			    curl_easy_strerror(c));
+	} else {
+		r = err_set(e, EHOSTUNREACH, "party %s: %s", p->id,
+			    curl_easy_strerror(c));
+	}
+	pool_give(p, h);
+	return r;
+}
+
+int peer_rpc(struct site *s, const char *party, const char *verb,
+	     const char *body, size_t n, unsigned timeout_ms,
+	     struct strbuf *ret, struct err *e)
+{
+	int64_t start = now_mono_ms(), deadline = start + timeout_ms;
+	struct peer *p;
+	int r;
+
+	if (!strcmp(party, s->conf->party)) {
+		r = call_run(s, party, verb, body, n, timeout_ms, ret);
+		return r ? err_set(e, -r, "%s",
+				   ret->len ? ret->buf : "no answer") :
+			   0;
+	}
+	p = peer_get(s, party);
+	if (!p)
+		return err_set(e, EHOSTUNREACH, "no party %s is configured",
+			       party);
+	for (unsigned tries = 0;; tries++) {
+		int64_t left = deadline - now_mono_ms();
+		struct timespec pause = { 0, 30000000 };
+
+		r = rpc_once(p, verb, body, n, MAX(left, 1), ret, e);
+		/* A partner's rollsite may just be starting again: a second's
+		 * patience, no more, since it may also be down. */
+		if ((r != -EHOSTUNREACH && r != -EAGAIN) ||
+		    now_mono_ms() - start > 1000 || now_mono_ms() > deadline)
+			break;
+		nanosleep(&pause, NULL);
+	}
+	if (r == -EAGAIN)
+		r = err_set(e, EHOSTUNREACH, "party %s: its rollfs is not "
+					     "running",
+			    party);
+	return r;
+}
+
+/* ---- pings ------------------------------------------------------------ */
+
+static void ping_once(struct peer *p, CURL *h)
+{
+	_cleanup_free_ char *url = peer_url(p, "/v1/hello");
+	struct strbuf answer = STRBUF_INIT(64u << 10);
+	struct curl_certinfo *ci = NULL;
+	char *pem = NULL, *version = NULL, *error = NULL;
+	curl_off_t us = 0;
+	long code;
+	CURLcode c;
+
+	curl_easy_setopt(h, CURLOPT_HTTPGET, 1L);
+	c = perform(h, url, &answer, NULL, 5000, &code);
+	if (c == CURLE_OK && code == 200) {
+		curl_easy_getinfo(h, CURLINFO_TOTAL_TIME_T, &us);
+		version = xasprintf("%s", answer.buf);
+		if (!curl_easy_getinfo(h, CURLINFO_CERTINFO, &ci) && ci &&
+		    ci->num_of_certs > 0)
+			for (struct curl_slist *l = ci->certinfo[0]; l;
+			     l = l->next)
+				if (!strncmp(l->data, "Cert:", 5))
+					pem = xasprintf("%s\n", l->data + 5);
+	} else if (c == CURLE_OK) {
+		error = xasprintf("answered %ld", code);
+	} else if (c == CURLE_PEER_FAILED_VERIFICATION) {
+		error = xstrdup("its certificate is not accepted");
+	} else {
+		error = xasprintf("%s", curl_easy_strerror(c));
+	}
+	sb_free(&answer);
+	pthread_mutex_lock(&p->s->lock);
+	p->asked = true;
+	p->ok = !error;
+	p->rtt_us = us;
+	p->asked_ms = now_unix_ms();
+	free(p->error);
+	p->error = error;
+	if (version) {
+		free(p->version);
+		p->version = version;
+	}
+	if (pem) {
+		free(p->certificate);
+		p->certificate = pem;
+	}
+	pthread_mutex_unlock(&p->s->lock);
+}
+
+static void *ping_worker(void *arg)
+{
+	struct peer *p = arg;
+	CURL *h = make_easy(p);
+	unsigned failures = 0;
+
+	curl_easy_setopt(h, CURLOPT_CERTINFO, 1L);
+	for (;;) {
+		bool ok;
+
+		ping_once(p, h);
+		pthread_mutex_lock(&p->s->lock);
+		ok = p->ok;
+		failures = ok ? 0 : failures + 1;
+		if (!p->ping_wake)
+			peer_sleep(p, ok ? PING_MS :
+					   MIN(50 << MIN(failures, 7u),
+					       PING_MS));
+		p->ping_wake = false;
+		pthread_mutex_unlock(&p->s->lock);
+	}
+	return NULL;
+}
+
+void peer_ping(struct site *s, const char *party)
+{
+	struct peer *p = peer_get(s, party);
+
+	if (!p)
+		return;
+	pthread_mutex_lock(&s->lock);
+	p->ping_wake = true;
+	pthread_cond_broadcast(&p->wake);
+	pthread_mutex_unlock(&s->lock);
+}
+
+json_t *peer_texts(struct site *s, const char *party)
+{
+	struct peer *p = peer_get(s, party);
+	_cleanup_free_ char *transfers = file_transfers(s, party);
+	char ping[400], when[40];
+	size_t waiting = 0;
+	json_t *o;
+
+	if (!p)
+		return NULL;
+	pthread_mutex_lock(&s->lock);
+	for (const struct out *q = p->queue; q; q = q->next)
+		waiting++;
+	time_rfc3339(when, sizeof(when), p->asked_ms);
+	if (!p->asked)
+		(void)snprintf(ping, sizeof(ping), "unknown, not asked yet\n");
+	else if (p->ok)
+		(void)snprintf(ping, sizeof(ping), "ok %.1f ms at %s\n",
+			       (double)p->rtt_us / 1000, when);
+	else
+		(void)snprintf(ping, sizeof(ping), "failed %s: %.200s\n", when,
+			       p->error);
+	o = json_pack("{s:s, s:s, s:s, s:s?, s:b, s:I}", "ping", ping,
+		      "version", p->version ? p->version : "", "transfers",
+		      transfers ? transfers : "", "certificate",
+		      p->certificate, "ok", p->asked && p->ok, "messages",
+		      (json_int_t)waiting);
+	pthread_mutex_unlock(&s->lock);
+	return o;
+}
+
+/* ---- files ------------------------------------------------------------ */
+
+struct reading {
+	struct peer *p;
+	const struct file_job *j;
+	int fd;
+	uint64_t at;
+};
+
+static size_t on_read(char *buf, size_t size, size_t n, void *arg)
+{
+	struct reading *r = arg;
+	ssize_t k = pread(r->fd, buf, size * n, (off_t)r->at);
+
+	if (k < 0)
+		return CURL_READFUNC_ABORT;
+	r->at += (uint64_t)k;
+	file_progress(r->p->s, r->p->id, r->j->path, r->j->generation, r->at);
+	return (size_t)k;
+}
+
+static CURLcode put_file(struct peer *p, CURL *h, const struct file_job *j,
+			 struct strbuf *answer, long *code)
+{
+	_cleanup_free_ char *url = peer_url(p, "/v1/files");
+	_cleanup_free_ char *enc = percent_encode(j->path);
+	_cleanup_free_ char *path = xasprintf("%s/federation/%s/out/%s",
+					      p->s->conf->state, p->id,
+					      j->path);
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct reading reading = { .p = p, .j = j, .fd = fd };
+	struct curl_slist *headers = NULL;
+	char line[4096];
+	CURLcode c;
+
+	*code = 0;
+	if (fd < 0)
+		return CURLE_READ_ERROR;
+	(void)snprintf(line, sizeof(line), "Rollfs-Path: %.3900s", enc);
+	headers = curl_slist_append(headers, line);
+	(void)snprintf(line, sizeof(line), "Rollfs-Sha256: %s", j->sha256);
+	headers = curl_slist_append(headers, line);
+	(void)snprintf(line, sizeof(line), "Rollfs-Generation: %llu",
+		       (unsigned long long)j->generation);
+	headers = curl_slist_append(headers, line);
+	/* Expect: 100-continue stays: a refusal comes before the bytes go. */
+	curl_easy_setopt(h, CURLOPT_UPLOAD, 1L);
+	curl_easy_setopt(h, CURLOPT_READFUNCTION, on_read);
+	curl_easy_setopt(h, CURLOPT_READDATA, &reading);
+	curl_easy_setopt(h, CURLOPT_INFILESIZE_LARGE, (curl_off_t)j->size);
+	curl_easy_setopt(h, CURLOPT_LOW_SPEED_LIMIT, 1L);
+	curl_easy_setopt(h, CURLOPT_LOW_SPEED_TIME, 30L);
+	c = perform(h, url, answer, headers, 0, code);
+	curl_slist_free_all(headers);
+	return c;
+}
+
+static void *file_worker(void *arg)
+{
+	struct peer *p = arg;
+	CURL *h = make_easy(p);
+	struct strbuf answer = STRBUF_INIT(64u << 10);
+
+	for (;;) {
+		struct file_job j;
+		unsigned wait_ms;
+		CURLcode c;
+		long code;
+		int status;
+
+		if (!file_next(p->s, p->id, &j, &wait_ms)) {
+			pthread_mutex_lock(&p->s->lock);
+			if (!p->file_wake)
+				peer_sleep(p, wait_ms);
+			p->file_wake = false;
+			pthread_mutex_unlock(&p->s->lock);
+			continue;
+		}
+		sb_reset(&answer);
+		c = put_file(p, h, &j, &answer, &code);
+		status = c == CURLE_OK ? http_to_status(code) : -EAGAIN;
+		file_done(p->s, p->id, j.path, j.generation, status,
+			  status == 0 || status == -EACCES ||
+				  status == -EEXIST || status == -EINVAL,
+			  c != CURLE_OK ? curl_easy_strerror(c) :
+			  status	? answer.buf :
+					  "");
+		file_job_free(&j);
+	}
+	return NULL;
+}
+
+void peer_file_wake(struct site *s, const char *party)
+{
+	struct peer *p = peer_get(s, party);
+
+	if (!p)
+		return;
+	pthread_mutex_lock(&s->lock);
+	p->file_wake = true;
+	pthread_cond_broadcast(&p->wake);
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- the list of peers ------------------------------------------------- */
+
+static void start_thread(void *(*fn)(void *), void *arg)
+{
+	pthread_attr_t a;
+	pthread_t t;
+
+	pthread_attr_init(&a);
+	pthread_attr_setdetachstate(&a, PTHREAD_CREATE_DETACHED);
+	pthread_attr_setstacksize(&a, 512u << 10);
+	if (pthread_create(&t, &a, fn, arg))
+		log_error("rollsite", "cannot start a thread");
+	pthread_attr_destroy(&a);
+}
+
+struct peer *peer_get(struct site *s, const char *party)
+{
+	_cleanup_free_ char *url = NULL;
+	struct peer *p;
+	pthread_condattr_t monotonic;
+
+	pthread_mutex_lock(&s->lock);
+	for (p = s->peers; p; p = p->next)
+		if (!strcmp(p->id, party))
+			break;
+	pthread_mutex_unlock(&s->lock);
+	if (p)
+		return p;
+	url = party_address(s->conf, party);
+	if (!url || !strcmp(party, s->conf->party))
+		return NULL;
+	p = xcalloc(1, sizeof(*p));
+	p->s = s;
+	p->id = xstrdup(party);
+	p->url = TAKE_PTR(url);
+	p->want = xasprintf("rollfs://%s/party/%s", s->conf->federation, party);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&p->wake, &monotonic);
+	pthread_mutex_lock(&s->lock);
+	p->next = s->peers;
+	s->peers = p;
+	pthread_mutex_unlock(&s->lock);
+	for (int i = 0; i < WORKERS; i++)
+		start_thread(message_worker, p);
+	start_thread(ping_worker, p);
+	start_thread(file_worker, p);
+	return p;
+}
+
+void peer_reload(struct site *s)
+{
+	char **ids = party_list(s->conf);
+
+	for (char **id = ids; *id; id++) {
+		char *url = party_address(s->conf, *id);
+		struct peer *p = peer_get(s, *id);
+
+		if (p && url) {
+			pthread_mutex_lock(&s->lock);
+			free(p->url);
+			p->url = TAKE_PTR(url);
+			p->ping_wake = true;
+			pthread_cond_broadcast(&p->wake);
+			pthread_mutex_unlock(&s->lock);
+		}
+		free(url);
+		free(*id);
+	}
+	free(ids);
+}
+
+static void rescan_party(struct peer *p, const char *dir)
+{
+	_cleanup_closedir_ DIR *d = opendir(dir);
+	struct dirent *de;
+
+	while (d && (de = readdir(d))) {
+		_cleanup_free_ char *path = xasprintf("%s/%s", dir, de->d_name);
+		_cleanup_close_ int fd = -1;
+		char head[HEAD_MAX + 4];
+		struct out *o;
+		struct stat st;
+		size_t used;
+		ssize_t n;
+
+		if (de->d_name[0] == '.')
+			continue;
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		o = xcalloc(1, sizeof(*o));
+		n = fd < 0 ? -1 : read(fd, head, sizeof(head));
+		if (n < 0 || fstat(fd, &st) || !hex64_valid(de->d_name) ||
+		    head_parse(head, (size_t)n, &o->head, &used, NULL) ||
+		    used + o->head.size != (uint64_t)st.st_size ||
+		    !site_session_open(p->s, o->head.key.f[KEY_SESSION])) {
+			free(o);
+			(void)unlink(path);
+			continue;
+		}
+		o->n = (size_t)st.st_size;
+		o->path = TAKE_PTR(path);
+		enqueue(p, o);
+	}
+}
+
+int peer_rescan(struct site *s, struct err *e)
+{
+	char **ids;
+
+	ctx_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL);
+	if (curl_global_init(CURL_GLOBAL_DEFAULT))
+		return err_set(e, EIO, "libcurl does not start");
+	ids = party_list(s->conf);
+	for (char **id = ids; *id; id++) {
+		_cleanup_free_ char *dir = xasprintf("%s/transfer/out/%s",
+						     s->conf->state, *id);
+		struct peer *p = peer_get(s, *id);
+
+		if (p)
+			rescan_party(p, dir);
+		free(*id);
+	}
+	free(ids);
+	return 0;
+}
