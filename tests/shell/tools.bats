@@ -1,0 +1,92 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+bats_require_minimum_version 1.5.0
+
+setup() {
+	cd "$BATS_TEST_DIRNAME/../.." || return
+	tmp=$BATS_TEST_TMPDIR
+}
+
+@test "install-deps is silent when nothing is missing" {
+	run tools/install-deps
+	[ "$status" -eq 0 ]
+	[ -z "$output" ]
+}
+
+@test "install-deps refuses what it does not know" {
+	run tools/install-deps everything
+	[ "$status" -eq 2 ]
+}
+
+@test "sandbox explains itself" {
+	run tools/sandbox --help
+	[ "$status" -eq 0 ]
+	[[ $output == *"sandbox up DIR PARTY"* ]]
+	run tools/sandbox explode
+	[ "$status" -eq 2 ]
+}
+
+@test "sandbox does not touch a directory that is not its own" {
+	mkdir "$tmp/mine"
+	echo precious >"$tmp/mine/file"
+	run tools/sandbox up "$tmp/mine" 1 2
+	[ "$status" -eq 1 ]
+	[[ $output == *"not empty"* ]]
+	[ "$(cat "$tmp/mine/file")" = precious ]
+}
+
+@test "sandbox down where none is does nothing" {
+	run tools/sandbox down "$tmp/none"
+	[ "$status" -eq 0 ]
+	[ ! -e "$tmp/none" ]
+}
+
+@test "an unknown build variant is an error with the list of valid ones" {
+	run make V=nonsense help
+	[ "$status" -ne 0 ]
+	[[ $output == *"release, asan, tsan or cov"* ]]
+}
+
+@test "help lists every documented target" {
+	run make help
+	[ "$status" -eq 0 ]
+	for t in all demo check lint bench install clean; do
+		[[ $output == *"$t "* ]]
+	done
+}
+
+@test "layers hold, and a wrong include is named with its line" {
+	mkdir -p "$tmp/t/tools" "$tmp/t/lib" "$tmp/t/fs" "$tmp/t/transfer" \
+		"$tmp/t/scheduler" "$tmp/t/components"
+	cp tools/check-layers.sh "$tmp/t/tools/"
+	run tools/check-layers.sh
+	[ "$status" -eq 0 ]
+	printf '/* x */\n#include "fs/node.h"\n' >"$tmp/t/lib/x.c"
+	cd "$tmp/t"
+	run tools/check-layers.sh
+	[ "$status" -eq 1 ]
+	[[ $output == *"lib/x.c:2: lib/ may not include fs/node.h"* ]]
+}
+
+@test "bench refuses an unknown part" {
+	run tools/bench weather
+	[ "$status" -ne 0 ]
+	[[ $output == *"crypto, transfer, tables, jobs"* ]]
+}
+
+@test "rollfs-pki makes certificates with the party in the URI and private keys" {
+	tools/rollfs-pki ca "$tmp/pki" demo
+	tools/rollfs-pki party "$tmp/pki" demo 9999
+	run openssl x509 -in "$tmp/pki/9999.pem" -noout -ext subjectAltName
+	[[ $output == *"URI:rollfs://demo/party/9999"* ]]
+	[ "$(stat -c %a "$tmp/pki/9999.key")" = 600 ]
+	openssl verify -CAfile "$tmp/pki/ca.pem" "$tmp/pki/9999.pem"
+}
+
+@test "a release has no hooks" {
+	[ -x build/release/rollfs ] || skip "no release build"
+	for p in rollfs rollsite rollfs-task; do
+		run grep -c ROLLFS_HOOK "build/release/$p"
+		[ "$output" = 0 ]
+	done
+}
