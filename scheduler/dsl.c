@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The text of a submission: two objects in either order, or one that holds
+ * both.  Lines and columns are those of the whole text.
+ */
+#include "lib/json.h"
+
+#include "scheduler/sched_priv.h"
+
+static bool is_blank(char c)
+{
+	return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+}
+
+static size_t skip_blanks(const char *text, size_t at, size_t n)
+{
+	while (at < n && is_blank(text[at]))
+		at++;
+	return at;
+}
+
+static int refuse(const char *text, size_t at, const char *why, struct err *e)
+{
+	size_t line = 1, column = 1;
+
+	for (size_t i = 0; i < at; i++) {
+		if (text[i] == '\n') {
+			line++;
+			column = 1;
+		} else if (((unsigned char)text[i] & 0xc0) != 0x80) {
+			column++;
+		}
+	}
+	return err_set(e, EINVAL, "line %zu column %zu: %s", line, column, why);
+}
+
+/* One object from *at on: 1 and *at behind it, 0 unfinished, negative. */
+static int next_object(const char *text, size_t n, size_t *at, json_t **ret,
+		       struct err *e)
+{
+	json_error_t je;
+	json_t *o;
+	size_t p;
+
+	*at = skip_blanks(text, *at, n);
+	if (*at == n)
+		return 0;
+	if (text[*at] != '{')
+		return refuse(text, *at, "expected {", e);
+	o = json_loadb(text + *at, n - *at,
+		       JSON_REJECT_DUPLICATES | JSON_DISABLE_EOF_CHECK, &je);
+	if (o) {
+		*at += (size_t)je.position;
+		*ret = o;
+		return 1;
+	}
+	if (json_error_code(&je) == json_error_out_of_memory)
+		return err_set(e, ENOMEM, "out of memory");
+	p = je.position > 0 ? *at + (size_t)je.position : *at;
+	/* A word or a number that the end of the text cuts is no error yet:
+	 * the parser calls it invalid, but more bytes may follow. */
+	if (json_error_code(&je) == json_error_premature_end_of_input ||
+	    (p >= n && json_error_code(&je) == json_error_invalid_syntax &&
+	     text[n - 1] != '}' && text[n - 1] != ']'))
+		return 0;
+	return refuse(text, MIN(p ? p - 1 : 0, n), je.text, e);
+}
+
+static json_t *member(const json_t *o, const char *a, const char *b)
+{
+	json_t *v = json_object_get(o, a);
+
+	return v ? v : json_object_get(o, b);
+}
+
+static bool is_conf(const json_t *o)
+{
+	return json_object_get(o, "role") ||
+	       json_object_get(o, "job_parameters") ||
+	       json_object_get(o, "component_parameters");
+}
+
+void dsl_docs_free(struct dsl_docs *d)
+{
+	json_decref(d->dsl);
+	json_decref(d->conf);
+	*d = (struct dsl_docs){ 0 };
+}
+
+static int parse(const char *text, size_t n, struct dsl_docs *d, struct err *e)
+{
+	json_t *first = NULL, *second = NULL;
+	size_t at = 0, start;
+	int r;
+
+	r = next_object(text, n, &at, &first, e);
+	if (r <= 0)
+		return r;
+	d->dsl = json_incref(member(first, "dsl", "job_dsl"));
+	d->conf = json_object_get(first, "conf");
+	if (!d->conf)
+		d->conf = member(first, "job_runtime_conf", "runtime_conf");
+	json_incref(d->conf);
+	if (d->dsl || d->conf) {
+		bool ok = json_is_object(d->dsl) && json_is_object(d->conf);
+
+		json_decref(first);
+		if (!ok)
+			return refuse(text, 0,
+				      "expected the objects dsl and conf", e);
+	} else {
+		d->dsl = first;
+		start = skip_blanks(text, at, n);
+		r = next_object(text, n, &at, &second, e);
+		if (r <= 0)
+			return r;
+		d->conf = second;
+		if (!json_object_get(first, "components")) {
+			d->dsl = second;
+			d->conf = first;
+		}
+		if (!json_object_get(d->dsl, "components") || !is_conf(d->conf))
+			return refuse(text, start,
+				      "expected one object with components and "
+				      "one with role",
+				      e);
+	}
+	at = skip_blanks(text, at, n);
+	if (at < n)
+		return refuse(text, at, "text after the submission", e);
+	return 1;
+}
+
+int dsl_parse(const char *text, size_t n, struct dsl_docs *ret, struct err *e)
+{
+	struct dsl_docs d = { 0 };
+	int r;
+
+	if (n > SUBMIT_MAX)
+		return err_set(e, EINVAL, "a submission is at most %zu bytes",
+			       SUBMIT_MAX);
+	r = parse(text, n, &d, e);
+	if (r == 1)
+		*ret = d;
+	else
+		dsl_docs_free(&d);
+	return r;
+}
+
+int sched_text_state(const char *text, size_t n, struct err *e)
+{
+	struct dsl_docs d = { 0 };
+	int r = dsl_parse(text, n, &d, e);
+
+	dsl_docs_free(&d);
+	return r;
+}

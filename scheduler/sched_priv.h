@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of the scheduler share.
+ */
+#ifndef SCHEDULER_SCHED_PRIV_H
+#define SCHEDULER_SCHED_PRIV_H
+
+#include "scheduler/scheduler.h"
+
+#define SUBMIT_MAX ((size_t)4 << 20) /* bytes of one submission */
+
+/* The two documents of a submission; both NULL or both owned. */
+struct dsl_docs {
+	json_t *dsl, *conf;
+};
+/*
+ * 1 and the documents when the text is a whole submission, 0 while it is
+ * unfinished, negative errno with "line L column C: ..." if it never will be.
+ */
+int dsl_parse(const char *text, size_t n, struct dsl_docs *ret, struct err *e);
+void dsl_docs_free(struct dsl_docs *d);
+
+#endif

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "scheduler/sched_priv.h"
+
+#define DSL  "{\"components\": {\"a\": {\"module\": \"Reader\"}}}"
+#define CONF "{\"role\": {\"guest\": [9999]}, \"x\": true}"
+
+static int state(const char *t)
+{
+	struct err e = { 0 };
+
+	return sched_text_state(t, strlen(t), &e);
+}
+
+static void two_documents_in_either_order(void **s)
+{
+	(void)s;
+	assert_int_equal(state(DSL "\n" CONF "\n"), 1);
+	assert_int_equal(state(CONF DSL), 1);
+}
+
+static void one_object_holds_both(void **s)
+{
+	(void)s;
+	assert_int_equal(state("{\"dsl\":" DSL ",\"conf\":" CONF "}"), 1);
+	assert_int_equal(
+	    state("{\"job_dsl\":" DSL ",\"job_runtime_conf\":" CONF "}"), 1);
+}
+
+static void every_prefix_is_unfinished(void **s)
+{
+	static const char t[] = CONF "\n" DSL;
+	struct err e = { 0 };
+
+	(void)s;
+	for (size_t n = 0; n < sizeof(t) - 1; n++)
+		assert_int_equal(sched_text_state(t, n, &e), 0);
+}
+
+static void text_behind_and_duplicate_keys_are_refused(void **s)
+{
+	struct err e = { 0 };
+	static const char t[] = DSL "\n" CONF "\n  x";
+
+	(void)s;
+	assert_int_equal(sched_text_state(t, sizeof(t) - 1, &e), -EINVAL);
+	assert_non_null(strstr(e.text, "line 3 column 3:"));
+	assert_int_equal(state("{\"role\": 1, \"role\": 2}"), -EINVAL);
+	assert_int_equal(state("[1]"), -EINVAL);
+	assert_int_equal(state(DSL DSL), -EINVAL);
+}
+
+int main(void)
+{
+	const struct CMUnitTest t[] = {
+		cmocka_unit_test(two_documents_in_either_order),
+		cmocka_unit_test(one_object_holds_both),
+		cmocka_unit_test(every_prefix_is_unfinished),
+		cmocka_unit_test(text_behind_and_duplicate_keys_are_refused),
+	};
+
+	return cmocka_run_group_tests(t, NULL, NULL);
+}
