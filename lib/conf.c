@@ -685,7 +685,7 @@ static int by_number(const void *a, const void *b)
 char **party_list(const struct conf *c)
 {
 	_cleanup_closedir_ DIR *d = NULL;
-	_cleanup_free_ char *path = NULL;
+	_cleanup_strbuf_ struct strbuf path = STRBUF_INIT(8192);
 	size_t n = 0, room = c->n_parties + 16;
 	char **list = calloc(room, sizeof(*list));
 	struct dirent *de;
@@ -695,9 +695,8 @@ char **party_list(const struct conf *c)
 	for (size_t i = 0; i < c->n_parties; i++)
 		if ((list[n] = strdup(c->parties[i].id)))
 			n++;
-	if (asprintf(&path, "%s/parties", c->state) < 0)
-		path = NULL;
-	d = path ? opendir(path) : NULL;
+	sb_addf(&path, "%s/parties", c->state);
+	d = opendir(path.buf);
 	while (d && (de = readdir(d)) && n < LIST_MAX) {
 		if (!party_id_valid(de->d_name) || conf_party(c, de->d_name) ||
 		    (c->party && !strcmp(c->party, de->d_name)))
