@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Is this DSL and conf a job?  Everything that can be known without asking a
+ * partner or the disk: all defects are collected, none ends the check.
+ * Nothing here keeps state; every function may be called from any thread.
+ *
+ * The plan, which check_plan() returns and the scheduler works from:
+ *   { "initiator": {"role", "party"},
+ *     "roles": {"guest": ["9999"], ...},               ids are strings
+ *     "job": {"job_type", "task_cores", "task_parallelism",
+ *             "computing_partitions", "auto_retries", "auto_retry_delay",
+ *             "timeout"},
+ *     "ignored": ["conf#/...: not used ...", ...],     for the job's events
+ *     "notes": ["party 10000 plays ...", ...],         the same
+ *     "order": ["reader_0", ...],                      topological
+ *     "components": {"reader_0": {"module",
+ *         "data_inputs": {"data": [{"component", "output"}]},
+ *         "model_inputs": {"model": [{"component", "output"}]},
+ *         "data_outputs": ["data"], "model_outputs": ["model"],
+ *         "upstream": ["..."]}},
+ *     "tasks": [{"component", "module", "role", "party", "index",
+ *                "params": {complete}, "pointer": "conf#/..."}] }
+ */
+#ifndef SCHEDULER_CHECK_H
+#define SCHEDULER_CHECK_H
+
+#include <jansson.h>
+
+#include "lib/strbuf.h"
+
+/* Lines "pointer: sentence" in text; what kinds of defects there are. */
+struct defects {
+	struct strbuf text;
+	unsigned n;
+	bool content, policy, route;
+};
+
+/* no: EINVAL (content), EACCES (policy) or EHOSTUNREACH (route). */
+void defect_add(struct defects *d, int no, const char *pointer, const char *fmt,
+		...) PRINTF(4, 5);
+
+/*
+ * Everything about dsl and conf that can be known without asking anybody.
+ * party NULL: the parameters of all tasks are checked (the initiator); else
+ * only those of that party's tasks (a partner, whose conf is a slice).
+ * describe is the document of rollfs-task --describe (docs/internals.md).
+ * The plan (caller owns) or NULL when defects were added.
+ */
+json_t *check_plan(const json_t *dsl, const json_t *conf,
+		   const json_t *describe, const char *own_party,
+		   const char *party, struct defects *d);
+
+/*
+ * What a partner receives: the conf with component_parameters.common and its
+ * own roles' sections only (selectors that match its index), nothing of the
+ * others' sections; roles, initiator, job_parameters whole.
+ */
+json_t *conf_slice(const json_t *conf, const char *party);
+
+#endif
