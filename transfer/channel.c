@@ -97,8 +97,8 @@ static int request(struct channel *c, const json_t *head, const void *body,
 		if (!take_idle(c, l))
 			r = link_open(l, c->socket, e);
 		if (!r) {
-			r = link_request(l, head, body, n, pass_fd, ret,
-					 ret_fd, e);
+			r = link_request(l, head, body, n, pass_fd, ret, ret_fd,
+					 e);
 			if (r != -EPIPE) {
 				if (r) {
 					give_back(c, l);
@@ -225,7 +225,8 @@ int channel_recv(struct channel *c, struct channel_peer from, const char *name,
 				from.party);
 	size = json_int_or(answer, "size", -1);
 	if (size < 0 || (uint64_t)size > max) {
-		r = err_set(e, EMSGSIZE, "a message of %lld bytes (at most %zu)",
+		r = err_set(e, EMSGSIZE,
+			    "a message of %lld bytes (at most %zu)",
 			    (long long)size, max);
 	} else if (fd >= 0) {
 		data = xmalloc((size_t)size);

@@ -24,7 +24,7 @@ struct message {
 	char tid[65];
 	struct message_head head;
 	char job[41];
-	void *data; /* small payloads */
+	void *data;    /* small payloads */
 	size_t offset; /* of the payload in the file */
 	bool done;
 };
@@ -74,7 +74,7 @@ static bool in_list(const json_t *list, const char *text)
 	size_t i;
 	json_t *v;
 
-	json_array_foreach(list, i, v)
+	json_array_foreach (list, i, v)
 		if (json_is_string(v) && !strcmp(json_string_value(v), text))
 			return true;
 	return false;
@@ -243,7 +243,7 @@ static int recv_locked(struct site *s, const struct key *k, const char *tid,
 {
 	for (;;) {
 		const struct session_error *x =
-			find_error(s, k->f[KEY_SESSION]);
+		    find_error(s, k->f[KEY_SESSION]);
 
 		HASH_FIND_STR(s->in, tid, *ret);
 		if (*ret && (*ret)->done)
@@ -336,8 +336,8 @@ void site_session_fail(struct site *s, const char *session, int status,
 static int job_write(struct site *s, const struct site_job *j, struct err *e)
 {
 	_cleanup_free_ char *path = job_path(s, j->id);
-	json_t *o = json_pack("{s:O, s:O}", "roles", j->roles, "closed",
-			      j->closed);
+	json_t *o =
+	    json_pack("{s:O, s:O}", "roles", j->roles, "closed", j->closed);
 	int r = json_write_file(path, o, 0600, false, e);
 
 	json_decref(o);
@@ -352,10 +352,10 @@ static bool roles_valid(const json_t *roles)
 
 	if (!json_is_object(roles))
 		return false;
-	json_object_foreach(r, role, list) {
+	json_object_foreach (r, role, list) {
 		if (!json_is_array(list))
 			return false;
-		json_array_foreach(list, i, v)
+		json_array_foreach (list, i, v)
 			if (!json_is_string(v) ||
 			    !party_id_valid(json_string_value(v)))
 				return false;
@@ -392,7 +392,7 @@ static void forget_messages(struct site *s, const char *job,
 {
 	struct message *m, *next;
 
-	HASH_ITER(hh, s->in, m, next) {
+	HASH_ITER (hh, s->in, m, next) {
 		if (strcmp(m->job, job) ||
 		    (session && strcmp(m->head.key.f[KEY_SESSION], session)))
 			continue;
@@ -516,7 +516,7 @@ static void rescan_job(struct site *s, const char *job)
 static int rescan(struct site *s, struct err *e)
 {
 	_cleanup_free_ char *dir =
-		xasprintf("%s/transfer/jobs", s->conf->state);
+	    xasprintf("%s/transfer/jobs", s->conf->state);
 	_cleanup_closedir_ DIR *d = opendir(dir);
 	struct dirent *de;
 
@@ -558,8 +558,8 @@ int site_open(struct site *s, struct conf *c, bool child, struct err *e)
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&s->changed, &monotonic);
 	for (size_t i = 0; i < ARRAY_SIZE(subs); i++) {
-		_cleanup_free_ char *p = xasprintf("%s/transfer/%s", c->state,
-						   subs[i]);
+		_cleanup_free_ char *p =
+		    xasprintf("%s/transfer/%s", c->state, subs[i]);
 
 		r = mkdir_p(p, 0700, e);
 		if (r)

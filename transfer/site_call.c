@@ -103,8 +103,8 @@ int call_take(struct site *s, int client, json_t **ret_head,
 	return r;
 }
 
-void call_answer(struct site *s, uint64_t number, int status,
-		 const char *error, const char *body, size_t n)
+void call_answer(struct site *s, uint64_t number, int status, const char *error,
+		 const char *body, size_t n)
 {
 	struct call *c;
 

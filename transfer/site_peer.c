@@ -19,11 +19,11 @@
 
 #include "transfer/transfer_priv.h"
 
-#define WORKERS	      3
-#define CACHE_BYTES   (64u << 10)
+#define WORKERS	       3
+#define CACHE_BYTES    (64u << 10)
 #define RPC_ANSWER_MAX (8u << 20)
-#define POOL	      8
-#define PING_MS	      5000
+#define POOL	       8
+#define PING_MS	       5000
 
 struct out {
 	struct out *next;
@@ -40,7 +40,7 @@ struct peer {
 	struct peer *next;
 	struct site *s;
 	char *id;
-	char *url; /* replaced by a reload; under s->lock */
+	char *url;  /* replaced by a reload; under s->lock */
 	char *want; /* the SAN URI its certificate must carry */
 	struct out *queue;
 	pthread_cond_t wake; /* with s->lock */
@@ -60,7 +60,7 @@ static int ctx_index = -1;
 static bool has_uri(X509 *cert, const char *want)
 {
 	GENERAL_NAMES *names =
-		X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+	    X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
 	bool found = false;
 
 	for (int i = 0; !found && i < sk_GENERAL_NAME_num(names); i++) {
@@ -79,10 +79,9 @@ static bool has_uri(X509 *cert, const char *want)
 
 static int on_verify(int ok, X509_STORE_CTX *x)
 {
-	SSL *ssl = X509_STORE_CTX_get_ex_data(
-		x, SSL_get_ex_data_X509_STORE_CTX_idx());
-	const char *want =
-		SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), ctx_index);
+	SSL *ssl =
+	    X509_STORE_CTX_get_ex_data(x, SSL_get_ex_data_X509_STORE_CTX_idx());
+	const char *want = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), ctx_index);
 
 	if (!ok || X509_STORE_CTX_get_error_depth(x) > 0)
 		return ok;
@@ -244,8 +243,7 @@ static CURLcode put_message(CURL *h, struct peer *p, const struct out *o,
 		f = fopen(o->path, "re");
 		curl_easy_setopt(h, CURLOPT_UPLOAD, 1L);
 		curl_easy_setopt(h, CURLOPT_READDATA, f);
-		curl_easy_setopt(h, CURLOPT_INFILESIZE_LARGE,
-				 (curl_off_t)o->n);
+		curl_easy_setopt(h, CURLOPT_INFILESIZE_LARGE, (curl_off_t)o->n);
 #ifdef ROLLFS_TEST_HOOKS
 		if (f && getenv("ROLLFS_HOOK_WIRE")) {
 			_cleanup_free_ char *all = xmalloc(o->n);
@@ -256,8 +254,8 @@ static CURLcode put_message(CURL *h, struct peer *p, const struct out *o,
 		}
 #endif
 	}
-	c = !o->bytes && !f ? CURLE_READ_ERROR :
-			      perform(h, url, answer, headers, 0, code);
+	c = !o->bytes && !f ? CURLE_READ_ERROR
+			    : perform(h, url, answer, headers, 0, code);
 	curl_easy_setopt(h, CURLOPT_UPLOAD, 0L);
 	curl_easy_setopt(h, CURLOPT_CUSTOMREQUEST, NULL);
 	curl_easy_setopt(h, CURLOPT_HTTPGET, 1L);
@@ -295,10 +293,11 @@ static void settle(struct peer *p, struct out *o, CURLcode c, long code)
 		(void)snprintf(text, sizeof(text),
 			       "party %s refused a message (%s)", p->id,
 			       status == -EEXIST ? "other content under the "
-						   "same name" :
-			       status == -EACCES ? "not allowed, or the job has "
-						   "ended there" :
-						   "malformed or damaged");
+						   "same name"
+			       : status == -EACCES
+				   ? "not allowed, or the job has "
+				     "ended there"
+				   : "malformed or damaged");
 		out_remove(p, o);
 	}
 	pthread_mutex_unlock(&s->lock);
@@ -357,7 +356,7 @@ static int out_write(const char *path, const struct strbuf *head,
 {
 	_cleanup_free_ char *tmp = xasprintf("%s.%p.tmp", path, (void *)h);
 	_cleanup_close_ int out =
-		open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	    open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	char piece[65536];
 	uint64_t at = 0;
 	int r;
@@ -486,7 +485,7 @@ static int rpc_once(struct peer *p, const char *verb, const char *body,
 	_cleanup_free_ char *tail = xasprintf("/v1/rpc/%s", verb);
 	_cleanup_free_ char *url = peer_url(p, tail);
 	_cleanup_free_ char *limit =
-		xasprintf("Rollfs-Timeout-Ms: %lld", (long long)left_ms);
+	    xasprintf("Rollfs-Timeout-Ms: %lld", (long long)left_ms);
 	struct curl_slist *headers = curl_slist_append(NULL, "Expect:");
 	CURL *h = pool_take(p);
 	CURLcode c;
@@ -507,8 +506,8 @@ static int rpc_once(struct peer *p, const char *verb, const char *body,
 		r = http_to_status(code);
 		if (r)
 			err_set(e, -r, "party %s: %s", p->id,
-				ret->len && ret->len < 300 ? ret->buf :
-							     "refused");
+				ret->len && ret->len < 300 ? ret->buf
+							   : "refused");
 	} else if (c == CURLE_OPERATION_TIMEDOUT) {
 		r = err_set(e, ETIMEDOUT, "party %s: no answer in time", p->id);
 	} else if (c == CURLE_PEER_FAILED_VERIFICATION) {
@@ -537,8 +536,8 @@ int peer_rpc(struct site *s, const char *party, const char *verb,
 	if (!strcmp(party, s->conf->party)) {
 		r = call_run(s, party, verb, body, n, timeout_ms, ret);
 		return r ? err_set(e, -r, "%s",
-				   ret->len ? ret->buf : "no answer") :
-			   0;
+				   ret->len ? ret->buf : "no answer")
+			 : 0;
 	}
 	p = peer_get(s, party);
 	if (!p)
@@ -557,8 +556,9 @@ int peer_rpc(struct site *s, const char *party, const char *verb,
 		nanosleep(&pause, NULL);
 	}
 	if (r == -EAGAIN)
-		r = err_set(e, EHOSTUNREACH, "party %s: its rollfs is not "
-					     "running",
+		r = err_set(e, EHOSTUNREACH,
+			    "party %s: its rollfs is not "
+			    "running",
 			    party);
 	return r;
 }
@@ -627,9 +627,9 @@ static void *ping_worker(void *arg)
 		ok = p->ok;
 		failures = ok ? 0 : failures + 1;
 		if (!p->ping_wake)
-			peer_sleep(p, ok ? PING_MS :
-					   MIN(50 << MIN(failures, 7u),
-					       PING_MS));
+			peer_sleep(p,
+				   ok ? PING_MS
+				      : MIN(50 << MIN(failures, 7u), PING_MS));
 		p->ping_wake = false;
 		pthread_mutex_unlock(&p->s->lock);
 	}
@@ -672,9 +672,8 @@ json_t *peer_texts(struct site *s, const char *party)
 			       p->error);
 	o = json_pack("{s:s, s:s, s:s, s:s?, s:b, s:I}", "ping", ping,
 		      "version", p->version ? p->version : "", "transfers",
-		      transfers ? transfers : "", "certificate",
-		      p->certificate, "ok", p->asked && p->ok, "messages",
-		      (json_int_t)waiting);
+		      transfers ? transfers : "", "certificate", p->certificate,
+		      "ok", p->asked && p->ok, "messages", (json_int_t)waiting);
 	pthread_mutex_unlock(&s->lock);
 	return o;
 }
@@ -705,9 +704,8 @@ static CURLcode put_file(struct peer *p, CURL *h, const struct file_job *j,
 {
 	_cleanup_free_ char *url = peer_url(p, "/v1/files");
 	_cleanup_free_ char *enc = percent_encode(j->path);
-	_cleanup_free_ char *path = xasprintf("%s/federation/%s/out/%s",
-					      p->s->conf->state, p->id,
-					      j->path);
+	_cleanup_free_ char *path = xasprintf(
+	    "%s/federation/%s/out/%s", p->s->conf->state, p->id, j->path);
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
 	struct reading reading = { .p = p, .j = j, .fd = fd };
 	struct curl_slist *headers = NULL;
@@ -762,10 +760,10 @@ static void *file_worker(void *arg)
 		status = c == CURLE_OK ? http_to_status(code) : -EAGAIN;
 		file_done(p->s, p->id, j.path, j.generation, status,
 			  status == 0 || status == -EACCES ||
-				  status == -EEXIST || status == -EINVAL,
-			  c != CURLE_OK ? curl_easy_strerror(c) :
-			  status	? answer.buf :
-					  "");
+			      status == -EEXIST || status == -EINVAL,
+			  c != CURLE_OK ? curl_easy_strerror(c)
+			  : status	? answer.buf
+					: "");
 		file_job_free(&j);
 	}
 	return NULL;
@@ -897,8 +895,8 @@ int peer_rescan(struct site *s, struct err *e)
 		return err_set(e, EIO, "libcurl does not start");
 	ids = party_list(s->conf);
 	for (char **id = ids; *id; id++) {
-		_cleanup_free_ char *dir = xasprintf("%s/transfer/out/%s",
-						     s->conf->state, *id);
+		_cleanup_free_ char *dir =
+		    xasprintf("%s/transfer/out/%s", s->conf->state, *id);
 		struct peer *p = peer_get(s, *id);
 
 		if (p)

@@ -90,8 +90,8 @@ int transfer_file_remove(struct transfer *t, const char *party,
 /* Calls cb when the present generation of the file has been committed by the
  * other party (0), or has failed for good (negative errno). */
 typedef void (*transfer_file_cb)(void *arg, int status);
-void transfer_file_wait(struct transfer *t, const char *party,
-			const char *path, transfer_file_cb cb, void *arg);
+void transfer_file_wait(struct transfer *t, const char *party, const char *path,
+			transfer_file_cb cb, void *arg);
 void transfer_file_wait_cancel(struct transfer *t, transfer_file_cb cb,
 			       void *arg);
 /* "", or one line: state bytes/size rate attempts error next-try, for xattrs.

@@ -42,6 +42,8 @@
 #include "lib/fileio.h"
 #include "lib/strbuf.h"
 
+#define PROTOCOL_VERSION 1
+
 /* ---- key.c: identities; pure functions over outside bytes -------------- */
 
 enum {
@@ -118,6 +120,12 @@ int link_request(struct link *l, const json_t *head, const void *body, size_t n,
 struct site;
 struct message;
 
+struct inbox_event { /* a file of a partner arrived */
+	struct inbox_event *next;
+	uint64_t seq;
+	char *party, *path;
+};
+
 /* The state of the process; one lock for all of it, held shortly. */
 struct site {
 	struct conf *conf;
@@ -126,7 +134,7 @@ struct site {
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* broadcast when anything waited for moves */
 
-	struct message *in;  /* uthash by tid */
+	struct message *in; /* uthash by tid */
 	struct site_job *jobs;
 	struct peer *peers;
 	struct session_error *errors;
@@ -199,8 +207,8 @@ int call_run(struct site *s, const char *party, const char *verb,
 	     struct strbuf *ret) MUST_CHECK;
 int call_take(struct site *s, int client, json_t **ret_head,
 	      struct strbuf *body) MUST_CHECK;
-void call_answer(struct site *s, uint64_t number, int status,
-		 const char *error, const char *body, size_t n);
+void call_answer(struct site *s, uint64_t number, int status, const char *error,
+		 const char *body, size_t n);
 
 /* site_file.c: files between parties. */
 int file_open(struct site *s, struct err *e) MUST_CHECK; /* reads journals */

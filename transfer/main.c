@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * rollsite CONFIG: the only process of a party that talks to the network and
+ * the only one that reads the TLS key.
+ */
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+
+#include "lib/log.h"
+#include "lib/version.h"
+
+#include "transfer/transfer_priv.h"
+
+static struct site site;
+
+static int take_lock(const struct conf *c, struct err *e)
+{
+	_cleanup_free_ char *path = xasprintf("%s/rollsite.lock", c->state);
+	int fd, r = mkdir_p(c->state, 0700, e);
+
+	if (r)
+		return r;
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return err_sys(e, errno, "%s", path);
+	r = lock_try(fd);
+	if (r)
+		return err_set(e, EBUSY, "another rollsite runs for %s",
+			       c->state);
+	return 0; /* held until the process ends */
+}
+
+/* Ends when told to, or, for one that rollfs started, when nobody has held
+ * the party's lock for lease seconds. */
+static void wait_for_end(struct site *s)
+{
+	_cleanup_free_ char *lock = xasprintf("%s/lock", s->conf->state);
+	int64_t last = now_mono_ms();
+	sigset_t set;
+	int sig;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sig = signalfd(-1, &set, SFD_CLOEXEC);
+	for (;;) {
+		struct pollfd p[2] = { { .fd = s->stop, .events = POLLIN },
+				       { .fd = sig, .events = POLLIN } };
+
+		if (poll(p, 2, s->child ? 1000 : -1) > 0)
+			return;
+		if (!s->child)
+			continue;
+		if (lock_held(lock))
+			last = now_mono_ms();
+		if (now_mono_ms() - last > (int64_t)s->conf->lease_s * 1000) {
+			log_info("rollsite", "rollfs is gone: ending");
+			return;
+		}
+	}
+}
+
+int main(int argc, char **argv)
+{
+	struct err e = { 0 };
+	struct conf *c;
+	sigset_t set;
+
+	if (argc != 2 || argv[1][0] == '-') {
+		(void)fprintf(stderr,
+			      "usage: rollsite CONFIG\n"
+			      "The network side of one party "
+			      "(version %s).\n",
+			      rollfs_version());
+		return argc == 2 && !strcmp(argv[1], "--help") ? 0 : 2;
+	}
+	umask(077);
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	if (conf_load(argv[1], &c, &e) || take_lock(c, &e))
+		goto bad;
+	if (site_open(&site, c, getenv("ROLLFS_CHILD") != NULL, &e))
+		goto bad;
+	site.stop = eventfd(0, EFD_CLOEXEC);
+	if (file_open(&site, &e) || http_start(&site, &e) ||
+	    peer_rescan(&site, &e) || unix_start(&site, &e))
+		goto bad;
+	log_info("rollsite", "party %s listens on %s:%u", c->party,
+		 c->listen_host, c->listen_port);
+	wait_for_end(&site);
+	log_info("rollsite", "ended");
+	_exit(0); /* what was acknowledged is on disk; threads just stop */
+bad:
+	(void)fprintf(stderr, "rollsite: %s\n", e.text);
+	return 1;
+}
