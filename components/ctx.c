@@ -115,6 +115,20 @@ int ctx_put_same(struct ctx *c, size_t i, struct table *t, struct err *e)
 	return table_link(t, ns, name, e);
 }
 
+/* Which task made a table, and from which tables. */
+static json_t *lineage(struct ctx *c)
+{
+	json_t *parents = json_array();
+
+	for (size_t k = 0; k < c->n_tables; k++)
+		json_array_append_new(
+		    parents, json_sprintf("%s/%s", c->tables[k].namespace,
+					  c->tables[k].name));
+	return json_pack("{s:s, s:s, s:s, s:s, s:o}", "job", c->job,
+			 "component", c->component, "role", c->role, "party",
+			 c->party, "parents", parents);
+}
+
 int ctx_put_table(struct ctx *c, size_t i, struct table_build *b, struct err *e)
 {
 	const json_t *o =
@@ -130,6 +144,7 @@ int ctx_put_table(struct ctx *c, size_t i, struct table_build *b, struct err *e)
 		table_build_abort(b);
 		return -e->no;
 	}
+	table_build_lineage(b, lineage(c));
 	return table_build_publish(b, ns, name, e);
 }
 
@@ -151,6 +166,45 @@ int ctx_put_summary(struct ctx *c, const json_t *summary, struct err *e)
 	_cleanup_free_ char *path = xasprintf("%s/summary.json", c->dir);
 
 	return json_write_file(path, summary, 0644, true, e);
+}
+
+const json_t *ctx_input_model(struct ctx *c, const char *key)
+{
+	const json_t *list =
+	    json_object_get(json_object_get(c->inputs, "model"), key);
+	const char *path = json_str_or(json_array_get(list, 0), "path", NULL);
+
+	return path ? json_object_get(c->models, path) : NULL;
+}
+
+void ctx_event(struct ctx *c, const char *fmt, ...)
+{
+	char when[40], text[1024], line[1100];
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	for (char *p = text; *p; p++)
+		if ((unsigned char)*p < ' ')
+			*p = ' '; /* one event is one line */
+	n = snprintf(line, sizeof(line), "%s %s\n",
+		     time_rfc3339(when, sizeof(when), now_unix_ms()), text);
+	if (c->events >= 0 && write_all(c->events, line, (size_t)n) < 0)
+		log_warn("task", "events cannot be written");
+	log_info("task", "%s", text);
+}
+
+void ctx_log(struct ctx *c, const char *fmt, ...)
+{
+	char text[1500];
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	log_info(c->component, "%s", text);
 }
 
 void ctx_progress(struct ctx *c, double fraction)

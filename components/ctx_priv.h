@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Inside of a running task: main.c, ctx.c and ctx_msg.c only. */
+/* Inside of a running task: main.c, describe.c and ctx*.c only. */
 #ifndef COMPONENTS_CTX_PRIV_H
 #define COMPONENTS_CTX_PRIV_H
 
@@ -21,14 +21,21 @@ struct ctx {
 	const char *public; /* fixed sentence for partners */
 	json_t *models;	    /* path -> model read */
 	struct ctx_table {
-		const char *key, *source;
+		const char *key, *source, *namespace, *name;
 		struct table *table;
 	} * tables;
 	size_t n_tables;
 };
 
-/* Inputs are opened and the channel connected here. */
+/* From c->task: inputs and models are opened and the channel connected. */
 int ctx_start(struct ctx *c, struct err *e) MUST_CHECK;
+/* Half-started is allowed. */
 void ctx_end(struct ctx *c);
+
+/* describe.c: the components of list.h. By module or alias, or NULL. */
+const struct component *component_find(const char *module);
+json_t *components_describe(void);
+/* {"tasks": [...]} -> {"defects": [...]}; caller owns. NULL with e. */
+json_t *components_check(const json_t *request, struct err *e);
 
 #endif

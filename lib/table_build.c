@@ -53,6 +53,12 @@ static void build_free(struct table_build *b)
 	free(b);
 }
 
+void table_build_lineage(struct table_build *b, json_t *lineage)
+{
+	json_decref(b->schema->lineage);
+	b->schema->lineage = lineage;
+}
+
 int table_build_begin(struct table_store *s, const struct table_schema *schema,
 		      struct table_build **ret, struct err *e)
 {
