@@ -19,7 +19,7 @@ $(if $(ROLLFS_DEPS),,$(error the packages above could not be installed))
 export ROLLFS_DEPS
 endif
 endif
-PKGS   := jansson fuse3 libcurl libmicrohttpd gnutls libcrypto
+PKGS   := jansson fuse3 libcurl libmicrohttpd gnutls libssl libcrypto
 WARN   := -Wall -Wextra -Wshadow -Wformat=2 -Wvla -Wundef -Wstrict-prototypes \
           -Wmissing-prototypes -Wpointer-arith -Wwrite-strings -Wimplicit-fallthrough
 HARD   := -O2 -g -D_FORTIFY_SOURCE=3 -fstack-protector-strong -fPIE
