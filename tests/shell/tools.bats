@@ -83,6 +83,34 @@ setup() {
 	openssl verify -CAfile "$tmp/pki/ca.pem" "$tmp/pki/9999.pem"
 }
 
+@test "rollfs-pki replaces no authority and refuses what is no party" {
+	tools/rollfs-pki ca "$tmp/pki" demo
+	before=$(cat "$tmp/pki/ca.pem")
+	run tools/rollfs-pki ca "$tmp/pki" demo
+	[ "$status" -eq 1 ]
+	[ "$(cat "$tmp/pki/ca.pem")" = "$before" ]
+	for id in 0 12345678901 a ../x ""; do
+		run tools/rollfs-pki party "$tmp/pki" demo "$id"
+		[ "$status" -eq 1 ]
+	done
+	run tools/rollfs-pki party "$tmp/pki" "de mo" 1
+	[ "$status" -eq 1 ]
+	run tools/rollfs-pki party "$tmp/other" demo 1
+	[ "$status" -eq 1 ]
+	[[ $output == *"no ca.key"* ]]
+	run tools/rollfs-pki --help
+	[ "$status" -eq 0 ]
+	run tools/rollfs-pki party
+	[ "$status" -eq 2 ]
+}
+
+@test "rollfs-pki puts given hosts into the certificate" {
+	tools/rollfs-pki ca "$tmp/pki" demo
+	tools/rollfs-pki party "$tmp/pki" demo 7 example.org 10.0.0.1 ::1
+	run openssl x509 -in "$tmp/pki/7.pem" -noout -ext subjectAltName
+	[[ $output == *"DNS:localhost, IP Address:127.0.0.1, DNS:example.org, IP Address:10.0.0.1, IP Address:0:0:0:0:0:0:0:1"* ]]
+}
+
 @test "a release has no hooks" {
 	[ -x build/release/rollfs ] || skip "no release build"
 	for p in rollfs rollsite rollfs-task; do
