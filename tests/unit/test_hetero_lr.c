@@ -5,275 +5,16 @@
  * the same recurrence in plain doubles.
  */
 #include <math.h>
-#include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-#include "lib/fileio.h"
-#include "lib/json.h"
 
 #include "components/linear.h"
+
+#include "tests/unit/harness.h"
 
 extern const struct component component_hetero_lr;
 
 #define ROWS	 48
 #define COLS	 7
 #define HOST_MAX 2
-
-/* ---- parties ---------------------------------------------------------- */
-
-struct message {
-	struct message *next;
-	char key[200];
-	void *data;
-	size_t n;
-};
-
-struct ctx {
-	const char *role;
-	size_t index;
-	json_t *params;
-	struct table *table;
-	json_t *summary;
-	struct err err;
-	int status;
-	const char *flip; /* name of a message whose bytes get changed */
-	pthread_t thread;
-};
-
-static struct {
-	pthread_mutex_t lock;
-	pthread_cond_t more;
-	struct message *messages;
-	bool stop;
-	size_t hosts;
-	size_t widest_index; /* longest batch_data_index */
-} bus = { .lock = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER };
-
-static struct table_store *store;
-static char dir[] = "/tmp/rollfs-lr-XXXXXX";
-
-const char *ctx_role(struct ctx *c)
-{
-	return c->role;
-}
-size_t ctx_count(struct ctx *c, const char *role)
-{
-	(void)c;
-	return !strcmp(role, "host") ? bus.hosts : 1;
-}
-const char *ctx_member(struct ctx *c, const char *role, size_t i)
-{
-	(void)c;
-	return !strcmp(role, "guest")	  ? "9999"
-	       : !strcmp(role, "arbiter") ? "10002"
-	       : i			  ? "10001"
-					  : "10000";
-}
-unsigned ctx_cores(struct ctx *c)
-{
-	(void)c;
-	return 1;
-}
-const json_t *ctx_params(struct ctx *c)
-{
-	return c->params;
-}
-const uint8_t *ctx_secret(struct ctx *c)
-{
-	static const uint8_t secret[32] = { 1, 2, 3 };
-
-	return strcmp(c->role, "arbiter") ? secret : NULL;
-}
-size_t ctx_inputs(struct ctx *c, const char *key)
-{
-	return !strcmp(key, "train_data") && c->table;
-}
-struct table *ctx_input(struct ctx *c, const char *key, size_t i)
-{
-	(void)key;
-	(void)i;
-	return c->table;
-}
-struct table_store *ctx_store(struct ctx *c)
-{
-	(void)c;
-	return store;
-}
-int ctx_put_table(struct ctx *c, size_t i, struct table_build *b, struct err *e)
-{
-	(void)i;
-	return table_build_publish(b, "out", c->role, e);
-}
-int ctx_put_model(struct ctx *c, const json_t *model, struct err *e)
-{
-	(void)c;
-	(void)e;
-	assert_non_null(json_object_get(model, "header"));
-	return 0;
-}
-int ctx_put_summary(struct ctx *c, const json_t *summary, struct err *e)
-{
-	(void)e;
-	c->summary = json_deep_copy(summary);
-	return 0;
-}
-void ctx_event(struct ctx *c, const char *fmt, ...)
-{
-	(void)c;
-	(void)fmt;
-}
-void ctx_log(struct ctx *c, const char *fmt, ...)
-{
-	(void)c;
-	(void)fmt;
-}
-void ctx_progress(struct ctx *c, double fraction)
-{
-	(void)c;
-	(void)fraction;
-}
-void ctx_fail_code(struct ctx *c, const char *code, const char *sentence)
-{
-	(void)c;
-	(void)code;
-	(void)sentence;
-}
-
-int ctx_send_bytes(struct ctx *c, const char *role, size_t i, const char *name,
-		   const char *tag, const void *data, size_t n, struct err *e)
-{
-	struct message *m = xcalloc(1, sizeof(*m));
-
-	(void)e;
-	(void)snprintf(m->key, sizeof(m->key), "%s%zu>%s%zu %s %s", c->role,
-		       c->index, role, i, name, tag);
-	m->data = xmalloc(n + 1);
-	m->n = n;
-	memcpy(m->data, data, n);
-	if (c->flip && !strcmp(c->flip, name))
-		memset(m->data, 0, n);
-	pthread_mutex_lock(&bus.lock);
-	if (!strcmp(name, "batch_data_index"))
-		bus.widest_index = MAX(bus.widest_index, n / 4);
-	m->next = bus.messages;
-	bus.messages = m;
-	pthread_cond_broadcast(&bus.more);
-	pthread_mutex_unlock(&bus.lock);
-	return 0;
-}
-
-static struct message *take(const char *key)
-{
-	for (struct message **p = &bus.messages; *p; p = &(*p)->next)
-		if (!strcmp((*p)->key, key)) {
-			struct message *m = *p;
-
-			*p = m->next;
-			return m;
-		}
-	return NULL;
-}
-
-int ctx_recv_bytes(struct ctx *c, const char *role, size_t i, const char *name,
-		   const char *tag, size_t max, void **ret, size_t *ret_n,
-		   struct err *e)
-{
-	struct message *m;
-	char key[200];
-
-	(void)snprintf(key, sizeof(key), "%s%zu>%s%zu %s %s", role, i, c->role,
-		       c->index, name, tag);
-	pthread_mutex_lock(&bus.lock);
-	while (!(m = take(key)) && !bus.stop)
-		pthread_cond_wait(&bus.more, &bus.lock);
-	pthread_mutex_unlock(&bus.lock);
-	if (!m)
-		return err_set(e, ECANCELED, "the partner failed");
-	*ret = m->data;
-	*ret_n = m->n;
-	free(m);
-	if (*ret_n <= max)
-		return 0;
-	free(*ret);
-	return err_set(e, EPROTO, "%s is too long", name);
-}
-
-int ctx_send_json(struct ctx *c, const char *role, size_t i, const char *name,
-		  const char *tag, const json_t *v, struct err *e)
-{
-	_cleanup_free_ char *s = json_text(v, false);
-
-	return ctx_send_bytes(c, role, i, name, tag, s, strlen(s), e);
-}
-int ctx_recv_json(struct ctx *c, const char *role, size_t i, const char *name,
-		  const char *tag, json_t **ret, struct err *e)
-{
-	_cleanup_free_ void *s = NULL;
-	size_t n;
-	int r = ctx_recv_bytes(c, role, i, name, tag, 1 << 20, &s, &n, e);
-
-	if (r < 0)
-		return r;
-	*ret = json_parse(s, n, e);
-	return *ret ? 0 : -EPROTO;
-}
-int ctx_send_f64(struct ctx *c, const char *role, size_t i, const char *name,
-		 const char *tag, const double *v, size_t n, struct err *e)
-{
-	return ctx_send_bytes(c, role, i, name, tag, v, n * sizeof(*v), e);
-}
-int ctx_recv_f64(struct ctx *c, const char *role, size_t i, const char *name,
-		 const char *tag, double *v, size_t n, struct err *e)
-{
-	_cleanup_free_ void *data = NULL;
-	size_t got;
-	int r = ctx_recv_bytes(c, role, i, name, tag, n * sizeof(*v), &data,
-			       &got, e);
-
-	if (r < 0)
-		return r;
-	if (got != n * sizeof(*v))
-		return err_set(e, EPROTO, "%s: count", name);
-	memcpy(v, data, got);
-	return 0;
-}
-int ctx_send_u32(struct ctx *c, const char *role, size_t i, const char *name,
-		 const char *tag, const uint32_t *v, size_t n, struct err *e)
-{
-	return ctx_send_bytes(c, role, i, name, tag, v, n * sizeof(*v), e);
-}
-int ctx_recv_u32(struct ctx *c, const char *role, size_t i, const char *name,
-		 const char *tag, size_t max, uint32_t **ret, size_t *ret_n,
-		 struct err *e)
-{
-	int r = ctx_recv_bytes(c, role, i, name, tag, max * 4, (void **)ret,
-			       ret_n, e);
-
-	*ret_n /= 4;
-	return r;
-}
-int ctx_send_fixed(struct ctx *c, const char *role, size_t i, const char *name,
-		   const char *tag, const void *data, size_t width, size_t n,
-		   struct err *e)
-{
-	return ctx_send_bytes(c, role, i, name, tag, data, width * n, e);
-}
-int ctx_recv_fixed(struct ctx *c, const char *role, size_t i, const char *name,
-		   const char *tag, size_t width, size_t max, uint8_t **ret,
-		   size_t *ret_n, struct err *e)
-{
-	int r = ctx_recv_bytes(c, role, i, name, tag, max * width, (void **)ret,
-			       ret_n, e);
-
-	if (r >= 0)
-		*ret_n /= width;
-	return r;
-}
 
 /* ---- data and oracle -------------------------------------------------- */
 
@@ -401,20 +142,6 @@ static void oracle(const struct setup *s, double *w, double *loss)
 
 /* ---- running ---------------------------------------------------------- */
 
-static void *party(void *arg)
-{
-	struct ctx *c = arg;
-
-	c->status = component_hetero_lr.run(c, &c->err);
-	if (c->status < 0) {
-		pthread_mutex_lock(&bus.lock);
-		bus.stop = true;
-		pthread_cond_broadcast(&bus.more);
-		pthread_mutex_unlock(&bus.lock);
-	}
-	return NULL;
-}
-
 /* ctx[0] guest, [1] arbiter, [2..] hosts. */
 static void run_job(struct ctx *ctx, const char *params, size_t hosts,
 		    size_t skip)
@@ -423,8 +150,6 @@ static void run_job(struct ctx *ctx, const char *params, size_t hosts,
 	struct err e = { 0 };
 
 	bus.hosts = hosts;
-	bus.stop = false;
-	bus.widest_index = 0;
 	for (size_t k = 0; k < hosts + 2; k++) {
 		struct ctx *c = &ctx[k];
 
@@ -437,27 +162,12 @@ static void run_job(struct ctx *ctx, const char *params, size_t hosts,
 	ctx[2].table = make_table("host0", 3, cut, false, skip);
 	if (hosts == 2)
 		ctx[3].table = make_table("host1", cut, COLS, false, 0);
-	for (size_t k = 0; k < hosts + 2; k++)
-		assert_int_equal(
-		    pthread_create(&ctx[k].thread, NULL, party, &ctx[k]), 0);
-	for (size_t k = 0; k < hosts + 2; k++)
-		pthread_join(ctx[k].thread, NULL);
-	while (bus.messages) {
-		struct message *m = bus.messages;
-
-		bus.messages = m->next;
-		free(m->data);
-		free(m);
-	}
+	parties_run(ctx, hosts + 2, &component_hetero_lr);
 }
 
 static void end_job(struct ctx *ctx, size_t hosts)
 {
-	for (size_t k = 0; k < hosts + 2; k++) {
-		json_decref(ctx[k].params);
-		json_decref(ctx[k].summary);
-		table_unref(ctx[k].table);
-	}
+	parties_end(ctx, hosts + 2);
 }
 
 static double coef(const struct ctx *c, size_t j)
@@ -613,7 +323,7 @@ static void predictions_are_the_sigmoid_of_all_columns(void **state)
 	make_data(2);
 	run_job(ctx, "{" BASE "\"optimizer\": \"sgd\"}", 1, 0);
 	assert_int_equal(ctx[0].status, 0);
-	assert_int_equal(table_open(store, "out", "guest", &t, &e), 0);
+	assert_int_equal(table_open(store, "out", "guest0", &t, &e), 0);
 	assert_int_equal(table_scan(t, NULL, 0, &it, &e), 0);
 	while (table_next(it, &key, &len, &cells, &e) > 0) {
 		double z = json_num_or(ctx[0].summary, "intercept", NAN);
@@ -705,21 +415,6 @@ static void what_is_not_offered_is_a_defect(void **state)
 	json_decref(roles);
 }
 
-static int setup(void **state)
-{
-	struct err e = { 0 };
-
-	(void)state;
-	return mkdtemp(dir) && !table_store_open(dir, &store, &e) ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	table_store_close(store);
-	return remove_tree(dir, NULL);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -736,5 +431,5 @@ int main(void)
 		cmocka_unit_test(what_is_not_offered_is_a_defect),
 	};
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, harness_setup, harness_teardown);
 }

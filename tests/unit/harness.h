@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A component with all its parties as threads of one process: ctx_* over
+ * queues in memory, on real tables.  For one source file of a test program,
+ * which sets bus.hosts, fills one struct ctx per party (role, index, params,
+ * table), calls parties_run() and looks at status, summary and the tables
+ * out/<role><index>.
+ */
+#ifndef TESTS_UNIT_HARNESS_H
+#define TESTS_UNIT_HARNESS_H
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "lib/fileio.h"
+#include "lib/json.h"
+
+#include "components/component.h"
+
+struct message {
+	struct message *next;
+	char key[200];
+	void *data;
+	size_t n;
+};
+
+struct ctx {
+	const char *role;
+	size_t index;
+	json_t *params;
+	struct table *table;
+	json_t *summary;
+	struct err err;
+	int status;
+	const char *flip; /* name of a message whose bytes get changed */
+	const struct component *component;
+	pthread_t thread;
+};
+
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t more;
+	struct message *messages;
+	bool stop;
+	size_t hosts;
+	size_t widest_index; /* longest batch_data_index */
+} bus = { .lock = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER };
+
+static struct table_store *store;
+static char harness_dir[] = "/tmp/rollfs-unit-XXXXXX";
+
+const char *ctx_role(struct ctx *c)
+{
+	return c->role;
+}
+const char *ctx_party(struct ctx *c)
+{
+	return ctx_member(c, c->role, c->index);
+}
+size_t ctx_index(struct ctx *c)
+{
+	return c->index;
+}
+const char *ctx_job(struct ctx *c)
+{
+	(void)c;
+	return "1";
+}
+size_t ctx_count(struct ctx *c, const char *role)
+{
+	(void)c;
+	return !strcmp(role, "host") ? bus.hosts : 1;
+}
+const char *ctx_member(struct ctx *c, const char *role, size_t i)
+{
+	(void)c;
+	return !strcmp(role, "guest")	  ? "9999"
+	       : !strcmp(role, "arbiter") ? "10002"
+	       : i			  ? "10001"
+					  : "10000";
+}
+unsigned ctx_cores(struct ctx *c)
+{
+	(void)c;
+	return 1;
+}
+const json_t *ctx_params(struct ctx *c)
+{
+	return c->params;
+}
+const uint8_t *ctx_secret(struct ctx *c)
+{
+	static const uint8_t secret[32] = { 1, 2, 3 };
+
+	return strcmp(c->role, "arbiter") ? secret : NULL;
+}
+size_t ctx_inputs(struct ctx *c, const char *key)
+{
+	return c->table && (!strcmp(key, "train_data") || !strcmp(key, "data"));
+}
+struct table *ctx_input(struct ctx *c, const char *key, size_t i)
+{
+	(void)key;
+	(void)i;
+	return c->table;
+}
+const char *ctx_input_source(struct ctx *c, const char *key, size_t i)
+{
+	(void)c;
+	(void)key;
+	(void)i;
+	return "";
+}
+const json_t *ctx_input_model(struct ctx *c, const char *key)
+{
+	(void)c;
+	(void)key;
+	return NULL;
+}
+struct table_store *ctx_store(struct ctx *c)
+{
+	(void)c;
+	return store;
+}
+int ctx_put_table(struct ctx *c, size_t i, struct table_build *b, struct err *e)
+{
+	char name[40];
+
+	(void)i;
+	(void)snprintf(name, sizeof(name), "%s%zu", c->role, c->index);
+	return table_build_publish(b, "out", name, e);
+}
+int ctx_put_same(struct ctx *c, size_t i, struct table *t, struct err *e)
+{
+	char name[40];
+
+	(void)i;
+	(void)snprintf(name, sizeof(name), "%s%zu", c->role, c->index);
+	return table_link(t, "out", name, e);
+}
+int ctx_put_model(struct ctx *c, const json_t *model, struct err *e)
+{
+	(void)c;
+	(void)e;
+	assert_non_null(json_object_get(model, "header"));
+	return 0;
+}
+int ctx_put_summary(struct ctx *c, const json_t *summary, struct err *e)
+{
+	(void)e;
+	c->summary = json_deep_copy(summary);
+	return 0;
+}
+void ctx_event(struct ctx *c, const char *fmt, ...)
+{
+	(void)c;
+	(void)fmt;
+}
+void ctx_log(struct ctx *c, const char *fmt, ...)
+{
+	(void)c;
+	(void)fmt;
+}
+void ctx_progress(struct ctx *c, double fraction)
+{
+	(void)c;
+	(void)fraction;
+}
+void ctx_fail_code(struct ctx *c, const char *code, const char *sentence)
+{
+	(void)c;
+	(void)code;
+	(void)sentence;
+}
+
+int ctx_send_bytes(struct ctx *c, const char *role, size_t i, const char *name,
+		   const char *tag, const void *data, size_t n, struct err *e)
+{
+	struct message *m = xcalloc(1, sizeof(*m));
+
+	(void)e;
+	(void)snprintf(m->key, sizeof(m->key), "%s%zu>%s%zu %s %s", c->role,
+		       c->index, role, i, name, tag);
+	m->data = xmalloc(n + 1);
+	m->n = n;
+	memcpy(m->data, data, n);
+	if (c->flip && !strcmp(c->flip, name))
+		memset(m->data, 0, n);
+	pthread_mutex_lock(&bus.lock);
+	if (!strcmp(name, "batch_data_index"))
+		bus.widest_index = MAX(bus.widest_index, n / 4);
+	m->next = bus.messages;
+	bus.messages = m;
+	pthread_cond_broadcast(&bus.more);
+	pthread_mutex_unlock(&bus.lock);
+	return 0;
+}
+
+static struct message *take(const char *key)
+{
+	for (struct message **p = &bus.messages; *p; p = &(*p)->next)
+		if (!strcmp((*p)->key, key)) {
+			struct message *m = *p;
+
+			*p = m->next;
+			return m;
+		}
+	return NULL;
+}
+
+int ctx_recv_bytes(struct ctx *c, const char *role, size_t i, const char *name,
+		   const char *tag, size_t max, void **ret, size_t *ret_n,
+		   struct err *e)
+{
+	struct message *m;
+	char key[200];
+
+	(void)snprintf(key, sizeof(key), "%s%zu>%s%zu %s %s", role, i, c->role,
+		       c->index, name, tag);
+	pthread_mutex_lock(&bus.lock);
+	while (!(m = take(key)) && !bus.stop)
+		pthread_cond_wait(&bus.more, &bus.lock);
+	pthread_mutex_unlock(&bus.lock);
+	if (!m)
+		return err_set(e, ECANCELED, "the partner failed");
+	*ret = m->data;
+	*ret_n = m->n;
+	free(m);
+	if (*ret_n <= max)
+		return 0;
+	free(*ret);
+	return err_set(e, EPROTO, "%s is too long", name);
+}
+
+int ctx_send_json(struct ctx *c, const char *role, size_t i, const char *name,
+		  const char *tag, const json_t *v, struct err *e)
+{
+	_cleanup_free_ char *s = json_text(v, false);
+
+	return ctx_send_bytes(c, role, i, name, tag, s, strlen(s), e);
+}
+int ctx_recv_json(struct ctx *c, const char *role, size_t i, const char *name,
+		  const char *tag, json_t **ret, struct err *e)
+{
+	_cleanup_free_ void *s = NULL;
+	size_t n;
+	int r = ctx_recv_bytes(c, role, i, name, tag, 1 << 20, &s, &n, e);
+
+	if (r < 0)
+		return r;
+	*ret = json_parse(s, n, e);
+	return *ret ? 0 : -EPROTO;
+}
+int ctx_send_f64(struct ctx *c, const char *role, size_t i, const char *name,
+		 const char *tag, const double *v, size_t n, struct err *e)
+{
+	return ctx_send_bytes(c, role, i, name, tag, v, n * sizeof(*v), e);
+}
+int ctx_recv_f64(struct ctx *c, const char *role, size_t i, const char *name,
+		 const char *tag, double *v, size_t n, struct err *e)
+{
+	_cleanup_free_ void *data = NULL;
+	size_t got;
+	int r = ctx_recv_bytes(c, role, i, name, tag, n * sizeof(*v), &data,
+			       &got, e);
+
+	if (r < 0)
+		return r;
+	if (got != n * sizeof(*v))
+		return err_set(e, EPROTO, "%s: count", name);
+	memcpy(v, data, got);
+	return 0;
+}
+int ctx_send_u32(struct ctx *c, const char *role, size_t i, const char *name,
+		 const char *tag, const uint32_t *v, size_t n, struct err *e)
+{
+	return ctx_send_bytes(c, role, i, name, tag, v, n * sizeof(*v), e);
+}
+int ctx_recv_u32(struct ctx *c, const char *role, size_t i, const char *name,
+		 const char *tag, size_t max, uint32_t **ret, size_t *ret_n,
+		 struct err *e)
+{
+	int r = ctx_recv_bytes(c, role, i, name, tag, max * 4, (void **)ret,
+			       ret_n, e);
+
+	*ret_n /= 4;
+	return r;
+}
+int ctx_send_fixed(struct ctx *c, const char *role, size_t i, const char *name,
+		   const char *tag, const void *data, size_t width, size_t n,
+		   struct err *e)
+{
+	return ctx_send_bytes(c, role, i, name, tag, data, width * n, e);
+}
+int ctx_recv_fixed(struct ctx *c, const char *role, size_t i, const char *name,
+		   const char *tag, size_t width, size_t max, uint8_t **ret,
+		   size_t *ret_n, struct err *e)
+{
+	int r = ctx_recv_bytes(c, role, i, name, tag, max * width, (void **)ret,
+			       ret_n, e);
+
+	if (r >= 0)
+		*ret_n /= width;
+	return r;
+}
+
+static void *party(void *arg)
+{
+	struct ctx *c = arg;
+
+	c->status = c->component->run(c, &c->err);
+	if (c->status < 0) {
+		pthread_mutex_lock(&bus.lock);
+		bus.stop = true;
+		pthread_cond_broadcast(&bus.more);
+		pthread_mutex_unlock(&bus.lock);
+	}
+	return NULL;
+}
+
+/* Runs them all to their ends and forgets what nobody has read. */
+static void parties_run(struct ctx *ctx, size_t n,
+			const struct component *component)
+{
+	bus.stop = false;
+	bus.widest_index = 0;
+	for (size_t k = 0; k < n; k++) {
+		ctx[k].component = component;
+		assert_int_equal(
+		    pthread_create(&ctx[k].thread, NULL, party, &ctx[k]), 0);
+	}
+	for (size_t k = 0; k < n; k++)
+		pthread_join(ctx[k].thread, NULL);
+	while (bus.messages) {
+		struct message *m = bus.messages;
+
+		bus.messages = m->next;
+		free(m->data);
+		free(m);
+	}
+}
+
+static void parties_end(struct ctx *ctx, size_t n)
+{
+	for (size_t k = 0; k < n; k++) {
+		json_decref(ctx[k].params);
+		json_decref(ctx[k].summary);
+		table_unref(ctx[k].table);
+	}
+}
+
+static int harness_setup(void **state)
+{
+	struct err e = { 0 };
+
+	(void)state;
+	return mkdtemp(harness_dir) &&
+		       !table_store_open(harness_dir, &store, &e)
+		   ? 0
+		   : -1;
+}
+
+static int harness_teardown(void **state)
+{
+	(void)state;
+	table_store_close(store);
+	return remove_tree(harness_dir, NULL);
+}
+
+#endif

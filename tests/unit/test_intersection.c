@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Intersection between real parties: exactly the common rows, or a refusal. */
+#include <math.h>
+
+#include "tests/unit/harness.h"
+
+extern const struct component component_intersection;
+
+#define HOST_MAX 2
+
+static struct ctx ctx[HOST_MAX + 1];
+
+static const char rsa[] = "{\"intersect_method\": \"rsa\", "
+			  "\"rsa_params\": {\"key_length\": 1024}}";
+static const char ecdh[] = "{\"intersect_method\": \"ecdh\"}";
+
+/* Which of the numbers a party has as ids. */
+struct ids {
+	size_t from, to, step;
+};
+
+static bool has(const struct ids *s, size_t id)
+{
+	return id >= s->from && id < s->to && (id - s->from) % s->step == 0;
+}
+
+static void name_id(char *text, size_t size, size_t id)
+{
+	/* Not in numerical order, of several lengths. */
+	(void)snprintf(text, size, "%zu-%zu", id * 7919 % 10007, id);
+}
+
+static struct table *make_table(const char *name, const struct ids *s)
+{
+	struct table_schema *schema = schema_new();
+	struct table_build *b;
+	struct table *t;
+	struct err e = { 0 };
+	char key[48];
+
+	free(schema->id);
+	schema->id = xstrdup("id");
+	schema_add_column(schema, "x0", CELL_I64, NULL);
+	assert_int_equal(table_build_begin(store, schema, &b, &e), 0);
+	schema_free(schema);
+	for (size_t id = s->from; id < s->to; id += s->step) {
+		struct cell cell = { .type = CELL_I64, .i64 = (int64_t)id };
+
+		name_id(key, sizeof(key), id);
+		assert_int_equal(
+		    table_build_add(b, key, strlen(key), &cell, &e), 0);
+	}
+	assert_int_equal(table_build_publish(b, "in", name, &e), 0);
+	assert_int_equal(table_open(store, "in", name, &t, &e), 0);
+	return t;
+}
+
+/* ctx[0] is the guest; s and params one per party. */
+static void run_job(const char *const *params, const struct ids *s,
+		    size_t hosts)
+{
+	struct err e = { 0 };
+
+	memset(ctx, 0, sizeof(ctx));
+	bus.hosts = hosts;
+	for (size_t k = 0; k <= hosts; k++) {
+		char name[24];
+
+		(void)snprintf(name, sizeof(name), "party%zu", k);
+		ctx[k].role = k ? "host" : "guest";
+		ctx[k].index = k ? k - 1 : 0;
+		ctx[k].params = json_parse(params[k], strlen(params[k]), &e);
+		assert_non_null(ctx[k].params);
+		ctx[k].table = make_table(name, &s[k]);
+	}
+	parties_run(ctx, hosts + 1, &component_intersection);
+}
+
+static void run_same(const char *params, const struct ids *s, size_t hosts)
+{
+	const char *all[HOST_MAX + 1] = { params, params, params };
+
+	run_job(all, s, hosts);
+	for (size_t k = 0; k <= hosts; k++)
+		if (ctx[k].status)
+			fail_msg("%s %zu: %s", ctx[k].role, ctx[k].index,
+				 ctx[k].err.text);
+}
+
+/* The output of a party is the rows in all of s, each with its own cells. */
+static void check_output(const struct ctx *c, const struct ids *s, size_t n,
+			 bool cells_too)
+{
+	_cleanup_table_ struct table *t = NULL;
+	struct table_iter *it;
+	const struct cell *cells;
+	const char *key;
+	char name[40], want[48];
+	size_t len, rows = 0, due = 0;
+	struct err e = { 0 };
+
+	(void)snprintf(name, sizeof(name), "%s%zu", c->role, c->index);
+	assert_int_equal(table_open(store, "out", name, &t, &e), 0);
+	for (size_t id = s->from; id < s->to; id++) {
+		size_t k = 0;
+
+		while (k < n && has(&s[k], id))
+			k++;
+		due += k == n;
+	}
+	assert_int_equal(table_rows(t), due);
+	assert_int_equal(table_schema(t)->n_columns, cells_too ? 1 : 0);
+	assert_int_equal(table_scan(t, NULL, 0, &it, &e), 0);
+	/* As many rows as are due, all different, each of them due: equal. */
+	while (table_next(it, &key, &len, &cells, &e) > 0) {
+		const char *dash = memchr(key, '-', len);
+		_cleanup_free_ char *text = strndup(key, len);
+		size_t id;
+
+		assert_non_null(dash);
+		id = strtoul(text + (dash + 1 - key), NULL, 10);
+		name_id(want, sizeof(want), id);
+		assert_int_equal(len, strlen(want));
+		assert_memory_equal(key, want, len);
+		for (size_t k = 0; k < n; k++)
+			assert_true(has(&s[k], id));
+		if (cells_too)
+			assert_int_equal(cells[0].i64, id);
+		rows++;
+	}
+	table_scan_end(it);
+	assert_int_equal(rows, due);
+}
+
+static void check_all(const struct ids *s, size_t hosts)
+{
+	for (size_t k = 0; k <= hosts; k++)
+		check_output(&ctx[k], s, hosts + 1, true);
+}
+
+static int64_t counted(const struct ctx *c)
+{
+	return json_int_or(c->summary, "intersect_count", -1);
+}
+
+/* ---- tests ------------------------------------------------------------ */
+
+static void exactly_the_common_rows_come_out(const char *params)
+{
+	static const struct ids s[] = { { 0, 5000, 1 }, { 3000, 9000, 2 } };
+
+	run_same(params, s, 1);
+	check_all(s, 1);
+	assert_int_equal(counted(&ctx[0]), 1000);
+	assert_int_equal(counted(&ctx[1]), 1000);
+	assert_true(fabs(json_num_or(ctx[0].summary, "intersect_rate", 0) -
+			 .2) < 1e-12);
+	assert_true(fabs(json_num_or(ctx[1].summary, "intersect_rate", 0) -
+			 1.0 / 3) < 1e-12);
+	parties_end(ctx, 2);
+}
+
+static void rsa_gives_exactly_the_common_rows(void **state)
+{
+	(void)state;
+	exactly_the_common_rows_come_out(rsa);
+}
+
+static void ecdh_gives_exactly_the_common_rows(void **state)
+{
+	(void)state;
+	exactly_the_common_rows_come_out(ecdh);
+}
+
+static void raw_never_sends_ids_but_does_ecdh(void **state)
+{
+	(void)state;
+	exactly_the_common_rows_come_out("{\"intersect_method\": \"raw\"}");
+}
+
+static void two_hosts_keep_what_all_three_have(void **state)
+{
+	static const struct ids s[] = { { 0, 4500, 1 },
+					{ 0, 9000, 3 },
+					{ 1500, 6000, 2 } };
+
+	(void)state;
+	run_same(rsa, s, 2);
+	check_all(s, 2);
+	assert_int_equal(counted(&ctx[2]), 500);
+	parties_end(ctx, 3);
+	run_same(ecdh, s, 2);
+	check_all(s, 2);
+	assert_int_equal(counted(&ctx[1]), 500);
+	parties_end(ctx, 3);
+}
+
+static void nothing_in_common_is_an_empty_table(void **state)
+{
+	static const struct ids s[] = { { 0, 300, 1 }, { 300, 700, 1 } };
+
+	(void)state;
+	run_same(rsa, s, 1);
+	check_all(s, 1);
+	assert_int_equal(counted(&ctx[0]), 0);
+	parties_end(ctx, 2);
+	run_same(ecdh, s, 1);
+	check_all(s, 1);
+	parties_end(ctx, 2);
+}
+
+static void blocks_that_are_just_full(void **state)
+{
+	static const struct ids s[] = { { 0, 2048, 1 }, { 0, 4096, 1 } };
+	static const struct ids t[] = { { 0, 4097, 1 }, { 5, 6, 1 } };
+
+	(void)state;
+	run_same(ecdh, s, 1);
+	check_all(s, 1);
+	parties_end(ctx, 2);
+	run_same(rsa, s, 1);
+	check_all(s, 1);
+	parties_end(ctx, 2);
+	run_same(ecdh, t, 1);
+	check_all(t, 1);
+	parties_end(ctx, 2);
+}
+
+static void without_sync_the_host_learns_and_outputs_nothing(void **state)
+{
+	static const struct ids s[] = { { 0, 600, 1 }, { 300, 900, 1 } };
+	static const struct ids none[] = { { 300, 900, 1 }, { 0, 0, 1 } };
+	static const char *const params[] = {
+		"{\"intersect_method\": \"ecdh\", \"sync_intersect_ids\": "
+		"false}",
+		"{\"intersect_method\": \"rsa\", \"sync_intersect_ids\": "
+		"false, \"rsa_params\": {\"key_length\": 1024}}"
+	};
+
+	(void)state;
+	for (size_t k = 0; k < 2; k++) {
+		run_same(params[k], s, 1);
+		check_output(&ctx[0], s, 2, true);
+		check_output(&ctx[1], none, 2, true);
+		assert_int_equal(counted(&ctx[0]), 300);
+		assert_int_equal(counted(&ctx[1]), -1);
+		parties_end(ctx, 2);
+	}
+}
+
+static void only_output_key_drops_the_columns(void **state)
+{
+	static const struct ids s[] = { { 0, 600, 1 }, { 300, 900, 1 } };
+
+	(void)state;
+	run_same("{\"intersect_method\": \"ecdh\", \"only_output_key\": true}",
+		 s, 1);
+	check_output(&ctx[0], s, 2, false);
+	check_output(&ctx[1], s, 2, false);
+	parties_end(ctx, 2);
+}
+
+static void other_parameters_at_the_host_are_refused(void **state)
+{
+	static const struct ids s[] = { { 0, 100, 1 }, { 50, 150, 1 } };
+	static const char *const other[] = {
+		rsa,
+		"{\"intersect_method\": \"ecdh\", \"sync_intersect_ids\": "
+		"false}",
+		"{\"intersect_method\": \"ecdh\", \"ecdh_params\": {\"salt\": "
+		"\"x\"}}",
+	};
+
+	(void)state;
+	for (size_t k = 0; k < ARRAY_SIZE(other); k++) {
+		const char *params[] = { ecdh, other[k] };
+		const struct ctx *c;
+
+		run_job(params, s, 1);
+		assert_true(ctx[0].status < 0 && ctx[1].status < 0);
+		c = ctx[0].status == -EPROTO ? &ctx[0] : &ctx[1];
+		assert_non_null(strstr(c->err.text, "differ"));
+		parties_end(ctx, 2);
+	}
+}
+
+static void damage_is_noticed(const char *params, size_t who, const char *name)
+{
+	static const struct ids s[] = { { 0, 100, 1 }, { 50, 150, 1 } };
+	struct err e = { 0 };
+
+	memset(ctx, 0, sizeof(ctx));
+	bus.hosts = 1;
+	for (size_t k = 0; k < 2; k++) {
+		ctx[k].role = k ? "host" : "guest";
+		ctx[k].params = json_parse(params, strlen(params), &e);
+		ctx[k].table = make_table(k ? "b" : "a", &s[k]);
+	}
+	ctx[who].flip = name;
+	parties_run(ctx, 2, &component_intersection);
+	/* The sender of the last message has ended well by then. */
+	if (ctx[1 - who].status >= 0)
+		fail_msg("%s went unnoticed", name);
+	parties_end(ctx, 2);
+}
+
+static void damaged_messages_are_noticed(void **state)
+{
+	(void)state;
+	damage_is_noticed(ecdh, 0, "id_ciphertext_exchange_g2h");
+	damage_is_noticed(ecdh, 1, "id_ciphertext_exchange_h2g");
+	damage_is_noticed(ecdh, 0, "intersect_ids");
+	damage_is_noticed(ecdh, 0, "salts");
+	damage_is_noticed(ecdh, 1, "digest");
+	damage_is_noticed(rsa, 1, "host_pubkey");
+	damage_is_noticed(rsa, 0, "guest_pubkey_ids");
+	damage_is_noticed(rsa, 1, "host_sign_guest_ids");
+	damage_is_noticed(rsa, 1, "host_prvkey_ids");
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(rsa_gives_exactly_the_common_rows),
+		cmocka_unit_test(ecdh_gives_exactly_the_common_rows),
+		cmocka_unit_test(raw_never_sends_ids_but_does_ecdh),
+		cmocka_unit_test(two_hosts_keep_what_all_three_have),
+		cmocka_unit_test(nothing_in_common_is_an_empty_table),
+		cmocka_unit_test(blocks_that_are_just_full),
+		cmocka_unit_test(
+		    without_sync_the_host_learns_and_outputs_nothing),
+		cmocka_unit_test(only_output_key_drops_the_columns),
+		cmocka_unit_test(other_parameters_at_the_host_are_refused),
+		cmocka_unit_test(damaged_messages_are_noticed),
+	};
+
+	return cmocka_run_group_tests(tests, harness_setup, harness_teardown);
+}
