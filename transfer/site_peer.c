@@ -43,7 +43,9 @@ struct peer {
 	char *url;  /* replaced by a reload; under s->lock */
 	char *want; /* the SAN URI its certificate must carry */
 	struct out *queue;
-	pthread_cond_t wake; /* with s->lock */
+	/* With s->lock; two, so that a signal for a message never goes to
+	 * the thread that pings. */
+	pthread_cond_t message, wake;
 	bool file_wake, ping_wake;
 	CURL *pool[POOL];
 	size_t n_pool;
@@ -208,7 +210,7 @@ static struct out *out_next(const struct peer *p, int64_t *ret_ms)
 	return NULL;
 }
 
-static void peer_sleep(struct peer *p, int64_t ms)
+static void peer_sleep(struct peer *p, pthread_cond_t *c, int64_t ms)
 {
 	struct timespec ts;
 
@@ -219,7 +221,7 @@ static void peer_sleep(struct peer *p, int64_t ms)
 		ts.tv_sec++;
 		ts.tv_nsec -= 1000000000;
 	}
-	pthread_cond_timedwait(&p->wake, &p->s->lock, &ts);
+	pthread_cond_timedwait(c, &p->s->lock, &ts);
 }
 
 static CURLcode put_message(CURL *h, struct peer *p, const struct out *o,
@@ -288,7 +290,7 @@ static void settle(struct peer *p, struct out *o, CURLcode c, long code)
 		s->count.retries++;
 		o->not_before = now_mono_ms() + backoff_ms(o->attempts++);
 		/* Another worker may sleep longer than that. */
-		pthread_cond_broadcast(&p->wake);
+		pthread_cond_broadcast(&p->message);
 	} else {
 		(void)snprintf(text, sizeof(text),
 			       "party %s refused a message (%s)", p->id,
@@ -319,7 +321,7 @@ static void *message_worker(void *arg)
 		long code;
 
 		if (!o) {
-			peer_sleep(p, ms);
+			peer_sleep(p, &p->message, ms);
 			continue;
 		}
 		o->busy = true;
@@ -346,7 +348,7 @@ static void enqueue(struct peer *p, struct out *o)
 		return;
 	}
 	*q = o;
-	pthread_cond_signal(&p->wake);
+	pthread_cond_signal(&p->message);
 	pthread_mutex_unlock(&p->s->lock);
 }
 
@@ -627,7 +629,7 @@ static void *ping_worker(void *arg)
 		ok = p->ok;
 		failures = ok ? 0 : failures + 1;
 		if (!p->ping_wake)
-			peer_sleep(p,
+			peer_sleep(p, &p->wake,
 				   ok ? PING_MS
 				      : MIN(50 << MIN(failures, 7u), PING_MS));
 		p->ping_wake = false;
@@ -750,7 +752,7 @@ static void *file_worker(void *arg)
 		if (!file_next(p->s, p->id, &j, &wait_ms)) {
 			pthread_mutex_lock(&p->s->lock);
 			if (!p->file_wake)
-				peer_sleep(p, wait_ms);
+				peer_sleep(p, &p->wake, wait_ms);
 			p->file_wake = false;
 			pthread_mutex_unlock(&p->s->lock);
 			continue;
@@ -819,6 +821,7 @@ struct peer *peer_get(struct site *s, const char *party)
 	p->want = xasprintf("rollfs://%s/party/%s", s->conf->federation, party);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&p->message, &monotonic);
 	pthread_cond_init(&p->wake, &monotonic);
 	pthread_mutex_lock(&s->lock);
 	p->next = s->peers;
