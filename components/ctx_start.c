@@ -6,6 +6,7 @@
 
 #include "lib/fileio.h"
 #include "lib/json.h"
+#include "lib/log.h"
 
 static int hex_digit(char c)
 {
@@ -37,6 +38,7 @@ static int open_input(struct ctx *c, const char *key, const json_t *o,
 		      struct err *e)
 {
 	struct ctx_table *t;
+	int r;
 
 	c->tables = xrealloc(c->tables, (c->n_tables + 1) * sizeof(*c->tables));
 	t = &c->tables[c->n_tables];
@@ -46,7 +48,14 @@ static int open_input(struct ctx *c, const char *key, const json_t *o,
 	if (json_get_str(o, "namespace", &t->namespace, e) < 0 ||
 	    json_get_str(o, "name", &t->name, e) < 0)
 		return -e->no;
-	if (table_open(c->store, t->namespace, t->name, &t->table, e) < 0)
+	r = table_open(c->store, t->namespace, t->name, &t->table, e);
+	if (r == -ENOENT) {
+		/* Another role of that component has the output. */
+		log_info("task", "input %s: %s made no table here", key,
+			 t->source);
+		return 0;
+	}
+	if (r < 0)
 		return err_wrap(e, "table %s/%s", t->namespace, t->name);
 	c->n_tables++;
 	return 0;
