@@ -5,7 +5,7 @@
  */
 #include "lib/json.h"
 
-#include "scheduler/sched_priv.h"
+#include "scheduler/check_priv.h"
 
 #define WORD_MAX 64
 
@@ -66,39 +66,106 @@ static bool type_fits(const char *type, const json_t *v)
 	return !strcmp(type, "any");
 }
 
-static void check_value(const json_t *spec, const json_t *v, const char *at,
-			struct strbuf *defects)
+/* The choice that the word means (case does not matter), NULL if none. */
+static json_t *choice_of(const json_t *spec, const json_t *v)
+{
+	json_t *choice;
+	size_t i;
+
+	if (!json_is_string(v))
+		return NULL;
+	json_array_foreach (json_object_get(spec, "choices"), i, choice)
+		if (json_is_string(choice) &&
+		    !strcasecmp(json_string_value(choice),
+				json_string_value(v)))
+			return choice;
+	return NULL;
+}
+
+static void check_range(const json_t *spec, const json_t *v,
+			const struct at *at, struct defects *d)
+{
+	const json_t *min = json_object_get(spec, "min");
+	const json_t *max = json_object_get(spec, "max");
+	bool open = json_bool_or(spec, "open_min", false);
+	double x = json_number_value(v);
+	char limit[NUM_MAX], value[NUM_MAX];
+
+	num_format(value, x);
+	if (min && (x < json_number_value(min) ||
+		    (open && x <= json_number_value(min)))) {
+		num_format(limit, json_number_value(min));
+		defect_add(d, EINVAL, at->s,
+			   "%s is too small, it must be %s %s", value,
+			   open ? "above" : "at least", limit);
+	}
+	if (max && x > json_number_value(max)) {
+		num_format(limit, json_number_value(max));
+		defect_add(d, EINVAL, at->s,
+			   "%s is too large, it must be at most %s", value,
+			   limit);
+	}
+}
+
+static void bad_choice(const json_t *spec, const json_t *v, const struct at *at,
+		       struct defects *d)
+{
+	_cleanup_strbuf_ struct strbuf all = STRBUF_INIT(500);
+	const json_t *choice;
+	size_t i;
+
+	json_array_foreach (json_object_get(spec, "choices"), i, choice)
+		(void)sb_addf(&all, "%s%s", i ? ", " : "",
+			      json_string_value(choice));
+	defect_add(d, EINVAL, at->s, "%.60s is none of: %s",
+		   json_string_value(v), all.buf);
+}
+
+static const char *type_word(const json_t *v)
+{
+	switch (json_typeof(v)) {
+	case JSON_OBJECT:
+		return "an object";
+	case JSON_ARRAY:
+		return "a list";
+	case JSON_STRING:
+		return "a string";
+	case JSON_INTEGER:
+	case JSON_REAL:
+		return "a number";
+	case JSON_TRUE:
+	case JSON_FALSE:
+		return "a bool";
+	case JSON_NULL:
+		break;
+	}
+	return "null";
+}
+
+static void check_value(const json_t *spec, const json_t *v,
+			const struct at *at, struct defects *d)
 {
 	const char *type = json_str_or(spec, "type", "any");
-	const json_t *min = json_object_get(spec, "min");
-	const json_t *max = json_object_get(spec, "max"), *choice;
-	const json_t *choices = json_object_get(spec, "choices");
-	double x;
-	size_t i;
+	const char *want = type;
 
 	if (json_is_null(v) && json_bool_or(spec, "nullable", false))
 		return;
 	if (!type_fits(type, v)) {
-		(void)sb_addf(defects, "%s: expected %s\n", at, type);
+		if (!strcmp(type, "int"))
+			want = "a whole number";
+		else if (!strcmp(type, "enum"))
+			want = "string";
+		defect_add(d, EINVAL, at->s, "expected %s, got %s", want,
+			   json_is_real(v) && !strcmp(type, "int")
+			       ? "a fraction"
+			       : type_word(v));
 		return;
 	}
-	if (json_is_number(v)) {
-		x = json_number_value(v);
-		if (min && (x < json_number_value(min) ||
-			    (json_bool_or(spec, "open_min", false) &&
-			     x <= json_number_value(min))))
-			(void)sb_addf(defects, "%s: below %g\n", at,
-				      json_number_value(min));
-		if (max && x > json_number_value(max))
-			(void)sb_addf(defects, "%s: above %g\n", at,
-				      json_number_value(max));
-	}
-	if (!json_is_string(v) || !json_is_array(choices))
-		return;
-	json_array_foreach (choices, i, choice)
-		if (json_equal(choice, v))
-			return;
-	(void)sb_addf(defects, "%s: not one of its choices\n", at);
+	if (json_is_number(v))
+		check_range(spec, v, at, d);
+	if (json_is_string(v) && json_object_get(spec, "choices") &&
+	    !choice_of(spec, v))
+		bad_choice(spec, v, at, d);
 }
 
 static const json_t *find_spec(const json_t *specs, const char *name)
@@ -112,55 +179,137 @@ static const json_t *find_spec(const json_t *specs, const char *name)
 	return NULL;
 }
 
-static void unknown(const json_t *specs, const char *name, const char *at,
-		    struct strbuf *defects)
+static void unknown(const json_t *specs, const char *name,
+		    const struct at *here, struct defects *d)
 {
-	const char *names[256], *near;
+	const char *names[256], *near = NULL;
 	const json_t *spec;
 	size_t i, n = 0;
 
 	json_array_foreach (specs, i, spec)
 		if (n < ARRAY_SIZE(names))
 			names[n++] = json_str_or(spec, "name", "");
-	near = suggest(name, names, n);
-	(void)sb_addf(defects, "%s/%s: no such parameter", at, name);
+	if (d->n < 100)
+		near = suggest(name, names, n);
 	if (near)
-		(void)sb_addf(defects, " (did you mean %s?)", near);
-	(void)sb_addc(defects, '\n');
+		defect_add(d, EINVAL, here->s,
+			   "no such parameter (did you mean %s?)", near);
+	else
+		defect_add(d, EINVAL, here->s, "no such parameter");
+}
+
+static bool same_value(const json_t *a, const json_t *b)
+{
+	if (json_is_number(a) && json_is_number(b))
+		return json_number_value(a) == json_number_value(b);
+	if (json_is_string(a) && json_is_string(b))
+		return !strcasecmp(json_string_value(a), json_string_value(b));
+	return json_equal(a, b) || (json_is_null(a) && !b);
+}
+
+void params_given(const json_t *specs, const json_t *given, const struct at *at,
+		  struct defects *d, json_t *ignored)
+{
+	const char *name;
+	json_t *v;
+
+	each_member(given, name, v)
+	{
+		const json_t *spec = find_spec(specs, name), *inner;
+		struct at here = at_add(at, name);
+
+		if (!spec) {
+			unknown(specs, name, &here, d);
+			continue;
+		}
+		if (json_bool_or(spec, "ignored", false)) {
+			_cleanup_free_ char *line = NULL;
+
+			if (!ignored ||
+			    same_value(v, json_object_get(spec, "default")))
+				continue;
+			if (asprintf(&line, "%s: not used (%s)", here.s,
+				     json_str_or(spec, "help",
+						 "FATE's, without effect")) < 0)
+				line = NULL;
+			if (line)
+				(void)json_array_append_new(ignored,
+							    json_string(line));
+			continue;
+		}
+		check_value(spec, v, &here, d);
+		inner = json_object_get(spec, "params");
+		if (inner && json_is_object(v))
+			params_given(inner, v, &here, d, ignored);
+	}
+}
+
+static json_t *fill(const json_t *specs, const json_t *given,
+		    const char *prefix, const char *at, struct defects *d);
+
+/* One parameter: what was given, else its default; v may be NULL. */
+static json_t *fill_one(const json_t *spec, json_t *v, const char *prefix,
+			const char *at, struct defects *d)
+{
+	const json_t *inner = json_object_get(spec, "params"), *choice;
+	const char *name = json_str_or(spec, "name", "");
+	char path[256];
+
+	if (!v && json_bool_or(spec, "required", false)) {
+		defect_add(d, EINVAL, at, "the parameter %s%s is needed",
+			   prefix, name);
+		return json_null();
+	}
+	if (!v)
+		v = json_object_get(spec, "default");
+	if (inner && (!v || json_is_object(v)) &&
+	    (v || !json_bool_or(spec, "nullable", false))) {
+		(void)snprintf(path, sizeof(path), "%s%s/", prefix, name);
+		return fill(inner, v, path, at, d);
+	}
+	if (!v)
+		return json_null();
+	choice = choice_of(spec, v);
+	return json_deep_copy(choice ? choice : v);
+}
+
+static json_t *fill(const json_t *specs, const json_t *given,
+		    const char *prefix, const char *at, struct defects *d)
+{
+	json_t *ret = json_object();
+	const json_t *spec;
+	size_t i;
+
+	if (!ret)
+		return NULL;
+	json_array_foreach (specs, i, spec) {
+		const char *name = json_str_or(spec, "name", "");
+		json_t *v =
+		    fill_one(spec, json_object_get(given, name), prefix, at, d);
+
+		if (json_object_set_new(ret, name, v) < 0) {
+			json_decref(ret);
+			return NULL;
+		}
+	}
+	return ret;
+}
+
+json_t *params_fill(const json_t *specs, const json_t *given, const char *at,
+		    struct defects *d)
+{
+	return fill(specs, given, "", at, d);
 }
 
 json_t *params_check(const json_t *specs, json_t *given, const char *at,
 		     struct strbuf *defects)
 {
-	json_t *ret = json_object(), *v;
-	const json_t *spec;
-	const char *name;
-	size_t i;
+	struct defects d = { .text = *defects };
+	struct at here = at_root(at);
+	json_t *ret;
 
-	if (!ret)
-		return NULL;
-	json_object_foreach (given, name, v)
-		if (!find_spec(specs, name))
-			unknown(specs, name, at, defects);
-	json_array_foreach (specs, i, spec) {
-		_cleanup_free_ char *here = NULL;
-		const json_t *inner = json_object_get(spec, "params");
-
-		name = json_str_or(spec, "name", "");
-		here = xasprintf("%s/%s", at, name);
-		v = json_object_get(given, name);
-		if (v)
-			check_value(spec, v, here, defects);
-		else if (json_bool_or(spec, "required", false))
-			(void)sb_addf(defects, "%s: is needed\n", here);
-		if (inner && (!v || json_is_object(v)))
-			v = params_check(inner, v, here, defects);
-		else if (v)
-			v = json_deep_copy(v);
-		else
-			v = json_deep_copy(json_object_get(spec, "default"));
-		if (v)
-			(void)json_object_set_new(ret, name, v);
-	}
+	params_given(specs, given, &here, &d, NULL);
+	ret = params_fill(specs, given, at, &d);
+	*defects = d.text;
 	return ret;
 }

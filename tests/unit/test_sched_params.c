@@ -23,9 +23,11 @@ static void defects_are_all_named_and_defaults_filled(void **s)
 
 	(void)s;
 	assert_string_equal(d.buf,
+			    "conf#/x/alpha: -1 is too small, it must be at "
+			    "least 0\n"
 			    "conf#/x/max_itr: no such parameter (did you mean "
-			    "max_iter?)\nconf#/x/alpha: below 0\n"
-			    "conf#/x/penalty: not one of its choices\n");
+			    "max_iter?)\n"
+			    "conf#/x/penalty: L9 is none of: L2\n");
 	assert_int_equal(json_integer_value(json_object_get(p, "max_iter")),
 			 30);
 	json_decref(p);
