@@ -24,7 +24,7 @@ struct cipher_vec *cipher_vec_new(const struct paillier_public *k, size_t n,
 	v->c = xcalloc(MAX(n, (size_t)1), limb_bytes(k));
 	/* 1 encrypts 0. */
 	for (size_t i = 0; i < n; i++)
-		cipher_at(v, i)[0] = 1;
+		mod_one(&k->n2, cipher_at(v, i));
 	return v;
 }
 
@@ -57,10 +57,15 @@ static void export_share(void *arg, size_t lo, size_t hi)
 {
 	struct wire_job *j = arg;
 	size_t w = cipher_width(j->v->key);
+	mpz_t c;
 
-	for (size_t i = lo; i < hi; i++)
-		limbs_export(cipher_at(j->v, i), j->v->key->n2.k,
+	mpz_init(c);
+	for (size_t i = lo; i < hi; i++) {
+		mod_get(&j->v->key->n2, c, cipher_at(j->v, i));
+		limbs_export(mpz_limbs_read(c), (mp_size_t)mpz_size(c),
 			     j->out + i * w, w);
+	}
+	mpz_clear(c);
 }
 
 void cipher_vec_export(const struct cipher_vec *v, uint8_t *out,
@@ -82,16 +87,24 @@ static void import_share(void *arg, size_t lo, size_t hi)
 	mpz_inits(prod, c, g, NULL);
 	mpz_set_ui(prod, 1);
 	for (size_t i = lo; i < hi && !bad; i++) {
-		limbs_import(cipher_at(j->v, i), k->n2.k, j->in + i * w, w);
-		mod_get(&k->n2, c, cipher_at(j->v, i));
-		bad = mpz_sgn(c) == 0 || mpz_cmp(c, k->n2.m) >= 0;
-		mpz_mod(c, c, k->n);
-		mpz_mul(prod, prod, c);
+		mpz_t half;
+
+		limbs_import(mpz_limbs_write(c, k->n2.k), k->n2.k,
+			     j->in + i * w, w);
+		mpz_limbs_finish(c, k->n2.k);
+		if (mpz_sgn(c) == 0 || mpz_cmp(c, k->n2.m) >= 0) {
+			bad = true;
+			break;
+		}
+		mod_set(&k->n2, cipher_at(j->v, i), c);
+		/* The lower half is c R mod n. */
+		mpz_mul(prod, prod,
+			mpz_roinit_n(half, cipher_at(j->v, i), k->n2.h));
 		mpz_mod(prod, prod, k->n);
 		/* A factor in common with n shows in the product, too. */
 		if ((i - lo) % GCD_BATCH == GCD_BATCH - 1 || i + 1 == hi) {
 			mpz_gcd(g, prod, k->n);
-			bad = bad || mpz_cmp_ui(g, 1) != 0;
+			bad = mpz_cmp_ui(g, 1) != 0;
 			mpz_set_ui(prod, 1);
 		}
 	}

@@ -144,10 +144,13 @@ struct decrypt_job {
 
 /* r = m mod p; false when c is no ciphertext (or the CPU erred): a power of
  * p - 1 is 1 mod p. */
-static bool decrypt_half(const struct paillier_prime *p, const mpz_t c, mpz_t r)
+static bool decrypt_half(const struct paillier_prime *p, const mpz_t c, mpz_t r,
+			 mp_limb_t *buf)
 {
 	mpz_mod(r, c, p->p2.m);
-	mpz_powm_sec(r, r, p->pm1, p->p2.m);
+	mod_set(&p->p2, buf, r);
+	mod_pow(&p->p2, buf, buf, p->pm1, (unsigned)mpz_sizeinbase(p->p, 2));
+	mod_get(&p->p2, r, buf);
 	mpz_sub_ui(r, r, 1);
 	if (mpz_sgn(r) < 0 || !mpz_divisible_p(r, p->p))
 		return false;
@@ -182,12 +185,15 @@ static void decrypt_share(void *arg, size_t lo, size_t hi)
 {
 	struct decrypt_job *j = arg;
 	const struct paillier_private *k = j->k;
+	size_t limbs = (size_t)MAX(k->p.p2.k, k->q.p2.k);
+	_cleanup_free_ mp_limb_t *buf = xcalloc(limbs, sizeof(*buf));
 	mpz_t c, a, b;
 
 	mpz_inits(c, a, b, NULL);
 	for (size_t i = lo; i < hi; i++) {
 		mod_get(&k->pub.n2, c, cipher_at(j->v, i));
-		if (!decrypt_half(&k->p, c, a) || !decrypt_half(&k->q, c, b)) {
+		if (!decrypt_half(&k->p, c, a, buf) ||
+		    !decrypt_half(&k->q, c, b, buf)) {
 			__atomic_store_n(&j->failed, EPROTO, __ATOMIC_RELAXED);
 			break;
 		}
@@ -207,6 +213,7 @@ static void decrypt_share(void *arg, size_t lo, size_t hi)
 		}
 		j->out[i] = to_double(a, j->v->scale);
 	}
+	explicit_bzero(buf, limbs * sizeof(*buf));
 	crypto_wipe(c);
 	crypto_wipe(a);
 	crypto_wipe(b);

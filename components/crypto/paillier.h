@@ -49,14 +49,13 @@ int cipher_vec_import(const struct paillier_public *k, const uint8_t *in,
 		      struct cipher_vec **ret, struct err *e) MUST_CHECK;
 
 /* Encrypts n reals; finite and |v| * 2^scale < n / 3 or -ERANGE. */
-int paillier_encrypt(const struct paillier_public *k, const double *v,
-		     size_t n, unsigned scale, unsigned threads,
-		     struct cipher_vec **ret, struct err *e) MUST_CHECK;
+int paillier_encrypt(const struct paillier_public *k, const double *v, size_t n,
+		     unsigned scale, unsigned threads, struct cipher_vec **ret,
+		     struct err *e) MUST_CHECK;
 /* The owner encrypts with its CRT, about four times faster. */
 int paillier_encrypt_owner(const struct paillier_private *k, const double *v,
 			   size_t n, unsigned scale, unsigned threads,
-			   struct cipher_vec **ret,
-			   struct err *e) MUST_CHECK;
+			   struct cipher_vec **ret, struct err *e) MUST_CHECK;
 /* CRT decryption, checked; -ERANGE on overflow. out has cipher_vec_len. */
 int paillier_decrypt(const struct paillier_private *k,
 		     const struct cipher_vec *v, double *out, unsigned threads,

@@ -104,13 +104,14 @@ void fixed_base_free(struct fixed_base *fb, const struct modulus *m)
 static void public_clear(struct paillier_public *k)
 {
 	fixed_base_free(&k->fb, &k->n2);
-	mpz_clears(k->n, k->limit, k->n2.m, k->hs, NULL);
+	mod_clear(&k->n2);
+	mpz_clears(k->n, k->limit, k->hs, NULL);
 	(void)pthread_mutex_destroy(&k->lock);
 }
 
 static void public_init(struct paillier_public *k)
 {
-	mpz_inits(k->n, k->limit, k->n2.m, k->hs, NULL);
+	mpz_inits(k->n, k->limit, k->hs, NULL);
 	(void)pthread_mutex_init(&k->lock, NULL);
 }
 
@@ -118,14 +119,13 @@ static void public_init(struct paillier_public *k)
 static void public_derive(struct paillier_public *k)
 {
 	mpz_tdiv_q_ui(k->limit, k->n, 3);
-	mpz_mul(k->n2.m, k->n, k->n);
-	k->n2.k = (mp_size_t)mpz_size(k->n2.m);
+	mod_init(&k->n2, k->n, false);
 	k->alpha = (paillier_bits(k) + 1) / 2;
 }
 
 static void prime_init(struct paillier_prime *p)
 {
-	mpz_inits(p->p, p->pm1, p->p2.m, p->h, p->hs, NULL);
+	mpz_inits(p->p, p->pm1, p->h, p->hs, NULL);
 }
 
 static void prime_clear(struct paillier_prime *p)
@@ -133,7 +133,7 @@ static void prime_clear(struct paillier_prime *p)
 	fixed_base_free(&p->fb, &p->p2);
 	crypto_wipe(p->p);
 	crypto_wipe(p->pm1);
-	crypto_wipe(p->p2.m);
+	mod_clear(&p->p2);
 	crypto_wipe(p->h);
 	crypto_wipe(p->hs);
 }
@@ -155,8 +155,7 @@ static void prime_derive(struct paillier_prime *p, const mpz_t n,
 			 const mpz_t hs)
 {
 	mpz_sub_ui(p->pm1, p->p, 1);
-	mpz_mul(p->p2.m, p->p, p->p);
-	p->p2.k = (mp_size_t)mpz_size(p->p2.m);
+	mod_init(&p->p2, p->p, true);
 	mpz_add_ui(p->h, n, 1);
 	mpz_powm_sec(p->h, p->h, p->pm1, p->p2.m);
 	mpz_sub_ui(p->h, p->h, 1);

@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "components/crypto/paillier.h"
+#include "components/crypto/square.h"
 #include "components/crypto/util.h"
 
 /* Powers of one base: t[i][d] = base^(d * 2^(w i)), i < windows, d < 2^w. */

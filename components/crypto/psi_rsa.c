@@ -19,7 +19,7 @@
 
 struct psi_rsa {
 	EVP_PKEY *pkey; /* NULL at the guest */
-	struct modulus n;
+	mpz_t n;
 	size_t width;
 };
 
@@ -28,10 +28,9 @@ static int from_modulus(const void *n, size_t len, EVP_PKEY *pkey,
 {
 	struct psi_rsa *k = xcalloc(1, sizeof(*k));
 
-	mpz_init(k->n.m);
-	mpz_import(k->n.m, len, 1, 1, 0, 0, n);
-	k->n.k = (mp_size_t)mpz_size(k->n.m);
-	k->width = (mpz_sizeinbase(k->n.m, 2) + 7) / 8;
+	mpz_init(k->n);
+	mpz_import(k->n, len, 1, 1, 0, 0, n);
+	k->width = (mpz_sizeinbase(k->n, 2) + 7) / 8;
 	k->pkey = pkey;
 	*ret = k;
 	return 0;
@@ -62,7 +61,8 @@ int psi_rsa_public(const struct psi_rsa *k, struct strbuf *sb)
 {
 	uint8_t n[BITS_MAX / 8];
 
-	limbs_export(mpz_limbs_read(k->n.m), k->n.k, n, k->width);
+	limbs_export(mpz_limbs_read(k->n), (mp_size_t)mpz_size(k->n), n,
+		     k->width);
 	return sb_add(sb, n, k->width);
 }
 
@@ -74,10 +74,10 @@ int psi_rsa_read(const void *n, size_t len, struct psi_rsa **ret, struct err *e)
 	if (len < BITS_MIN / 8 || len > BITS_MAX / 8)
 		return err_set(e, EPROTO, "RSA modulus of %zu bytes", len);
 	(void)from_modulus(n, len, NULL, &k);
-	bits = mpz_sizeinbase(k->n.m, 2);
-	if (bits < BITS_MIN || mpz_even_p(k->n.m) || k->width != len ||
-	    mpz_gcd_ui(NULL, k->n.m, 3234846615UL) != 1 ||
-	    mpz_probab_prime_p(k->n.m, 2)) {
+	bits = mpz_sizeinbase(k->n, 2);
+	if (bits < BITS_MIN || mpz_even_p(k->n) || k->width != len ||
+	    mpz_gcd_ui(NULL, k->n, 3234846615UL) != 1 ||
+	    mpz_probab_prime_p(k->n, 2)) {
 		psi_rsa_free(k);
 		return err_set(e, EPROTO, "not an RSA modulus");
 	}
@@ -90,7 +90,7 @@ void psi_rsa_free(struct psi_rsa *k)
 	if (!k)
 		return;
 	EVP_PKEY_free(k->pkey);
-	mpz_clear(k->n.m);
+	mpz_clear(k->n);
 	free(k);
 }
 
@@ -125,7 +125,7 @@ static void full_domain_hash(const struct rsa_job *j, EVP_MD_CTX *c, size_t i,
 	    !EVP_DigestFinalXOF(c, wide, j->k->width + 16))
 		abort(); /* only for lack of memory */
 	mpz_import(ret, j->k->width + 16, 1, 1, 0, 0, wide);
-	mpz_mod(ret, ret, j->k->n.m);
+	mpz_mod(ret, ret, j->k->n);
 }
 
 static void number_out(const struct psi_rsa *k, const mpz_t v, uint8_t *out)
@@ -160,7 +160,7 @@ static void sign_share(void *arg, size_t lo, size_t hi)
 			number_out(j->k, v, buf);
 		} else {
 			number_in(j->k, j->in + i * w, v);
-			if (mpz_sgn(v) == 0 || mpz_cmp(v, j->k->n.m) >= 0) {
+			if (mpz_sgn(v) == 0 || mpz_cmp(v, j->k->n) >= 0) {
 				job_fail(j, EPROTO);
 				break;
 			}
@@ -223,14 +223,14 @@ static void blind_share(void *arg, size_t lo, size_t hi)
 		/* Over all of Z_n^*: a short r would let the host confirm a
 		 * guess of the id. */
 		do {
-			crypto_random_below(r, j->k->n.m);
-			mpz_gcd(t, r, j->k->n.m);
+			crypto_random_below(r, j->k->n);
+			mpz_gcd(t, r, j->k->n);
 		} while (mpz_cmp_ui(r, 2) < 0 || mpz_cmp_ui(t, 1) != 0);
 		full_domain_hash(j, md, i, h);
 		number_out(j->k, r, j->secret + i * w);
-		mpz_powm_ui(t, r, EXPONENT, j->k->n.m);
+		mpz_powm_ui(t, r, EXPONENT, j->k->n);
 		mpz_mul(t, t, h);
-		mpz_mod(t, t, j->k->n.m);
+		mpz_mod(t, t, j->k->n);
 		number_out(j->k, t, j->out + i * w);
 	}
 	crypto_wipe(h);
@@ -267,9 +267,9 @@ static void unblind_share(void *arg, size_t lo, size_t hi)
 		number_in(j->k, j->secret_in + (lo + i) * w, r);
 		mpz_init(run[i + 1]);
 		mpz_mul(run[i + 1], run[i], r);
-		mpz_mod(run[i + 1], run[i + 1], j->k->n.m);
+		mpz_mod(run[i + 1], run[i + 1], j->k->n);
 	}
-	if (!mpz_invert(inv, run[n], j->k->n.m))
+	if (!mpz_invert(inv, run[n], j->k->n))
 		job_fail(j, EPROTO);
 	else
 		for (; at > 0; at--) {
@@ -280,12 +280,12 @@ static void unblind_share(void *arg, size_t lo, size_t hi)
 			/* s / r, and inv loses this r. */
 			mpz_mul(s, s, run[at - 1]);
 			mpz_mul(s, s, inv);
-			mpz_mod(s, s, j->k->n.m);
+			mpz_mod(s, s, j->k->n);
 			mpz_mul(inv, inv, r);
-			mpz_mod(inv, inv, j->k->n.m);
+			mpz_mod(inv, inv, j->k->n);
 			number_out(j->k, s, sig);
 			full_domain_hash(j, md, i, h);
-			mpz_powm_ui(r, s, EXPONENT, j->k->n.m);
+			mpz_powm_ui(r, s, EXPONENT, j->k->n);
 			if (mpz_cmp(r, h) != 0) {
 				job_fail(j, EPROTO);
 				break;

@@ -120,46 +120,6 @@ void crypto_split(unsigned threads, size_t n,
 			(void)pthread_join(s[i].thread, NULL);
 }
 
-size_t mod_scratch(const struct modulus *m)
-{
-	return (size_t)m->k * 3 + 1;
-}
-
-void mod_mul(const struct modulus *m, mp_limb_t *r, const mp_limb_t *a,
-	     const mp_limb_t *b, mp_limb_t *scratch)
-{
-	if (a == b)
-		mpn_sqr(scratch, a, m->k);
-	else
-		mpn_mul_n(scratch, a, b, m->k);
-	mpn_tdiv_qr(scratch + 2 * m->k, r, 0, scratch, 2 * m->k,
-		    mpz_limbs_read(m->m), m->k);
-}
-
-void mod_set(const struct modulus *m, mp_limb_t *r, const mpz_t v)
-{
-	mp_size_t n = (mp_size_t)mpz_size(v);
-
-	if (n > m->k)
-		abort();
-	if (n > 0)
-		mpn_copyi(r, mpz_limbs_read(v), n);
-	if (n < m->k)
-		mpn_zero(r + n, m->k - n);
-}
-
-void mod_get(const struct modulus *m, mpz_t r, const mp_limb_t *v)
-{
-	mpn_copyi(mpz_limbs_write(r, m->k), v, m->k);
-	mpz_limbs_finish(r, m->k);
-}
-
-void mod_one(const struct modulus *m, mp_limb_t *r)
-{
-	mpn_zero(r, m->k);
-	r[0] = 1;
-}
-
 void limbs_export(const mp_limb_t *v, mp_size_t k, uint8_t *out, size_t width)
 {
 	for (size_t i = 0; i < width; i++) {
