@@ -131,14 +131,40 @@ static int parse(const char *text, size_t n, struct dsl_docs *d, struct err *e)
 	return 1;
 }
 
+/* How many bytes at the end begin a character that is not whole yet. */
+static size_t cut_character(const char *text, size_t n)
+{
+	for (size_t k = 1; k <= MIN(n, (size_t)3); k++) {
+		unsigned char b = (unsigned char)text[n - k];
+
+		if (b >= 0xc2 && b <= 0xf4)
+			return k < (b >= 0xf0	? 4u
+				    : b >= 0xe0 ? 3u
+						: 2u)
+				   ? k
+				   : 0;
+		if ((b & 0xc0) != 0x80)
+			break;
+	}
+	return 0;
+}
+
 int dsl_parse(const char *text, size_t n, struct dsl_docs *ret, struct err *e)
 {
 	struct dsl_docs d = { 0 };
+	size_t cut = cut_character(text, n);
 	int r;
 
 	if (n > SUBMIT_MAX)
 		return err_set(e, EINVAL, "a submission is at most %zu bytes",
 			       SUBMIT_MAX);
+	/* A write may end within a character: that is no error yet. */
+	if (cut) {
+		r = parse(text, n - cut, &d, e);
+		dsl_docs_free(&d);
+		if (!r)
+			return 0;
+	}
 	r = parse(text, n, &d, e);
 	if (r == 1)
 		*ret = d;

@@ -35,7 +35,9 @@ static void one_object_holds_both(void **s)
 
 static void every_prefix_is_unfinished(void **s)
 {
-	static const char t[] = CONF "\n" DSL;
+	static const char t[] =
+	    "{\"role\": {\"\u6570\u636e\": [-1.5e+3, null, \"\\u6570"
+	    "\\ud83d\\ude00\\n\", false]}}\n" DSL;
 	struct err e = { 0 };
 
 	(void)s;
