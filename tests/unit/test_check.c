@@ -241,8 +241,10 @@ static void a_right_job_has_a_plan(void **state)
 	assert_int_equal(json_array_size(get(j->plan, "notes")), 0);
 }
 
-#define CP "conf#/component_parameters/"
-#define LR "component_parameters/common/hetero_lr_0/"
+#define LR  "component_parameters/common/hetero_lr_0/"
+#define CP  "conf#/component_parameters/"
+#define CLR CP "common/hetero_lr_0/"
+#define DLR "dsl#/components/hetero_lr_0/input/"
 
 /* One change of the right job and the line that it must give. */
 static const struct defect_case {
@@ -263,6 +265,183 @@ static const struct defect_case {
 	{ 'd', "components", "{}",
 	  "dsl#/components: expected an object with at least one component" },
 	{ 'd', "components", NULL, "dsl#/components: is needed" },
+	{ 'd', "components/b~d", "{'module': 'Reader'}",
+	  "dsl#/components/b~0d: a component's name is 1 to 100 letters, "
+	  "digits, _ and -" },
+	{ 'd', "components/reader_0", "[]",
+	  "dsl#/components/reader_0: expected an object" },
+	{ 'd', "components/hetero_lr_0/input", "[]",
+	  "dsl#/components/hetero_lr_0/input: expected an object" },
+	{ 'd', "components/hetero_lr_0/input/dat", "{}",
+	  DLR "dat: not known (did you mean data?)" },
+	{ 'd', "components/hetero_lr_0/input/data", "[]",
+	  DLR "data: expected an object: {\"data\": [\"component.output\"]}" },
+	{ 'd', "components/hetero_lr_0/input/data/train_data",
+	  "'intersection_0.data'",
+	  DLR "data/train_data: expected a list of strings" },
+	{ 'd', "components/hetero_lr_0/input/data/train_data", "[1]",
+	  DLR "data/train_data/0: expected a string" },
+	{ 'd', "components/hetero_lr_0/input/data/train_data", "[]",
+	  DLR "data/train_data: an empty list" },
+	{ 'd', "components/hetero_lr_0/input/data/train_dat",
+	  "['intersection_0.data']",
+	  DLR "data/train_dat: HeteroLR has no such input (did you mean "
+	      "train_data?); it has: train_data, validate_data, test_data, "
+	      "eval_data" },
+	{ 'd', "components/hetero_lr_0/input/data/train_data",
+	  "['intersection_0']",
+	  DLR "data/train_data/0: expected component.output, intersection_0 "
+	      "has no dot" },
+	{ 'd', "components/hetero_lr_0/input/data/train_data",
+	  "['intersection_1.data']",
+	  DLR "data/train_data/0: no component intersection_1 (did you mean "
+	      "intersection_0?)" },
+	{ 'd', "components/hetero_lr_0/input/data/train_data",
+	  "['intersection_0.dada']",
+	  DLR "data/train_data/0: no data output dada in intersection_0 (has: "
+	      "data)" },
+	{ 'd', "components/hetero_lr_0/input/model", "['transform_0.mdl']",
+	  DLR "model/0: no model output mdl in transform_0 (has: model)" },
+	{ 'd', "components/hetero_lr_0/input/model", "['transform_0.model']",
+	  DLR "model/0: transform_0 makes a model of DataTransform, not of "
+	      "HeteroLR" },
+	{ 'd', "components/intersection_0/input/model", "['transform_0.model']",
+	  "dsl#/components/intersection_0/input/model: Intersection takes no "
+	  "such input" },
+	{ 'd', "components/hetero_lr_0/input/cache", "['transform_0.x']",
+	  DLR "cache: no module reads a cache yet" },
+	{ 'd', "components/hetero_lr_0/input/data/test_data",
+	  "['transform_0.data']",
+	  DLR "data/test_data: does not go together with train_data" },
+	{ 'd', "components/hetero_lr_0/input/data",
+	  "{'test_data': ['intersection_0.data']}",
+	  DLR "data/test_data: needs a model in input/model" },
+	{ 'd', "components/hetero_lr_0/input/data",
+	  "{'validate_data': ['intersection_0.data']}",
+	  DLR "data/validate_data: needs train_data too" },
+	{ 'd', "components/transform_0/input/data/data",
+	  "['intersection_0.data']",
+	  "dsl#/components/transform_0/input: waits for itself: transform_0 -> "
+	  "intersection_0 -> transform_0" },
+	{ 'd', "components/hetero_lr_0/input/data/train_data",
+	  "['hetero_lr_0.data']",
+	  "dsl#/components/hetero_lr_0/input: waits for itself: hetero_lr_0 -> "
+	  "hetero_lr_0" },
+	{ 'd', "components/reader_0/output", "[]",
+	  "dsl#/components/reader_0/output: expected an object" },
+	{ 'd', "components/reader_0/output/data", "'data'",
+	  "dsl#/components/reader_0/output/data: expected a list of strings" },
+	{ 'd', "components/reader_0/output/data", "['data', 'data']",
+	  "dsl#/components/reader_0/output/data/1: a second output called "
+	  "data" },
+	{ 'd', "components/reader_0/output/data", "['data', 'more']",
+	  "dsl#/components/reader_0/output/data/1: Reader has only 1 output of "
+	  "this kind" },
+	{ 'd', "components/reader_0/output/model", "['model']",
+	  "dsl#/components/reader_0/output/model/0: Reader has no outputs of "
+	  "this kind" },
+	{ 'd', "components/reader_0/output/data", "['../data']",
+	  "dsl#/components/reader_0/output/data/0: an output's name is 1 to "
+	  "100 letters, digits, _ and -" },
+	{ 'c', "dsl_version", NULL,
+	  "conf#/dsl_version: is needed and must be 2 (a conf without it is "
+	  "one of version 1)" },
+	{ 'c', "dsl_version", "7", "conf#/dsl_version: must be 2" },
+	{ 'c', "extra", "true", "conf#/extra: not known" },
+	{ 'c', "role", NULL, "conf#/role: is needed" },
+	{ 'c', "role/host", NULL,
+	  "conf#/role: no host, which Intersection (intersection_0) needs" },
+	{ 'c', "role/host", "10000",
+	  "conf#/role/host: expected a list of party ids" },
+	{ 'c', "role/host", "['x']",
+	  "conf#/role/host/0: expected a party id, 1 to 10 digits" },
+	{ 'c', "role/host", "[10000, '10000']",
+	  "conf#/role/host/1: party 10000 a second time" },
+	{ 'c', "role/hosts", "[10000]",
+	  "conf#/role/hosts: no such role (did you mean host?)" },
+	{ 'c', "initiator", NULL, "conf#/initiator: is needed" },
+	{ 'c', "initiator/role", "'gest'",
+	  "conf#/initiator/role: no such role (did you mean guest?)" },
+	{ 'c', "initiator/party_id", "true",
+	  "conf#/initiator/party_id: expected a party id, 1 to 10 digits" },
+	{ 'c', "initiator/party_id", "4711",
+	  "conf#/initiator/party_id: party 4711 is no guest in conf#/role" },
+	{ 'c', "initiator", "{'role': 'host', 'party_id': 10000}",
+	  "conf#/initiator/party_id: this mount is party 9999; a job is "
+	  "submitted by its initiator" },
+	{ 'c', "job_parameters/common", "[]",
+	  "conf#/job_parameters/common: expected an object" },
+	{ 'c', "job_parameters/task_cores", "2",
+	  "conf#/job_parameters/task_cores: put it under \"common\"" },
+	{ 'c', "job_parameters/common/job_type", "'predict'",
+	  "conf#/job_parameters/common/job_type: predict jobs are not offered "
+	  "yet" },
+	{ 'c', "job_parameters/common/job_typ", "'train'",
+	  "conf#/job_parameters/common/job_typ: no such job parameter (did you "
+	  "mean job_type?)" },
+	{ 'c', "job_parameters/common/task_cores", "'two'",
+	  "conf#/job_parameters/common/task_cores: expected a whole number" },
+	{ 'c', "job_parameters/common/task_cores", "100000",
+	  "conf#/job_parameters/common/task_cores: 100000 is out of range, 1 "
+	  "to 4096 are possible" },
+	{ 'c', "component_parameters", "[]",
+	  "conf#/component_parameters: expected an object" },
+	{ 'c', "component_parameters/hetero_lr_0", "{}",
+	  CP "hetero_lr_0: put it under \"common\"" },
+	{ 'c', "component_parameters/common/hetero_lr_1", "{}",
+	  CP
+	  "common/hetero_lr_1: no such component (did you mean hetero_lr_0?)" },
+	{ 'c', "component_parameters/common/hetero_lr_0", "7",
+	  CP "common/hetero_lr_0: expected an object" },
+	{ 'c', "component_parameters/role/hosts", "{}",
+	  CP "role/hosts: no such role (did you mean host?)" },
+	{ 'c', "component_parameters/role/host/7", "{'transform_0': {}}",
+	  CP "role/host/7: matches no host (the job has 1)" },
+	{ 'c', "component_parameters/role/host/0|7", "{'transform_0': {}}",
+	  CP "role/host/0|7: 7 matches no host (the job has 1)" },
+	{ 'c', "component_parameters/role/host/0,1", "{}",
+	  CP
+	  "role/host/0,1: no selector (expected \"0\", \"0|1\" or \"all\")" },
+	{ 'c', "component_parameters/role/host/0|", "{}",
+	  CP "role/host/0|: no selector (expected \"0\", \"0|1\" or \"all\")" },
+	{ 'c', "component_parameters/role/host/reader_0", "{}",
+	  CP "role/host/reader_0: the level of the index is missing: put it "
+	     "under \"0\" or \"all\"" },
+	{ 'c', "component_parameters/role/local", "{'all': {'reader_0': {}}}",
+	  CP "role/local/all: matches nobody (the job has no local)" },
+	{ 'c', "component_parameters/role/host/0/tranform_0", "{}",
+	  CP "role/host/0/tranform_0: no such component (did you mean "
+	     "transform_0?)" },
+	{ 'c', "component_parameters/role/guest/0/reader_0", NULL,
+	  CP "role/guest/0/reader_0: the parameter table is needed" },
+	{ 'c', "component_parameters/role/guest/0/reader_0",
+	  "{'table': {'name': 'x'}}",
+	  CP "role/guest/0/reader_0: the parameter table/namespace is needed" },
+	{ 'c', "component_parameters/role/guest/0/reader_0/table", "'x'",
+	  CP "role/guest/0/reader_0/table: expected object, got a string" },
+	{ 'c', LR "learning_rat", "0.1",
+	  CLR "learning_rat: no such parameter (did you mean learning_rate?)" },
+	{ 'c', LR "learning_rate", "0",
+	  CLR "learning_rate: 0 is too small, it must be above 0" },
+	{ 'c', LR "max_iter", "'thirty'",
+	  CLR "max_iter: expected a whole number, got a string" },
+	{ 'c', LR "max_iter", "1.5",
+	  CLR "max_iter: expected a whole number, got a fraction" },
+	{ 'c', LR "max_iter", "9000000",
+	  CLR "max_iter: 9000000 is too large, it must be at most 1000000" },
+	{ 'c', LR "alpha", "-0.5",
+	  CLR "alpha: -0.5 is too small, it must be at least 0" },
+	{ 'c', LR "penalty", "'L3'",
+	  CLR "penalty: L3 is none of: L1, L2, None" },
+	{ 'c', LR "columns", "true", CLR "columns: expected list, got a bool" },
+	{ 'c', LR "early_stop", "null",
+	  CLR "early_stop: expected string, got null" },
+	{ 'c', LR "encrypt_param", "{'key_lenth': 2048}",
+	  CLR "encrypt_param/key_lenth: no such parameter (did you mean "
+	      "key_length?)" },
+	{ 'c', LR "a~1b", "1", CLR "a~01b: no such parameter" },
+	{ 'c', LR "need_run", "false",
+	  CLR "need_run: leaving a component out is not offered yet" },
 };
 
 static void every_defect_has_its_line(void **state)
