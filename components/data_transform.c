@@ -120,6 +120,10 @@ static void marks_free(struct marks *m)
 
 static bool marked_text(const struct marks *m, const char *s, size_t n)
 {
+	for (; n && *s == ' '; n--)
+		s++;
+	while (n && s[n - 1] == ' ')
+		n--;
 	for (size_t i = 0; i < m->n; i++)
 		if (m->text[i] && strlen(m->text[i]) == n &&
 		    memcmp(m->text[i], s, n) == 0)

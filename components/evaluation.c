@@ -275,7 +275,8 @@ static int read_table(struct evaluation *v, struct table *t, struct err *e)
 	size_t len;
 	int r;
 
-	if (!s->content_type || strcmp(s->content_type, "predict_result") != 0)
+	/* A table that was uploaded has no content type. */
+	if (s->content_type && strcmp(s->content_type, "predict_result") != 0)
 		return err_set(e, EINVAL,
 			       "the input is no table of "
 			       "predictions");
