@@ -51,6 +51,14 @@ json_t *check_plan(const json_t *dsl, const json_t *conf,
 		   const char *party, struct defects *d);
 
 /*
+ * Where a parameter of a task ("early_stop", "rsa_params/key_length") was
+ * given: what to put in front of a defect that rollfs-task --check found.
+ * Caller frees; NULL when out of memory.
+ */
+char *check_param_pointer(const json_t *conf, const json_t *task,
+			  const char *relative);
+
+/*
  * What a partner receives: the conf with component_parameters.common and its
  * own roles' sections only (selectors that match its index), nothing of the
  * others' sections; roles, initiator, job_parameters whole.

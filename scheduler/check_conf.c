@@ -445,7 +445,10 @@ static void check_section(struct check *c, const json_t *section,
 		char hint[HINT_MAX];
 		json_t *own;
 
+		/* Without any component the DSL has said what is wrong. */
 		if (!json_object_get(nodes, name)) {
+			if (!json_object_size(nodes))
+				return;
 			defect_add(
 			    c->d, EINVAL, here.s, "no such component%s",
 			    check_hint(c, name, nodes, hint, sizeof(hint)));
@@ -707,6 +710,50 @@ void check_components(struct check *c)
 	note_arbiters(c);
 	check_given(c);
 	each_member(c->specs, name, v) component_tasks(c, name, v);
+}
+
+static bool gives(const json_t *params, const char *relative)
+{
+	_cleanup_free_ char *copy = strdup(relative);
+	char *rest = copy, *step;
+
+	while (params && rest && (step = strsep(&rest, "/")))
+		params = json_object_get(params, step);
+	return params != NULL;
+}
+
+char *check_param_pointer(const json_t *conf, const json_t *task,
+			  const char *relative)
+{
+	const json_t *cp = json_object_get(conf, "component_parameters");
+	const json_t *common = json_object_get(cp, "common");
+	const char *name = json_str_or(task, "component", "");
+	const char *role = json_str_or(task, "role", ""), *selector;
+	struct at root = at_root("conf#/component_parameters"), at;
+	char *ret = NULL;
+	json_t *section;
+
+	at = at_root(json_str_or(task, "pointer", root.s));
+	if (gives(json_object_get(common, name), relative)) {
+		at = at_add(&root, "common");
+		at = at_add(&at, name);
+	}
+	each_member(json_object_get(json_object_get(cp, "role"), role),
+		    selector, section)
+	{
+		if (!selector_valid(selector) ||
+		    !selector_has(selector,
+				  (size_t)json_int_or(task, "index", 0)) ||
+		    !gives(json_object_get(section, name), relative))
+			continue;
+		at = at_add(&root, "role");
+		at = at_add(&at, role);
+		at = at_add(&at, selector);
+		at = at_add(&at, name);
+	}
+	if (asprintf(&ret, "%s/%s", at.s, relative) < 0)
+		return NULL;
+	return ret;
 }
 
 /* ---- what a partner receives ------------------------------------------ */

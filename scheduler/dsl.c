@@ -87,44 +87,66 @@ void dsl_docs_free(struct dsl_docs *d)
 	*d = (struct dsl_docs){ 0 };
 }
 
+/* The wrapped documents of an object, borrowed; NULL where it has none. */
+static struct dsl_docs wrapped(const json_t *o)
+{
+	struct dsl_docs d = { .dsl = member(o, "dsl", "job_dsl"),
+			      .conf = json_object_get(o, "conf") };
+
+	if (!d.conf)
+		d.conf = member(o, "job_runtime_conf", "runtime_conf");
+	return d;
+}
+
+static int pair(const char *text, size_t at, const json_t *first,
+		const json_t *second, struct dsl_docs *ret, struct err *e)
+{
+	struct dsl_docs a = wrapped(first), b = wrapped(second), d;
+
+	if (a.dsl || a.conf || b.dsl || b.conf) {
+		d.dsl = a.dsl ? a.dsl : b.dsl;
+		d.conf = a.conf ? a.conf : b.conf;
+		if (!json_is_object(d.dsl) || !json_is_object(d.conf))
+			return refuse(text, at,
+				      "expected the objects dsl and conf", e);
+	} else {
+		bool swapped = !json_object_get(first, "components");
+
+		d.dsl = (json_t *)(uintptr_t)(swapped ? second : first);
+		d.conf = (json_t *)(uintptr_t)(swapped ? first : second);
+		if (!json_object_get(d.dsl, "components") || !is_conf(d.conf))
+			return refuse(text, at,
+				      "expected one object with components and "
+				      "one with role",
+				      e);
+	}
+	json_incref(d.dsl);
+	json_incref(d.conf);
+	*ret = d;
+	return 1;
+}
+
 static int parse(const char *text, size_t n, struct dsl_docs *d, struct err *e)
 {
 	json_t *first = NULL, *second = NULL;
-	size_t at = 0, start;
+	size_t at = 0, start = 0;
+	struct dsl_docs in;
 	int r;
 
 	r = next_object(text, n, &at, &first, e);
 	if (r <= 0)
 		return r;
-	d->dsl = json_incref(member(first, "dsl", "job_dsl"));
-	d->conf = json_object_get(first, "conf");
-	if (!d->conf)
-		d->conf = member(first, "job_runtime_conf", "runtime_conf");
-	json_incref(d->conf);
-	if (d->dsl || d->conf) {
-		bool ok = json_is_object(d->dsl) && json_is_object(d->conf);
-
-		json_decref(first);
-		if (!ok)
-			return refuse(text, 0,
-				      "expected the objects dsl and conf", e);
-	} else {
-		d->dsl = first;
+	in = wrapped(first);
+	if (!in.dsl || !in.conf) {
 		start = skip_blanks(text, at, n);
 		r = next_object(text, n, &at, &second, e);
-		if (r <= 0)
-			return r;
-		d->conf = second;
-		if (!json_object_get(first, "components")) {
-			d->dsl = second;
-			d->conf = first;
-		}
-		if (!json_object_get(d->dsl, "components") || !is_conf(d->conf))
-			return refuse(text, start,
-				      "expected one object with components and "
-				      "one with role",
-				      e);
 	}
+	if (r == 1)
+		r = pair(text, start, first, second, d, e);
+	json_decref(first);
+	json_decref(second);
+	if (r <= 0)
+		return r;
 	at = skip_blanks(text, at, n);
 	if (at < n)
 		return refuse(text, at, "text after the submission", e);

@@ -466,13 +466,320 @@ static void every_defect_has_its_line(void **state)
 	}
 }
 
+static void all_defects_come_at_once(void **state)
+{
+	struct job *j = *state;
+
+	set(j->dsl, "components/evaluation_0/module", "'Evalution'");
+	set(j->conf, LR "alpha", "-1");
+	set(j->conf, LR "tool", "3");
+	set(j->conf, "dsl_version", "1");
+	check(j);
+	assert_int_equal(j->d.n, 4);
+	assert_string_equal(
+	    j->d.text.buf,
+	    "conf#/dsl_version: must be 2\n"
+	    "dsl#/components/evaluation_0/module: no module Evalution (did "
+	    "you mean Evaluation?)\n" CLR
+	    "alpha: -1 is too small, it must be at least 0\n" CLR
+	    "tool: no such parameter\n");
+}
+
+static void each_cycle_is_named_once(void **state)
+{
+	struct job *j = *state;
+
+	set(j->dsl, "components/transform_0/input/data/data",
+	    "['hetero_lr_0.data']");
+	set(j->dsl, "components/a",
+	    "{'module': 'DataTransform', 'input': "
+	    "{'data': {'data': ['b.data']}}, "
+	    "'output': {'data': ['data']}}");
+	set(j->dsl, "components/b",
+	    "{'module': 'DataTransform', 'input': "
+	    "{'data': {'data': ['a.data']}}, "
+	    "'output': {'data': ['data']}}");
+	check(j);
+	assert_string_equal(
+	    j->d.text.buf,
+	    "dsl#/components/transform_0/input: waits for itself: transform_0 "
+	    "-> intersection_0 -> hetero_lr_0 -> transform_0\n"
+	    "dsl#/components/a/input: waits for itself: a -> b -> a\n");
+}
+
+static void names_cannot_begin_lines_of_their_own(void **state)
+{
+	struct job *j = *state;
+
+	set(j->conf, LR "x\\ny: z", "1");
+	json_object_set_new(get(j->conf, "component_parameters/common"),
+			    "bad\nconf#/role: forged", json_object());
+	json_object_set_new(get(j->dsl, "components/reader_0"), "module",
+			    json_string("a\nb\x7f"));
+	check(j);
+	assert_int_equal(j->d.n, 3);
+	for (const char *p = j->d.text.buf; *p; p = strchr(p, '\n') + 1)
+		assert_true(!strncmp(p, CP, sizeof(CP) - 1) ||
+			    !strncmp(p, "dsl#/components/reader_0/", 25));
+}
+
+static void long_names_are_cut_between_characters(void **state)
+{
+	struct job *j = *state;
+	_cleanup_strbuf_ struct strbuf name = STRBUF_INIT(4000);
+	json_t *text;
+
+	for (int i = 0; i < 1000; i++)
+		(void)sb_adds(&name, i % 2 ? "\u6570" : "x");
+	json_object_set_new(get(j->conf, "component_parameters/common"),
+			    name.buf, json_object());
+	set(j->dsl, "components/reader_0/module", "''");
+	json_object_set_new(get(j->dsl, "components/reader_0"), "module",
+			    json_string(name.buf));
+	check(j);
+	assert_int_equal(j->d.n, 2);
+	text = json_stringn(j->d.text.buf, j->d.text.len);
+	assert_non_null(text); /* valid UTF-8 */
+	json_decref(text);
+}
+
+static void a_module_answers_to_other_spellings(void **state)
+{
+	struct job *j = *state;
+
+	set(j->dsl, "components/transform_0/module", "'dataio'");
+	set(j->dsl, "components/hetero_lr_0/module", "'heterolr'");
+	check(j);
+	assert_non_null(j->plan);
+	assert_string_equal(
+	    json_str_or(get(j->plan, "components/transform_0"), "module", ""),
+	    "DataTransform");
+	assert_string_equal(task_text(j->plan, 6),
+			    "hetero_lr_0 HeteroLR guest 9999 0 "
+			    "conf#/component_parameters/common/hetero_lr_0");
+}
+
+static void order_is_by_inputs_and_not_by_place(void **state)
+{
+	struct job *j = *state;
+	_cleanup_free_ char *s = NULL;
+	json_t *reader = json_incref(get(j->dsl, "components/reader_0"));
+
+	json_object_del(get(j->dsl, "components"), "reader_0");
+	json_object_set_new(get(j->dsl, "components"), "reader_0", reader);
+	check(j);
+	s = json_text(get(j->plan, "order"), false);
+	assert_string_equal(s, "[\"reader_0\",\"transform_0\","
+			       "\"intersection_0\",\"hetero_lr_0\","
+			       "\"evaluation_0\"]");
+}
+
+static json_t *task_params(json_t *plan, const char *component,
+			   const char *party)
+{
+	json_t *t;
+	size_t i;
+
+	json_array_foreach (json_object_get(plan, "tasks"), i, t)
+		if (!strcmp(json_str_or(t, "component", ""), component) &&
+		    !strcmp(json_str_or(t, "party", ""), party))
+			return json_object_get(t, "params");
+	fail_msg("no task %s at %s", component, party);
+	return NULL;
+}
+
+static void params_are_merged_in_file_order(void **state)
+{
+	struct job *j = *state;
+	_cleanup_free_ char *a = NULL, *b = NULL;
+
+	set(j->conf, "role/host", "[10000, '10002']");
+	set(j->conf, LR "columns", "[1, 2, 3]");
+	set(j->conf, "component_parameters/role/host",
+	    "{'1': {'hetero_lr_0': {'max_iter': 7, 'columns': [4]}},"
+	    " 'all': {'reader_0': {'table': {'namespace': 'n', 'name': 't'}},"
+	    "  'hetero_lr_0': {'max_iter': 8, 'penalty': 'none'}},"
+	    " '0|1': {'hetero_lr_0':"
+	    "   {'init_param': {'fit_intercept': false}}}}");
+	check(j);
+	assert_string_equal(j->d.n ? j->d.text.buf : "", "");
+	a = json_text(task_params(j->plan, "hetero_lr_0", "10000"), false);
+	b = json_text(task_params(j->plan, "hetero_lr_0", "10002"), false);
+	assert_string_equal(
+	    a, "{\"alpha\":0.01,\"columns\":[1,2,3],\"early_stop\":\"diff\","
+	       "\"encrypt_param\":{\"key_length\":2048},\"init_param\":"
+	       "{\"fit_intercept\":false,\"init_method\":\"zeros\"},"
+	       "\"learning_rate\":0.01,\"max_iter\":8,\"penalty\":\"None\"}");
+	assert_non_null(strstr(b, "\"columns\":[4]"));
+	assert_non_null(strstr(b, "\"max_iter\":8"));
+}
+
+static void a_parameter_is_found_where_it_was_given(void **state)
+{
+	struct job *j = *state;
+	_cleanup_free_ char *a = NULL, *b = NULL, *c = NULL;
+	json_t *t;
+
+	set(j->conf, "component_parameters/role/guest/all",
+	    "{'hetero_lr_0': {'init_param': {'fit_intercept': true}}}");
+	check(j);
+	assert_non_null(j->plan);
+	t = json_array_get(get(j->plan, "tasks"), 6);
+	a = check_param_pointer(j->conf, t, "alpha");
+	b = check_param_pointer(j->conf, t, "init_param/fit_intercept");
+	c = check_param_pointer(j->conf, t, "early_stop");
+	assert_string_equal(a, CLR "alpha");
+	assert_string_equal(
+	    b, CP "role/guest/all/hetero_lr_0/init_param/fit_intercept");
+	assert_string_equal(c, CP "role/guest/all/hetero_lr_0/early_stop");
+}
+
+static void what_has_no_effect_is_named(void **state)
+{
+	struct job *j = *state;
+	_cleanup_free_ char *s = NULL;
+
+	set(j->conf, "job_parameters/common/backend", "0");
+	set(j->conf, "component_parameters/common/intersection_0",
+	    "{'need_run': true,"
+	    " 'rsa_params': {'hash_method': 'md5', 'key_length': 2048}}");
+	set(j->conf, "component_parameters/role/host/0/evaluation_0",
+	    "{'need_run': false}");
+	set(j->conf, "provider", "{'common': {}}");
+	check(j);
+	assert_string_equal(j->d.n ? j->d.text.buf : "", "");
+	s = json_text(get(j->plan, "ignored"), false);
+	assert_string_equal(
+	    s,
+	    "[\"conf#/provider: not used (there is one engine)\","
+	    "\"conf#/job_parameters/common/backend: not used (there is one "
+	    "engine)\","
+	    "\"" CP "common/intersection_0/rsa_params/hash_method: not used "
+	    "(a full-domain hash is used)\","
+	    "\"" CP "role/host/0/evaluation_0: not used (Evaluation does not "
+	    "run at a host)\"]");
+}
+
+static void an_arbiter_that_plays_along_is_noted(void **state)
+{
+	struct job *j = *state;
+	_cleanup_free_ char *s = NULL;
+
+	set(j->conf, "role/arbiter", "['10000']");
+	check(j);
+	assert_int_equal(j->d.n, 0);
+	s = json_text(get(j->plan, "notes"), false);
+	assert_string_equal(s, "[\"party 10000 plays host and arbiter: it can "
+			       "read the guest's labels\"]");
+	assert_int_equal(json_array_size(get(j->plan, "tasks")), 10);
+}
+
+static void a_slice_holds_what_is_the_partners(void **state)
+{
+	struct job *j = *state;
+	_cleanup_free_ char *s = NULL;
+	json_t *slice;
+
+	set(j->conf, "role/host", "[10000, 10002]");
+	set(j->conf, "component_parameters/role/host/1",
+	    "{'reader_0': {'table': {'namespace': 'n', 'name': 'other'}}}");
+	set(j->conf, "component_parameters/role/host/0|1",
+	    "{'transform_0': {'label_name': 'both'}}");
+	slice = conf_slice(j->conf, "10000");
+	s = json_text(get(slice, "component_parameters/role"), false);
+	assert_string_equal(
+	    s, "{\"host\":{\"0\":{\"reader_0\":{\"table\":{\"name\":"
+	       "\"breast_host\",\"namespace\":\"experiment\"}},"
+	       "\"transform_0\":{\"with_label\":false}},"
+	       "\"0|1\":{\"transform_0\":{\"label_name\":\"both\"}}}}");
+	assert_true(json_equal(get(slice, "role"), get(j->conf, "role")));
+	assert_true(json_equal(get(slice, "component_parameters/common"),
+			       get(j->conf, "component_parameters/common")));
+	assert_non_null(get(slice, "job_parameters"));
+	json_decref(slice);
+}
+
+static void a_partner_plans_its_own_tasks_from_its_slice(void **state)
+{
+	struct job *j = *state;
+	json_t *slice = conf_slice(j->conf, "10000"), *tasks;
+
+	set(j->conf, "component_parameters/role/host/0", NULL);
+	check(j);
+	assert_non_null(strstr(j->d.text.buf, "role/host/0/reader_0: the "));
+	sb_free(&j->d.text);
+	j->d = (struct defects){ 0 };
+	j->plan =
+	    check_plan(j->dsl, slice, j->describe, "10000", "10000", &j->d);
+	assert_string_equal(j->d.n ? j->d.text.buf : "", "");
+	tasks = get(j->plan, "tasks");
+	assert_int_equal(json_array_size(tasks), 4);
+	assert_string_equal(task_text(j->plan, 3),
+			    "hetero_lr_0 HeteroLR host 10000 0 "
+			    "conf#/component_parameters/common/hetero_lr_0");
+	json_decref(slice);
+}
+
+static void a_partner_without_a_role_refuses(void **state)
+{
+	struct job *j = *state;
+
+	j->plan =
+	    check_plan(j->dsl, j->conf, j->describe, "4711", "4711", &j->d);
+	assert_null(j->plan);
+	assert_string_equal(j->d.text.buf,
+			    "conf#/role: party 4711 has no role\n");
+}
+
+static void kinds_of_defects_are_told_apart(void **state)
+{
+	struct job *j = *state;
+
+	defect_add(&j->d, EACCES, "conf#/role/host/0", "not allowed");
+	assert_true(j->d.policy && !j->d.content && !j->d.route);
+	defect_add(&j->d, EHOSTUNREACH, "conf#/role/host/0", "no answer");
+	assert_true(j->d.route && !j->d.content);
+	assert_string_equal(j->d.text.buf, "conf#/role/host/0: not allowed\n"
+					   "conf#/role/host/0: no answer\n");
+}
+
+static void too_many_components_are_refused(void **state)
+{
+	struct job *j = *state;
+
+	for (int i = 0; i < 300; i++) {
+		char path[40];
+
+		(void)snprintf(path, sizeof(path), "components/c%d", i);
+		set(j->dsl, path, "{'module': 'Reader'}");
+	}
+	check(j);
+	assert_string_equal(strchr(j->d.text.buf, ' '),
+			    " more than 200 components\n");
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, begin, end)
+
 int main(void)
 {
 	const struct CMUnitTest t[] = {
-		cmocka_unit_test_setup_teardown(a_right_job_has_a_plan, begin,
-						end),
-		cmocka_unit_test_setup_teardown(every_defect_has_its_line,
-						begin, end),
+		T(a_right_job_has_a_plan),
+		T(every_defect_has_its_line),
+		T(all_defects_come_at_once),
+		T(each_cycle_is_named_once),
+		T(names_cannot_begin_lines_of_their_own),
+		T(long_names_are_cut_between_characters),
+		T(a_module_answers_to_other_spellings),
+		T(order_is_by_inputs_and_not_by_place),
+		T(params_are_merged_in_file_order),
+		T(a_parameter_is_found_where_it_was_given),
+		T(what_has_no_effect_is_named),
+		T(an_arbiter_that_plays_along_is_noted),
+		T(a_slice_holds_what_is_the_partners),
+		T(a_partner_plans_its_own_tasks_from_its_slice),
+		T(a_partner_without_a_role_refuses),
+		T(kinds_of_defects_are_told_apart),
+		T(too_many_components_are_refused),
 	};
 
 	return cmocka_run_group_tests(t, NULL, NULL);

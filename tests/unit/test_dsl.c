@@ -33,6 +33,15 @@ static void one_object_holds_both(void **s)
 	    state("{\"job_dsl\":" DSL ",\"job_runtime_conf\":" CONF "}"), 1);
 }
 
+static void two_objects_may_wrap_one_each(void **s)
+{
+	(void)s;
+	assert_int_equal(state("{\"dsl\":" DSL "}"), 0);
+	assert_int_equal(state("{\"dsl\":" DSL "} {\"conf\":" CONF "}"), 1);
+	assert_int_equal(state("{\"dsl\":" DSL "} " CONF), -EINVAL);
+	assert_int_equal(state("{\"dsl\":1,\"conf\":{}}"), -EINVAL);
+}
+
 static void every_prefix_is_unfinished(void **s)
 {
 	static const char t[] =
@@ -63,6 +72,7 @@ int main(void)
 	const struct CMUnitTest t[] = {
 		cmocka_unit_test(two_documents_in_either_order),
 		cmocka_unit_test(one_object_holds_both),
+		cmocka_unit_test(two_objects_may_wrap_one_each),
 		cmocka_unit_test(every_prefix_is_unfinished),
 		cmocka_unit_test(text_behind_and_duplicate_keys_are_refused),
 	};
