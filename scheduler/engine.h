@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Jobs while they live.  sched.lock guards everything here; the loop thread
+ * runs what is posted, reaps tasks and minds the deadlines.
+ *
+ * Calls between schedulers (JSON, idempotent; "party" is the caller's, from
+ * its certificate):
+ *
+ *   check        initiator -> party   dsl, conf (its slice)
+ *                                     -> defects [{no, pointer, text}]
+ *   create       initiator -> party   job, dsl, conf (slice), secret (guest
+ *                                     and host only)
+ *                                     -> reserved, need, free
+ *   release      initiator -> party   job: cores back, the job waits
+ *   task-start   initiator -> party   job, component, attempt
+ *                                     -> tasks [{role, status, code, public}]
+ *   task-status  party -> initiator   job, component, role, attempt, status,
+ *                                     code, public
+ *   stop         initiator -> party   job, status, errors: the end
+ *   cancel       party -> initiator   job
+ *   lease        initiator -> party   jobs [...]
+ *   poke         party -> initiator   cores have become free
+ *
+ * create, release, task-start, stop and lease are taken from the job's
+ * initiator only; task-status for the caller's own tasks only; cancel from any
+ * party of the job.  Everything else is EACCES, whether the job exists or not.
+ */
+#ifndef SCHEDULER_ENGINE_H
+#define SCHEDULER_ENGINE_H
+
+#include <pthread.h>
+
+#include "scheduler/check.h"
+#include "scheduler/sched_priv.h"
+
+enum status {
+	ST_WAITING,
+	ST_RUNNING,
+	ST_SUCCESS,
+	ST_PASS,
+	ST_SKIPPED,
+	ST_CANCELED,
+	ST_TIMEOUT,
+	ST_FAILED,
+};
+const char *status_name(enum status s);
+enum status status_of(const char *name); /* ST_FAILED when unknown */
+bool status_ended(enum status s);
+
+/* One task of the job, anywhere. */
+struct task {
+	char *component, *module, *role, *party;
+	size_t index;
+	const json_t *spec; /* in plan.tasks; NULL for partners' at a party */
+	bool local;
+	enum status status;
+	unsigned attempt;
+	unsigned want;	     /* attempt that follows when this one is gone */
+	char *code, *public; /* of a failure, for partners */
+	char *error;	     /* for this party */
+	/* local */
+	pid_t pid;
+	int pidfd;
+	uint64_t start_ticks;
+	bool stopping;
+	enum status stop_as;
+	int64_t kill_at; /* SIGKILL when still there then; 0 = never */
+	bool reported;
+	/* partner's, at the initiator */
+	bool asked; /* task-start is under way or was answered */
+};
+
+struct waiter {
+	struct waiter *next;
+	uint64_t number;
+	char *role, *component; /* NULL: the job */
+	sched_wait_cb cb;
+	void *arg;
+};
+
+struct job {
+	struct job *next;
+	char id[41];
+	uint64_t number;
+	char *dir;
+	json_t *plan, *dsl, *conf;
+	char *secret; /* 64 hex digits or NULL */
+	char *initiator_role, *initiator;
+	bool ours; /* we are the initiator */
+	enum status status;
+	bool creating; /* create calls are under way */
+	bool reserved; /* cores here */
+	bool ending;   /* stop calls are under way */
+	enum status end_as;
+	unsigned cores, pending;
+	bool all_reserved;
+	char *why; /* it waits */
+	struct task *tasks;
+	size_t n_tasks;
+	char **others; /* parties but us, NULL-terminated */
+	size_t n_others;
+	int64_t *contact; /* of others: last answer, monotonic ms */
+	int64_t heard;	  /* from the initiator, monotonic ms */
+	int64_t created_ms, started_ms, ended_ms, changed_ms;
+	int64_t next_retry; /* monotonic, 0 = none: a create or task to retry */
+	unsigned retries;   /* automatic ones that were used */
+	json_t *errors;	    /* root causes */
+	struct waiter *waiters;
+};
+
+struct event {
+	struct event *next;
+	void (*fn)(struct sched *s, void *arg);
+	void *arg;
+};
+
+struct sched {
+	struct sched_options o;
+	const char *party;
+	char *jobs_dir;
+	json_t *describe, *modules;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	pthread_t thread;
+	int wake; /* eventfd */
+	bool stopping;
+	struct event *events, **events_tail;
+	struct job *jobs; /* oldest first */
+	unsigned cores_free;
+	uint64_t next_number; /* of waiters and prepares */
+	char *latest;
+	int64_t next_lease;
+	struct preparing *preparing;
+	json_t *poke; /* initiators whose jobs wait for cores here */
+};
+
+/* ---- sched.c ----------------------------------------------------------- */
+void sched_post(struct sched *s, void (*fn)(struct sched *, void *), void *arg);
+struct job *job_find(struct sched *s, const char *id);
+struct task *task_find(const struct job *j, const char *role,
+		       const char *component, const char *party);
+void job_add_error(struct sched *s, struct job *j, const char *fmt, ...)
+    PRINTF(3, 4);
+/* What can go on with the job goes on. */
+void job_advance(struct sched *s, struct job *j);
+/* The end, from any cause; the initiator tells the others first. */
+void job_finish(struct sched *s, struct job *j, enum status as);
+/* A task of ours or of a partner has moved. */
+void task_moved(struct sched *s, struct job *j, struct task *t, enum status to,
+		const char *code, const char *public);
+void job_changed(struct sched *s, struct job *j);
+void job_begin(struct sched *s, struct job *j);
+/* At its party: attempt k of the task runs, or will when the old one died. */
+void task_begin(struct sched *s, struct job *j, struct task *t,
+		unsigned attempt);
+/* All stop calls are answered and nothing runs here: it has ended. */
+void job_try_done(struct sched *s, struct job *j);
+/* Back to waiting after its end (rerun). */
+void job_reopen(struct sched *s, struct job *j);
+void queue_run(struct sched *s);
+void job_insert(struct sched *s, struct job *j);
+/* Cores of the job at this party given; false = not enough. */
+bool cores_take(struct sched *s, struct job *j);
+void cores_give(struct sched *s, struct job *j);
+void waiters_answer(struct sched *s, struct job *j);
+
+/* ---- job.c: the directory ---------------------------------------------- */
+struct job *job_new(struct sched *s, const char *id, json_t *plan, json_t *dsl,
+		    json_t *conf, const char *secret, int64_t created_ms,
+		    struct err *e);
+void job_free(struct job *j);
+int job_make_dir(struct sched *s, struct job *j, struct err *e) MUST_CHECK;
+/* state.json: survives a killed daemon. durable at the end of a job. */
+void job_save(struct sched *s, struct job *j, bool durable);
+void job_event(const struct job *j, const char *fmt, ...) PRINTF(2, 3);
+void task_event(const struct job *j, const struct task *t, const char *fmt, ...)
+    PRINTF(3, 4);
+void job_write_status(const struct job *j);
+void task_write_status(const struct job *j, const struct task *t);
+char *task_dir(const struct job *j, const struct task *t);
+int jobs_load(struct sched *s, struct err *e) MUST_CHECK;
+void job_drop_tables(struct sched *s, const struct job *j);
+
+/* ---- spawn.c ----------------------------------------------------------- */
+int task_spawn(struct sched *s, struct job *j, struct task *t,
+	       struct err *e) MUST_CHECK;
+/* Ends the process group, politely and then not. */
+void task_stop(struct sched *s, struct job *j, struct task *t, enum status as);
+/* After a restart: still alive? Takes it back, or collects what it left. */
+void task_adopt(struct sched *s, struct job *j, struct task *t);
+/* Its process is gone: what came of it. */
+void task_reap(struct sched *s, struct job *j, struct task *t);
+/* Runs rollfs-task with one argument, text on its standard input (or NULL);
+ * its output as JSON. */
+json_t *task_ask(const char *program, const char *argument, const char *text,
+		 struct err *e);
+
+/* ---- party.c ------------------------------------------------------------ */
+void party_handler(void *arg, struct transfer_call *call, const char *party,
+		   const char *verb, json_t *body);
+void party_create(struct sched *s, struct job *j);
+void party_release(struct sched *s, struct job *j);
+void party_task_start(struct sched *s, struct job *j, const char *component);
+void party_report(struct sched *s, struct job *j, struct task *t);
+void party_stop(struct sched *s, struct job *j);
+void party_cancel(struct sched *s, struct job *j);
+void party_leases(struct sched *s);
+void party_poke(struct sched *s);
+
+/* ---- prepare.c ---------------------------------------------------------- */
+/* The part of a check that only this party can do, for a job of `initiator`.
+ * text for the partner: fixed sentences. */
+void check_local(struct sched *s, const json_t *dsl, const json_t *conf,
+		 const char *initiator, struct defects *d);
+unsigned cores_needed(struct sched *s, const json_t *plan);
+/* Submitted: the draft's documents. */
+struct sched_draft {
+	json_t *dsl, *conf, *plan;
+};
+
+#endif

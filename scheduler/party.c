@@ -1,0 +1,895 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The same job at the other parties: calls out and calls in. */
+#include <time.h>
+
+#include "lib/fileio.h"
+#include "lib/json.h"
+#include "lib/log.h"
+
+#include "scheduler/engine.h"
+
+#define CALL_MS	 5000
+#define STOP_MS	 2000
+#define AGAIN_MS 500 /* pause before a call to a lost partner is repeated */
+
+struct call {
+	struct sched *s;
+	char job[41];
+	char *party, *component, *role;
+	unsigned attempt;
+	int status;
+	json_t *body;
+	struct err e;
+	void (*fn)(struct sched *s, struct job *j, struct call *c);
+};
+
+static void call_free(struct call *c)
+{
+	free(c->party);
+	free(c->component);
+	free(c->role);
+	json_decref(c->body);
+	free(c);
+}
+
+static void on_loop(struct sched *s, void *arg)
+{
+	struct call *c = arg;
+	struct job *j = job_find(s, c->job);
+
+	if (j && !c->status)
+		for (size_t i = 0; i < j->n_others; i++)
+			if (!strcmp(j->others[i], c->party))
+				j->contact[i] = now_mono_ms();
+	if (j && c->fn)
+		c->fn(s, j, c);
+	call_free(c);
+}
+
+static void on_answer(void *arg, int status, json_t *body, const struct err *e)
+{
+	struct call *c = arg;
+
+	c->status = status;
+	c->body = json_incref(body);
+	if (status)
+		c->e = *e;
+	sched_post(c->s, on_loop, c);
+}
+
+static struct call *
+call_new(struct sched *s, const struct job *j, const char *party,
+	 void (*fn)(struct sched *, struct job *, struct call *))
+{
+	struct call *c = xcalloc(1, sizeof(*c));
+
+	c->s = s;
+	c->fn = fn;
+	memcpy(c->job, j->id, sizeof(c->job));
+	c->party = xstrdup(party);
+	return c;
+}
+
+static void send_call(struct call *c, const char *verb, json_t *body,
+		      unsigned ms)
+{
+	transfer_rpc(c->s->o.transfer, c->party, verb, body, ms, on_answer, c);
+	json_decref(body);
+}
+
+/* A call that must get through is repeated after a pause, by the loop's
+ * timers being woken: the pause is a thread's sleep in nobody's way. */
+struct later {
+	struct sched *s;
+	char job[41];
+	char *component;
+	char *role;
+	void (*fn)(struct sched *s, struct job *j, struct later *l);
+};
+
+static void later_on_loop(struct sched *s, void *arg)
+{
+	struct later *l = arg;
+	struct job *j = job_find(s, l->job);
+
+	if (j)
+		l->fn(s, j, l);
+	free(l->component);
+	free(l->role);
+	free(l);
+}
+
+static void *later_thread(void *arg)
+{
+	struct later *l = arg;
+
+	usleep(AGAIN_MS * 1000);
+	sched_post(l->s, later_on_loop, l);
+	return NULL;
+}
+
+static void later(struct sched *s, const struct job *j, const char *component,
+		  const char *role,
+		  void (*fn)(struct sched *, struct job *, struct later *))
+{
+	struct later *l = xcalloc(1, sizeof(*l));
+	pthread_attr_t a;
+	pthread_t t;
+
+	l->s = s;
+	memcpy(l->job, j->id, sizeof(l->job));
+	l->component = xstrdup(component);
+	l->role = xstrdup(role);
+	l->fn = fn;
+	pthread_attr_init(&a);
+	pthread_attr_setdetachstate(&a, PTHREAD_CREATE_DETACHED);
+	pthread_attr_setstacksize(&a, 128u << 10);
+	if (pthread_create(&t, &a, later_thread, l))
+		later_on_loop(s, l);
+	pthread_attr_destroy(&a);
+}
+
+/* ---- create and release ---------------------------------------------------
+ */
+
+static bool plays(const struct job *j, const char *role, const char *party)
+{
+	json_t *list = json_object_get(json_object_get(j->plan, "roles"), role);
+	json_t *v;
+	size_t i;
+
+	json_array_foreach (list, i, v)
+		if (!strcmp(json_string_value(v), party))
+			return true;
+	return false;
+}
+
+static void started(struct sched *s, struct job *j)
+{
+	j->status = ST_RUNNING;
+	j->started_ms = now_unix_ms();
+	for (size_t i = 0; i < j->n_others; i++)
+		j->contact[i] = now_mono_ms();
+	job_event(j, "job running, %u cores here", j->cores);
+	job_write_status(j);
+	job_save(s, j, false);
+	job_changed(s, j);
+	job_advance(s, j);
+}
+
+static void created(struct sched *s, struct job *j)
+{
+	j->creating = false;
+	if (json_array_size(j->errors)) {
+		/* The partners that have it must forget it again. */
+		j->creating = true;
+		job_finish(s, j, ST_FAILED);
+		return;
+	}
+	if (j->all_reserved) {
+		started(s, j);
+		return;
+	}
+	cores_give(s, j);
+	party_release(s, j);
+	j->next_retry = now_mono_ms() + 5000; /* a lost poke does no harm */
+	job_changed(s, j);
+}
+
+static void on_create(struct sched *s, struct job *j, struct call *c)
+{
+	if (!j->creating)
+		return;
+	if (c->status) {
+		job_add_error(s, j, "%s",
+			      *c->e.text ? c->e.text : "a partner refused");
+	} else if (!json_bool_or(c->body, "reserved", false)) {
+		j->all_reserved = false;
+		free(j->why);
+		j->why = xasprintf(
+		    "party %s: needs %lld cores there, %lld are free", c->party,
+		    (long long)json_int_or(c->body, "need", 0),
+		    (long long)json_int_or(c->body, "free", 0));
+	}
+	if (!--j->pending)
+		created(s, j);
+}
+
+void party_create(struct sched *s, struct job *j)
+{
+	j->pending = (unsigned)j->n_others;
+	j->all_reserved = true;
+	for (size_t i = 0; i < j->n_others; i++) {
+		const char *p = j->others[i];
+		bool secret = plays(j, "guest", p) || plays(j, "host", p);
+
+		send_call(call_new(s, j, p, on_create), "create",
+			  json_pack("{s:s, s:I, s:O, s:o, s:s*}", "job", j->id,
+				    "created_ms", (json_int_t)j->created_ms,
+				    "dsl", j->dsl, "conf",
+				    conf_slice(j->conf, p), "secret",
+				    secret ? j->secret : NULL),
+			  CALL_MS);
+	}
+	if (!j->pending)
+		created(s, j);
+}
+
+void party_release(struct sched *s, struct job *j)
+{
+	for (size_t i = 0; i < j->n_others; i++)
+		send_call(call_new(s, j, j->others[i], NULL), "release",
+			  json_pack("{s:s}", "job", j->id), CALL_MS);
+}
+
+/* ---- tasks ------------------------------------------------------------------
+ */
+
+static void start_again(struct sched *s, struct job *j, struct later *l)
+{
+	if (j->status == ST_RUNNING && !j->ending)
+		party_task_start(s, j, l->component);
+}
+
+static void take_status(struct sched *s, struct job *j, const char *party,
+			const char *component, unsigned attempt,
+			const json_t *o)
+{
+	struct task *t =
+	    task_find(j, json_str_or(o, "role", ""), component, party);
+	enum status st = status_of(json_str_or(o, "status", ""));
+
+	if (!t || t->local || t->attempt != attempt ||
+	    status_ended(t->status) || !status_ended(st))
+		return;
+	task_moved(s, j, t, st, json_str_or(o, "code", NULL),
+		   json_str_or(o, "public", NULL));
+}
+
+static void on_task_start(struct sched *s, struct job *j, struct call *c)
+{
+	json_t *o;
+	size_t i;
+
+	if (j->ending || status_ended(j->status))
+		return;
+	if (c->status == -EACCES || c->status == -EINVAL) {
+		job_add_error(s, j, "%s: %s", c->component, c->e.text);
+		job_finish(s, j, ST_FAILED);
+		return;
+	}
+	if (c->status) {
+		later(s, j, c->component, "", start_again);
+		return;
+	}
+	json_array_foreach (json_object_get(c->body, "tasks"), i, o)
+		take_status(s, j, c->party, c->component, c->attempt, o);
+}
+
+void party_task_start(struct sched *s, struct job *j, const char *component)
+{
+	for (size_t i = 0; i < j->n_others; i++) {
+		const struct task *t = NULL;
+		struct call *c;
+
+		for (size_t k = 0; k < j->n_tasks && !t; k++)
+			if (!strcmp(j->tasks[k].component, component) &&
+			    !strcmp(j->tasks[k].party, j->others[i]) &&
+			    j->tasks[k].status == ST_RUNNING)
+				t = &j->tasks[k];
+		if (!t)
+			continue;
+		c = call_new(s, j, j->others[i], on_task_start);
+		c->component = xstrdup(component);
+		c->attempt = t->attempt;
+		send_call(c, "task-start",
+			  json_pack("{s:s, s:s, s:i}", "job", j->id,
+				    "component", component, "attempt",
+				    (int)t->attempt),
+			  CALL_MS);
+	}
+}
+
+static void report_again(struct sched *s, struct job *j, struct later *l)
+{
+	struct task *t = task_find(j, l->role, l->component, s->party);
+
+	if (t && !t->reported && !status_ended(j->status) && !j->ending)
+		party_report(s, j, t);
+}
+
+static void on_report(struct sched *s, struct job *j, struct call *c)
+{
+	struct task *t = task_find(j, c->role, c->component, s->party);
+
+	if (!t || t->attempt != c->attempt)
+		return;
+	if (c->status && c->status != -EACCES)
+		later(s, j, c->component, c->role, report_again);
+	else
+		t->reported = true;
+}
+
+void party_report(struct sched *s, struct job *j, struct task *t)
+{
+	struct call *c = call_new(s, j, j->initiator, on_report);
+
+	c->component = xstrdup(t->component);
+	c->role = xstrdup(t->role);
+	c->attempt = t->attempt;
+	send_call(c, "task-status",
+		  json_pack("{s:s, s:s, s:s, s:i, s:s, s:s*, s:s*}", "job",
+			    j->id, "component", t->component, "role", t->role,
+			    "attempt", (int)t->attempt, "status",
+			    status_name(t->status), "code", t->code, "public",
+			    t->public),
+		  CALL_MS);
+}
+
+/* ---- the end
+ * ------------------------------------------------------------------ */
+
+static void on_stop(struct sched *s, struct job *j, struct call *c)
+{
+	if (c->status)
+		job_event(j,
+			  "party %s does not know yet that the job has "
+			  "ended: %s",
+			  c->party, c->e.text);
+	if (j->pending)
+		j->pending--;
+	job_try_done(s, j);
+}
+
+void party_stop(struct sched *s, struct job *j)
+{
+	j->pending = (unsigned)j->n_others;
+	for (size_t i = 0; i < j->n_others; i++) {
+		json_t *errors = json_array(), *v;
+		size_t k;
+
+		/* Ours are for us: a partner gets fixed sentences only. */
+		for (k = 0; k < j->n_tasks; k++) {
+			const struct task *t = &j->tasks[k];
+
+			if (t->status == ST_FAILED)
+				json_array_append_new(
+				    errors, json_pack("{s:s, s:s, s:s, s:s}",
+						      "role", t->role, "party",
+						      t->party, "component",
+						      t->component, "public",
+						      t->public ? t->public
+								: "failed"));
+		}
+		v = json_pack("{s:s, s:s, s:o}", "job", j->id, "status",
+			      status_name(j->end_as), "errors", errors);
+		send_call(call_new(s, j, j->others[i], on_stop), "stop", v,
+			  STOP_MS);
+	}
+}
+
+static void on_cancel(struct sched *s, struct job *j, struct call *c)
+{
+	if (!c->status)
+		return;
+	/* The initiator cannot be reached: what runs here ends all the same;
+	 * its lease ends the rest. */
+	job_add_error(s, j,
+		      "canceled here while the initiator could not be "
+		      "reached");
+	job_finish(s, j, ST_CANCELED);
+}
+
+void party_cancel(struct sched *s, struct job *j)
+{
+	send_call(call_new(s, j, j->initiator, on_cancel), "cancel",
+		  json_pack("{s:s}", "job", j->id), 1000);
+}
+
+/* ---- leases and cores
+ * ----------------------------------------------------------- */
+
+void party_leases(struct sched *s)
+{
+	for (struct job *j = s->jobs; j; j = j->next) {
+		if (!j->ours || j->status != ST_RUNNING || j->ending)
+			continue;
+		for (size_t i = 0; i < j->n_others; i++)
+			send_call(call_new(s, j, j->others[i], NULL), "lease",
+				  json_pack("{s:[s]}", "jobs", j->id), CALL_MS);
+	}
+}
+
+static void ignore_answer(void *arg, int status, json_t *body,
+			  const struct err *e)
+{
+	(void)arg;
+	(void)status;
+	(void)body;
+	(void)e;
+}
+
+void party_poke(struct sched *s)
+{
+	json_t *list = s->poke, *v;
+	const char *party;
+
+	s->poke = json_object();
+	json_object_foreach (list, party, v) {
+		json_t *body = json_object();
+
+		transfer_rpc(s->o.transfer, party, "poke", body, CALL_MS,
+			     ignore_answer, NULL);
+		json_decref(body);
+	}
+	json_decref(list);
+}
+
+/* ---- calls in
+ * --------------------------------------------------------------------- */
+
+struct incoming {
+	struct sched *s;
+	const char *party;
+	json_t *body;
+	json_t *answer;
+	struct err e;
+};
+
+static const char *job_of(const struct incoming *in)
+{
+	return json_str_or(in->body, "job", "");
+}
+
+/* The job, if the caller is its initiator; lock held. */
+static struct job *initiated(struct incoming *in)
+{
+	struct job *j = job_find(in->s, job_of(in));
+
+	if (!j || strcmp(j->initiator, in->party))
+		return NULL;
+	j->heard = now_mono_ms();
+	return j;
+}
+
+static int not_allowed(struct incoming *in)
+{
+	return err_set(&in->e, EACCES, "not allowed");
+}
+
+static void add_defects(struct incoming *in, const struct defects *d)
+{
+	json_object_set_new(in->answer, "defects", json_string(d->text.buf));
+	json_object_set_new(in->answer, "content", json_boolean(d->content));
+	json_object_set_new(in->answer, "policy", json_boolean(d->policy));
+}
+
+static int in_check(struct incoming *in)
+{
+	struct defects d = { 0 };
+
+	sb_init(&d.text, 1u << 18);
+	check_local(in->s, json_object_get(in->body, "dsl"),
+		    json_object_get(in->body, "conf"), in->party, &d);
+	add_defects(in, &d);
+	sb_free(&d.text);
+	return 0;
+}
+
+static bool digits(const char *s)
+{
+	size_t n = strspn(s, "0123456789");
+
+	return n >= 20 && n <= 40 && !s[n];
+}
+
+static bool hex64(const char *s)
+{
+	return strspn(s, "0123456789abcdef") == 64 && !s[64];
+}
+
+/* What we would run of a partner's job: checked anew, never trusted. */
+static struct job *accept_job(struct incoming *in)
+{
+	struct sched *s = in->s;
+	json_t *dsl = json_object_get(in->body, "dsl");
+	json_t *conf = json_object_get(in->body, "conf");
+	const char *secret = json_str_or(in->body, "secret", NULL);
+	struct defects d = { 0 };
+	struct job *j = NULL;
+	json_t *plan;
+
+	sb_init(&d.text, 1u << 18);
+	plan = check_plan(dsl, conf, s->describe, s->party, s->party, &d);
+	if (plan)
+		check_local(s, dsl, conf, in->party, &d);
+	if (!plan || d.n) {
+		err_set(&in->e, d.policy ? EACCES : EINVAL,
+			"party %s refuses the job: not allowed, or it cannot "
+			"run it",
+			s->party);
+	} else if (strcmp(json_str_or(json_object_get(plan, "initiator"),
+				      "party", ""),
+			  in->party) ||
+		   (secret && !hex64(secret))) {
+		err_set(&in->e, EACCES, "not allowed");
+	} else {
+		j = job_new(s, job_of(in), plan, dsl, conf, secret,
+			    json_int_or(in->body, "created_ms", 0), &in->e);
+	}
+	json_decref(plan);
+	sb_free(&d.text);
+	return j;
+}
+
+static void notes(struct sched *s, struct job *j)
+{
+	static const char *const keys[] = { "ignored", "notes" };
+	json_t *v;
+	size_t i;
+
+	(void)s;
+	for (size_t k = 0; k < ARRAY_SIZE(keys); k++)
+		json_array_foreach (json_object_get(j->plan, keys[k]), i, v)
+			job_event(j, "%s", json_string_value(v));
+}
+
+static void answer_create(struct incoming *in, struct job *j)
+{
+	struct sched *s = in->s;
+	bool got = cores_take(s, j);
+
+	json_object_set_new(in->answer, "reserved", json_boolean(got));
+	json_object_set_new(in->answer, "need", json_integer(j->cores));
+	json_object_set_new(in->answer, "free", json_integer(s->cores_free));
+	if (got) {
+		j->status = ST_RUNNING;
+		j->started_ms = now_unix_ms();
+		job_event(j, "job running, %u cores here", j->cores);
+		job_write_status(j);
+		job_save(s, j, false);
+		job_changed(s, j);
+	} else {
+		json_object_set_new(s->poke, in->party, json_true());
+		free(j->why);
+		j->why = xasprintf("needs %u cores here, %u are free", j->cores,
+				   s->cores_free);
+	}
+}
+
+static int in_create(struct incoming *in)
+{
+	struct sched *s = in->s;
+	struct job *j, *old;
+	int r;
+
+	if (!digits(job_of(in)))
+		return err_set(&in->e, EINVAL, "create: not a job id");
+	pthread_mutex_lock(&s->lock);
+	old = job_find(s, job_of(in));
+	if (old && strcmp(old->initiator, in->party)) {
+		pthread_mutex_unlock(&s->lock);
+		return not_allowed(in);
+	}
+	pthread_mutex_unlock(&s->lock);
+	j = old ? NULL : accept_job(in);
+	if (!old && !j)
+		return -in->e.no;
+	/* Before anybody can send: the answer lets the others begin. */
+	r = transfer_job_open(s->o.transfer, job_of(in),
+			      json_object_get((old ? old : j)->plan, "roles"),
+			      &in->e);
+	if (!r && j)
+		r = job_make_dir(s, j, &in->e);
+	if (r) {
+		job_free(j);
+		return r;
+	}
+	pthread_mutex_lock(&s->lock);
+	old = job_find(s, job_of(in));
+	if (!old) {
+		job_insert(s, j);
+		job_event(j, "submitted by party %s", in->party);
+		notes(s, j);
+		job_changed(s, j);
+		old = j;
+	} else {
+		if (j)
+			job_free(j);
+		if (status_ended(old->status))
+			job_reopen(s, old);
+	}
+	old->heard = now_mono_ms();
+	answer_create(in, old);
+	pthread_mutex_unlock(&s->lock);
+	return 0;
+}
+
+static int in_release(struct incoming *in)
+{
+	struct job *j;
+
+	pthread_mutex_lock(&in->s->lock);
+	j = initiated(in);
+	if (j && !status_ended(j->status)) {
+		cores_give(in->s, j);
+		j->status = ST_WAITING;
+		job_write_status(j);
+		job_save(in->s, j, false);
+		job_changed(in->s, j);
+	}
+	pthread_mutex_unlock(&in->s->lock);
+	return j ? 0 : not_allowed(in);
+}
+
+struct start_order {
+	char job[41];
+	char *component;
+	unsigned attempt;
+};
+
+static void start_on_loop(struct sched *s, void *arg)
+{
+	struct start_order *o = arg;
+	struct job *j = job_find(s, o->job);
+
+	for (size_t i = 0; j && i < j->n_tasks; i++) {
+		struct task *t = &j->tasks[i];
+
+		if (strcmp(t->component, o->component) || !t->local ||
+		    j->ending || status_ended(j->status))
+			continue;
+		if (t->status == ST_WAITING || o->attempt > t->attempt)
+			task_begin(s, j, t, o->attempt);
+	}
+	free(o->component);
+	free(o);
+}
+
+static int in_task_start(struct incoming *in)
+{
+	struct sched *s = in->s;
+	const char *component = json_str_or(in->body, "component", "");
+	int64_t attempt = json_int_or(in->body, "attempt", -1);
+	json_t *tasks = json_array();
+	struct start_order *o;
+	struct job *j;
+	bool found = false;
+
+	json_object_set_new(in->answer, "tasks", tasks);
+	pthread_mutex_lock(&s->lock);
+	j = initiated(in);
+	for (size_t i = 0; j && i < j->n_tasks; i++) {
+		const struct task *t = &j->tasks[i];
+
+		if (strcmp(t->component, component))
+			continue;
+		found = true;
+		json_array_append_new(
+		    tasks, json_pack("{s:s, s:s, s:s*, s:s*}", "role", t->role,
+				     "status",
+				     t->attempt == attempt && !j->ending
+					 ? status_name(t->status)
+					 : "waiting",
+				     "code", t->code, "public", t->public));
+	}
+	if (found && j->ending)
+		found = false;
+	pthread_mutex_unlock(&s->lock);
+	if (!j)
+		return not_allowed(in);
+	if (!found || attempt < 0 || attempt > 1000)
+		return err_set(&in->e, EINVAL, "no such task");
+	o = xcalloc(1, sizeof(*o));
+	(void)snprintf(o->job, sizeof(o->job), "%s", job_of(in));
+	o->component = xstrdup(component);
+	o->attempt = (unsigned)attempt;
+	sched_post(s, start_on_loop, o);
+	return 0;
+}
+
+struct status_order {
+	char job[41];
+	char *party;
+	json_t *body;
+};
+
+static void status_on_loop(struct sched *s, void *arg)
+{
+	struct status_order *o = arg;
+	struct job *j = job_find(s, o->job);
+
+	if (j && j->ours && j->status == ST_RUNNING && !j->ending)
+		take_status(
+		    s, j, o->party, json_str_or(o->body, "component", ""),
+		    (unsigned)json_int_or(o->body, "attempt", 0), o->body);
+	json_decref(o->body);
+	free(o->party);
+	free(o);
+}
+
+static int in_task_status(struct incoming *in)
+{
+	struct sched *s = in->s;
+	struct status_order *o;
+	struct job *j;
+	bool ok;
+
+	pthread_mutex_lock(&s->lock);
+	j = job_find(s, job_of(in));
+	ok = j && j->ours &&
+	     task_find(j, json_str_or(in->body, "role", ""),
+		       json_str_or(in->body, "component", ""), in->party);
+	for (size_t i = 0; ok && i < j->n_others; i++)
+		if (!strcmp(j->others[i], in->party))
+			j->contact[i] = now_mono_ms();
+	pthread_mutex_unlock(&s->lock);
+	if (!ok)
+		return not_allowed(in);
+	o = xcalloc(1, sizeof(*o));
+	(void)snprintf(o->job, sizeof(o->job), "%s", job_of(in));
+	o->party = xstrdup(in->party);
+	o->body = json_incref(in->body);
+	sched_post(s, status_on_loop, o);
+	return 0;
+}
+
+static void stop_on_loop(struct sched *s, void *arg)
+{
+	struct status_order *o = arg;
+	struct job *j = job_find(s, o->job);
+	json_t *v;
+	size_t i;
+
+	if (j && !status_ended(j->status) && !j->ending) {
+		json_array_foreach (json_object_get(o->body, "errors"), i, v) {
+			const char *party = json_str_or(v, "party", "?");
+
+			/* We know more about our own. */
+			if (strcmp(party, s->party))
+				job_add_error(
+				    s, j, "%.20s %.20s: %.100s: %.300s",
+				    json_str_or(v, "role", "?"), party,
+				    json_str_or(v, "component", "?"),
+				    json_str_or(v, "public", "?"));
+		}
+		job_finish(s, j, status_of(json_str_or(o->body, "status", "")));
+	}
+	json_decref(o->body);
+	free(o->party);
+	free(o);
+}
+
+static int in_stop(struct incoming *in)
+{
+	struct sched *s = in->s;
+	struct status_order *o;
+	struct job *j;
+	struct timespec until;
+	bool ended = false;
+
+	if (!status_ended(status_of(json_str_or(in->body, "status", ""))))
+		return err_set(&in->e, EINVAL, "stop: not an end");
+	pthread_mutex_lock(&s->lock);
+	j = initiated(in);
+	pthread_mutex_unlock(&s->lock);
+	if (!j)
+		return not_allowed(in);
+	o = xcalloc(1, sizeof(*o));
+	(void)snprintf(o->job, sizeof(o->job), "%s", job_of(in));
+	o->party = xstrdup(in->party);
+	o->body = json_incref(in->body);
+	sched_post(s, stop_on_loop, o);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += STOP_MS / 1000 - 1;
+	/* Answered when it has ended here, so that the initiator's `wait`
+	 * means what it says. */
+	pthread_mutex_lock(&s->lock);
+	while (!ended) {
+		j = job_find(s, job_of(in));
+		ended = !j || status_ended(j->status) ||
+			pthread_cond_timedwait(&s->changed, &s->lock, &until) ==
+			    ETIMEDOUT;
+	}
+	pthread_mutex_unlock(&s->lock);
+	return 0;
+}
+
+static void cancel_on_loop(struct sched *s, void *arg)
+{
+	struct status_order *o = arg;
+	struct job *j = job_find(s, o->job);
+
+	if (j && !j->ending && !status_ended(j->status)) {
+		job_event(j, "party %s canceled the job", o->party);
+		job_finish(s, j, ST_CANCELED);
+	}
+	free(o->party);
+	free(o);
+}
+
+static int in_cancel(struct incoming *in)
+{
+	struct sched *s = in->s;
+	struct status_order *o;
+	struct job *j;
+	bool ok;
+
+	pthread_mutex_lock(&s->lock);
+	j = job_find(s, job_of(in));
+	ok = j && j->ours &&
+	     (plays(j, "guest", in->party) || plays(j, "host", in->party) ||
+	      plays(j, "arbiter", in->party));
+	pthread_mutex_unlock(&s->lock);
+	if (!ok)
+		return not_allowed(in);
+	o = xcalloc(1, sizeof(*o));
+	(void)snprintf(o->job, sizeof(o->job), "%s", job_of(in));
+	o->party = xstrdup(in->party);
+	sched_post(s, cancel_on_loop, o);
+	return 0;
+}
+
+static int in_lease(struct incoming *in)
+{
+	struct sched *s = in->s;
+	json_t *v;
+	size_t i;
+
+	pthread_mutex_lock(&s->lock);
+	json_array_foreach (json_object_get(in->body, "jobs"), i, v) {
+		struct job *j = json_is_string(v)
+				    ? job_find(s, json_string_value(v))
+				    : NULL;
+
+		if (j && !strcmp(j->initiator, in->party))
+			j->heard = now_mono_ms();
+	}
+	pthread_mutex_unlock(&s->lock);
+	return 0;
+}
+
+static void poke_on_loop(struct sched *s, void *arg)
+{
+	(void)arg;
+	queue_run(s);
+}
+
+static int in_poke(struct incoming *in)
+{
+	sched_post(in->s, poke_on_loop, NULL);
+	return 0;
+}
+
+static const struct {
+	const char *verb;
+	int (*fn)(struct incoming *in);
+} verbs[] = {
+	{ "check", in_check },
+	{ "create", in_create },
+	{ "release", in_release },
+	{ "task-start", in_task_start },
+	{ "task-status", in_task_status },
+	{ "stop", in_stop },
+	{ "cancel", in_cancel },
+	{ "lease", in_lease },
+	{ "poke", in_poke },
+};
+
+void party_handler(void *arg, struct transfer_call *call, const char *party,
+		   const char *verb, json_t *body)
+{
+	struct incoming in = {
+		.s = arg, .party = party, .body = body, .answer = json_object()
+	};
+	int r = err_set(&in.e, ENOENT, "no such call");
+
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+		if (!strcmp(verbs[i].verb, verb) && json_is_object(body)) {
+			in.e.no = 0;
+			r = verbs[i].fn(&in);
+		}
+	transfer_answer(in.s->o.transfer, call, r, r ? NULL : in.answer,
+			r ? in.e.text : NULL);
+	json_decref(in.answer);
+}
