@@ -21,9 +21,9 @@
 
 struct message {
 	UT_hash_handle hh;
-	char tid[65];
-	struct message_head head;
-	char job[41];
+	char tid[65], sha256[65], job[41];
+	char *session;
+	uint64_t size;
 	void *data;    /* small payloads */
 	size_t offset; /* of the payload in the file */
 	bool done;
@@ -51,6 +51,28 @@ static char *job_path(const struct site *s, const char *job)
 static char *in_dir(const struct site *s, const char *job)
 {
 	return xasprintf("%s/transfer/in/%s", s->conf->state, job);
+}
+
+static void message_free(struct message *m)
+{
+	if (!m)
+		return;
+	free(m->session);
+	free(m->data);
+	free(m);
+}
+
+/* Of a thousand messages this much stays in memory: no key, no payload. */
+static struct message *message_new(const struct message_head *h)
+{
+	struct message *m = xcalloc(1, sizeof(*m));
+
+	memcpy(m->tid, h->tid, sizeof(m->tid));
+	memcpy(m->sha256, h->sha256, sizeof(m->sha256));
+	m->session = xstrdup(h->key.f[KEY_SESSION]);
+	session_job(m->session, m->job, sizeof(m->job));
+	m->size = h->size;
+	return m;
 }
 
 static char *in_path(const struct site *s, const struct message *m)
@@ -112,17 +134,24 @@ int site_admit(struct site *s, const struct message_head *h,
 	return ok ? 0 : err_set(e, EACCES, "not allowed");
 }
 
-bool site_session_open(struct site *s, const char *session)
+/* lock held */
+static bool open_locked(struct site *s, const char *session)
 {
 	const struct site_job *j;
 	char job[41];
-	bool ok;
 
 	if (!session_job(session, job, sizeof(job)))
 		return false;
-	pthread_mutex_lock(&s->lock);
 	j = find_job(s, job);
-	ok = j && !in_list(j->closed, session);
+	return j && !in_list(j->closed, session);
+}
+
+bool site_session_open(struct site *s, const char *session)
+{
+	bool ok;
+
+	pthread_mutex_lock(&s->lock);
+	ok = open_locked(s, session);
 	pthread_mutex_unlock(&s->lock);
 	return ok;
 }
@@ -176,17 +205,14 @@ int site_deliver(struct site *s, const struct message_head *h,
 	pthread_mutex_lock(&s->lock);
 	HASH_FIND_STR(s->in, h->tid, old);
 	if (old)
-		r = strcmp(old->head.sha256, h->sha256) ? -EEXIST : 1;
+		r = strcmp(old->sha256, h->sha256) ? -EEXIST : 1;
 	pthread_mutex_unlock(&s->lock);
 	if (r < 0)
 		return err_set(e, EEXIST,
 			       "the same message with other content");
 	if (r)
 		return r;
-	m = xcalloc(1, sizeof(*m));
-	m->head = *h;
-	memcpy(m->tid, h->tid, sizeof(m->tid));
-	session_job(h->key.f[KEY_SESSION], m->job, sizeof(m->job));
+	m = message_new(h);
 	dir = in_dir(s, m->job);
 	path = in_path(s, m);
 	r = mkdir_p(dir, 0700, e);
@@ -207,15 +233,18 @@ int site_deliver(struct site *s, const struct message_head *h,
 		}
 	}
 	if (r) {
-		free(m);
+		message_free(m);
 		return r;
 	}
 	pthread_mutex_lock(&s->lock);
 	HASH_FIND_STR(s->in, h->tid, old);
 	if (old) { /* two deliveries at once */
-		free(m->data);
-		free(m);
+		message_free(m);
 		r = 1;
+	} else if (!admitted(s, &h->key)) { /* closed meanwhile */
+		(void)unlink(path);
+		message_free(m);
+		r = err_set(e, EACCES, "not allowed");
 	} else {
 		HASH_ADD_STR(s->in, tid, m);
 		s->count.in++;
@@ -236,6 +265,21 @@ static const struct session_error *find_error(const struct site *s,
 		if (!strcmp(x->session, session))
 			return x;
 	return NULL;
+}
+
+int site_may_send(struct site *s, const struct key *k, struct err *e)
+{
+	const struct session_error *x;
+	int r = 0;
+
+	pthread_mutex_lock(&s->lock);
+	x = find_error(s, k->f[KEY_SESSION]);
+	if (x)
+		r = err_set(e, -x->status, "%s", x->text);
+	else if (!admitted(s, k))
+		r = err_set(e, EACCES, "this job's messages are closed");
+	pthread_mutex_unlock(&s->lock);
+	return r;
 }
 
 static int recv_locked(struct site *s, const struct key *k, const char *tid,
@@ -261,40 +305,39 @@ static int recv_locked(struct site *s, const struct key *k, const char *tid,
 }
 
 int site_recv(struct site *s, const struct key *k, int client,
-	      struct message_head *ret, void **ret_data, int *ret_fd,
-	      struct err *e)
+	      struct received *ret, struct err *e)
 {
 	_cleanup_free_ char *path = NULL;
 	struct message *m = NULL;
 	char tid[65];
 	int r;
 
-	*ret_data = NULL;
-	*ret_fd = -1;
+	*ret = (struct received){ .fd = -1 };
 	key_tid(k, tid);
 	pthread_mutex_lock(&s->lock);
 	r = recv_locked(s, k, tid, client, &m, e);
 	if (!r) {
-		*ret = m->head;
+		memcpy(ret->sha256, m->sha256, sizeof(ret->sha256));
+		ret->size = m->size;
+		ret->offset = m->offset;
 		path = in_path(s, m);
 		if (m->data) {
-			*ret_data = xmalloc(m->head.size);
-			memcpy(*ret_data, m->data, m->head.size);
+			ret->data = xmalloc(m->size);
+			memcpy(ret->data, m->data, m->size);
 		}
 	}
 	pthread_mutex_unlock(&s->lock);
-	if (r || *ret_data)
+	if (r || ret->data)
 		return r;
-	*ret_fd = open(path, O_RDONLY | O_CLOEXEC);
-	return *ret_fd < 0 ? err_sys(e, errno, "%s", path) : 0;
+	ret->fd = open(path, O_RDONLY | O_CLOEXEC);
+	return ret->fd < 0 ? err_sys(e, errno, "%s", path) : 0;
 }
 
 void site_drop(struct site *s, const struct key *k)
 {
 	_cleanup_free_ char *path = NULL;
-	struct message_head h;
 	struct message *m;
-	size_t offset;
+	size_t offset = 0;
 	char tid[65];
 
 	key_tid(k, tid);
@@ -305,11 +348,11 @@ void site_drop(struct site *s, const struct key *k)
 		free(m->data);
 		m->data = NULL;
 		path = in_path(s, m);
-		h = m->head;
+		offset = m->offset;
 	}
 	pthread_mutex_unlock(&s->lock);
 	/* Only the head stays: shorter than its own size says. */
-	if (path && store(path, &h, NULL, &offset, NULL))
+	if (path && truncate(path, (off_t)offset) && errno != ENOENT)
 		log_warn("rollsite", "could not drop a message");
 }
 
@@ -319,7 +362,7 @@ void site_session_fail(struct site *s, const char *session, int status,
 	struct session_error *x;
 
 	pthread_mutex_lock(&s->lock);
-	if (!find_error(s, session)) {
+	if (!find_error(s, session) && open_locked(s, session)) {
 		x = xcalloc(1, sizeof(*x));
 		(void)snprintf(x->session, sizeof(x->session), "%s", session);
 		(void)snprintf(x->text, sizeof(x->text), "%s", text);
@@ -333,12 +376,13 @@ void site_session_fail(struct site *s, const char *session, int status,
 
 /* ---- jobs ------------------------------------------------------------- */
 
-static int job_write(struct site *s, const struct site_job *j, struct err *e)
+static int job_write(struct site *s, const struct site_job *j, bool durable,
+		     struct err *e)
 {
 	_cleanup_free_ char *path = job_path(s, j->id);
 	json_t *o =
 	    json_pack("{s:O, s:O}", "roles", j->roles, "closed", j->closed);
-	int r = json_write_file(path, o, 0600, false, e);
+	int r = json_write_file(path, o, 0600, durable, e);
 
 	json_decref(o);
 	return r;
@@ -382,7 +426,7 @@ int site_job_open(struct site *s, const char *job, const json_t *roles,
 	}
 	json_decref(j->roles);
 	j->roles = json_deep_copy(roles);
-	r = job_write(s, j, e);
+	r = job_write(s, j, true, e);
 	pthread_mutex_unlock(&s->lock);
 	return r;
 }
@@ -394,7 +438,7 @@ static void forget_messages(struct site *s, const char *job,
 
 	HASH_ITER (hh, s->in, m, next) {
 		if (strcmp(m->job, job) ||
-		    (session && strcmp(m->head.key.f[KEY_SESSION], session)))
+		    (session && strcmp(m->session, session)))
 			continue;
 		if (session) {
 			_cleanup_free_ char *path = in_path(s, m);
@@ -402,8 +446,7 @@ static void forget_messages(struct site *s, const char *job,
 			(void)unlink(path);
 		}
 		HASH_DEL(s->in, m);
-		free(m->data);
-		free(m);
+		message_free(m);
 	}
 }
 
@@ -459,7 +502,7 @@ int site_session_close(struct site *s, const char *session, struct err *e)
 	j = find_job(s, job);
 	if (j && !in_list(j->closed, session)) {
 		json_array_append_new(j->closed, json_string(session));
-		r = job_write(s, j, e);
+		r = job_write(s, j, false, e);
 		forget_messages(s, job, session);
 		pthread_cond_broadcast(&s->changed);
 	}
@@ -473,27 +516,28 @@ int site_session_close(struct site *s, const char *session, struct err *e)
 static void rescan_message(struct site *s, const char *job, const char *path,
 			   const char *name)
 {
-	char head[HEAD_MAX + 4];
+	char head[HEAD_MAX + 4], of[41];
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct message_head h;
 	struct message *m;
 	struct stat st;
 	size_t used = 0;
 	ssize_t n;
 
-	if (fd < 0 || fstat(fd, &st) || !hex64_valid(name))
+	if (fd < 0 || fstat(fd, &st))
 		return;
 	n = read(fd, head, sizeof(head));
-	m = xcalloc(1, sizeof(*m));
-	if (n < 0 || head_parse(head, (size_t)n, &m->head, &used, NULL) ||
-	    strcmp(m->head.tid, name)) {
-		free(m);
+	/* What a killed rollsite was writing, or nobody of ours wrote. */
+	if (n < 0 || head_parse(head, (size_t)n, &h, &used, NULL) ||
+	    strcmp(h.tid, name) ||
+	    !session_job(h.key.f[KEY_SESSION], of, sizeof(of)) ||
+	    strcmp(of, job)) {
 		(void)unlink(path);
 		return;
 	}
-	memcpy(m->tid, m->head.tid, sizeof(m->tid));
-	(void)snprintf(m->job, sizeof(m->job), "%s", job);
+	m = message_new(&h);
 	m->offset = used;
-	m->done = (uint64_t)st.st_size < used + m->head.size;
+	m->done = (uint64_t)st.st_size < used + h.size;
 	HASH_ADD_STR(s->in, tid, m);
 }
 
@@ -510,6 +554,23 @@ static void rescan_job(struct site *s, const char *job)
 			continue;
 		p = xasprintf("%s/%s", dir, de->d_name);
 		rescan_message(s, job, p, de->d_name);
+	}
+}
+
+/* Messages of jobs that were being closed when rollsite was killed. */
+static void sweep(struct site *s)
+{
+	_cleanup_free_ char *in = xasprintf("%s/transfer/in", s->conf->state);
+	_cleanup_closedir_ DIR *d = opendir(in);
+	struct dirent *de;
+
+	while (d && (de = readdir(d))) {
+		_cleanup_free_ char *dir = NULL;
+
+		if (de->d_name[0] == '.' || find_job(s, de->d_name))
+			continue;
+		dir = in_dir(s, de->d_name);
+		(void)remove_tree(dir, NULL);
 	}
 }
 
@@ -542,6 +603,7 @@ static int rescan(struct site *s, struct err *e)
 		s->jobs = j;
 		rescan_job(s, id);
 	}
+	sweep(s);
 	return 0;
 }
 
@@ -549,9 +611,11 @@ int site_open(struct site *s, struct conf *c, bool child, struct err *e)
 {
 	static const char *const subs[] = { "in", "out", "jobs", "tmp",
 					    "files" };
+	_cleanup_free_ char *tmp = xasprintf("%s/transfer/tmp", c->state);
 	pthread_condattr_t monotonic;
 	int r;
 
+	(void)remove_tree(tmp, NULL); /* half-received messages */
 	*s = (struct site){ .conf = c, .child = child, .stop = -1 };
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_condattr_init(&monotonic);

@@ -190,6 +190,14 @@ static void on_connection(void *arg, struct MHD_Connection *c, void **ctx,
 
 /* ---- messages ---------------------------------------------------------- */
 
+static int write_head(int fd, const struct message_head *h)
+{
+	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(HEAD_MAX + 4);
+	int r = head_write(&sb, h);
+
+	return r ? r : write_all(fd, sb.buf, sb.len);
+}
+
 static int message_start(struct site *s, struct request *q, struct err *e)
 {
 	_cleanup_free_ char *text = NULL;
@@ -222,7 +230,10 @@ static int message_start(struct site *s, struct request *q, struct err *e)
 		    open(q->tmp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 		if (q->fd < 0)
 			return err_sys(e, errno, "%s", q->tmp);
-		r = write_all(q->fd, q->body.buf, q->body.len);
+		/* Stored under our own spelling of the head. */
+		r = write_head(q->fd, &q->head);
+		if (!r)
+			r = write_all(q->fd, q->body.buf + used, left);
 		sb_reset(&q->body);
 		return r ? err_sys(e, -r, "message") : 0;
 	}

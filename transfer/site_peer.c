@@ -352,20 +352,22 @@ static void enqueue(struct peer *p, struct out *o)
 	pthread_mutex_unlock(&p->s->lock);
 }
 
-static int out_write(const char *path, const struct strbuf *head,
-		     const struct message_head *h, const void *data, int fd,
-		     struct err *e)
+int message_write(const char *path, const struct message_head *h,
+		  const void *data, int fd, struct err *e)
 {
 	_cleanup_free_ char *tmp = xasprintf("%s.%p.tmp", path, (void *)h);
 	_cleanup_close_ int out =
 	    open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	_cleanup_strbuf_ struct strbuf head = STRBUF_INIT(HEAD_MAX + 4);
 	char piece[65536];
 	uint64_t at = 0;
 	int r;
 
 	if (out < 0)
 		return err_sys(e, errno, "%s", tmp);
-	r = write_all(out, head->buf, head->len);
+	r = head_write(&head, h);
+	if (!r)
+		r = write_all(out, head.buf, head.len);
 	if (!r && fd < 0)
 		r = write_all(out, data, h->size);
 	while (!r && fd >= 0 && at < h->size) {
@@ -405,7 +407,7 @@ int peer_send(struct site *s, const struct message_head *h, const void *data,
 	o->path = xasprintf("%s/%s", dir, h->tid);
 	r = head_write(&head, h);
 	if (!r)
-		r = out_write(o->path, &head, h, data, fd, e);
+		r = message_write(o->path, h, data, fd, e);
 	o->n = head.len + h->size;
 	if (!r && fd < 0 && h->size <= CACHE_BYTES) {
 		sb_add(&head, data, h->size);

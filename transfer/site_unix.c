@@ -43,6 +43,26 @@ static int op_hello(struct client *c, const json_t *q, struct err *e)
 	return 0;
 }
 
+/* From one role of this party to another. */
+static int send_home(struct client *c, const struct message_head *h,
+		     struct err *e)
+{
+	_cleanup_free_ char *tmp = NULL;
+	int r = site_admit(c->s, h, c->s->conf->party, e);
+
+	if (!r && c->passed >= 0) {
+		tmp = xasprintf("%s/transfer/tmp/%s.%p", c->s->conf->state,
+				h->tid, (void *)c);
+		r = message_write(tmp, h, NULL, c->passed, e);
+	}
+	if (!r)
+		r = site_deliver(c->s, h, c->s->conf->party,
+				 tmp ? NULL : c->body.buf, tmp, e);
+	if (tmp)
+		(void)unlink(tmp); /* gone when it was taken over */
+	return r > 0 ? 0 : r;
+}
+
 static int op_send(struct client *c, const json_t *q, struct err *e)
 {
 	struct message_head h = { 0 };
@@ -63,49 +83,34 @@ static int op_send(struct client *c, const json_t *q, struct err *e)
 	memcpy(h.sha256, sha, 65);
 	h.size = (uint64_t)size;
 	key_tid(&h.key, h.tid);
-	if (!strcmp(h.key.f[KEY_DST_PARTY], c->s->conf->party)) {
-		_cleanup_free_ char *data = NULL;
-
-		if (c->passed >= 0) {
-			data = xmalloc((size_t)size);
-			r = pread_all(c->passed, data, (size_t)size, 0);
-			if (r)
-				return err_sys(e, -r, "send");
-		}
-		r = site_deliver(c->s, &h, c->s->conf->party,
-				 data ? data : c->body.buf, NULL, e);
-		return r > 0 ? 0 : r;
-	}
-	if (!site_session_open(c->s, h.key.f[KEY_SESSION]))
-		return err_set(e, EACCES, "this job's messages are closed");
+	if (!strcmp(h.key.f[KEY_DST_PARTY], c->s->conf->party))
+		return send_home(c, &h, e);
+	r = site_may_send(c->s, &h.key, e);
+	if (r)
+		return r;
 	return peer_send(c->s, &h, c->body.buf, c->passed, e);
 }
 
 static int op_recv(struct client *c, const json_t *q, struct err *e)
 {
-	_cleanup_free_ void *data = NULL;
-	struct message_head h;
+	struct received got;
 	struct key k;
 	int r = key_from_json(json_object_get(q, "key"), &k, e);
 
 	if (!r)
-		r = site_recv(c->s, &k, c->fd, &h, &data, &c->out_fd, e);
+		r = site_recv(c->s, &k, c->fd, &got, e);
 	if (r)
 		return r;
-	json_object_set_new(c->answer, "sha256", json_string(h.sha256));
+	json_object_set_new(c->answer, "sha256", json_string(got.sha256));
 	json_object_set_new(c->answer, "size",
-			    json_integer((json_int_t)h.size));
-	if (data)
-		return sb_add(&c->out, data, h.size);
-	{
-		struct strbuf head = STRBUF_INIT(HEAD_MAX + 4);
-
-		r = head_write(&head, &h);
-		json_object_set_new(c->answer, "offset",
-				    json_integer((json_int_t)head.len));
-		sb_free(&head);
-	}
-	return r;
+			    json_integer((json_int_t)got.size));
+	json_object_set_new(c->answer, "offset",
+			    json_integer((json_int_t)got.offset));
+	c->out_fd = got.fd;
+	if (got.data)
+		r = sb_add(&c->out, got.data, got.size);
+	free(got.data);
+	return r ? err_sys(e, -r, "recv") : 0;
 }
 
 static int op_drop(struct client *c, const json_t *q, struct err *e)
@@ -416,11 +421,10 @@ int unix_start(struct site *s, struct err *e)
 	if (chdir(s->conf->state))
 		return err_sys(e, errno, "%s", s->conf->state);
 	(void)snprintf(a.sun_path, sizeof(a.sun_path), "rollsite.sock");
-	umask(0177);
+	/* The umask keeps others out before chmod does. */
 	if (l->fd < 0 || bind(l->fd, (struct sockaddr *)&a, sizeof(a)) ||
-	    listen(l->fd, 128))
+	    chmod(a.sun_path, 0600) || listen(l->fd, 128))
 		return err_sys(e, errno, "%s", path);
-	umask(077);
 	if (pthread_create(&t, NULL, accept_thread, l))
 		return err_set(e, EAGAIN, "cannot start a thread");
 	pthread_detach(t);

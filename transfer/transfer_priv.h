@@ -162,9 +162,19 @@ int site_deliver(struct site *s, const struct message_head *h,
 /* Is this message one that from_party may send to us? */
 int site_admit(struct site *s, const struct message_head *h,
 	       const char *from_party, struct err *e) MUST_CHECK;
+struct received {
+	char sha256[65];
+	uint64_t size;
+	void *data;    /* the caller frees; or NULL and */
+	int fd;	       /* the file, also the caller's, with */
+	size_t offset; /* where the payload begins */
+};
 int site_recv(struct site *s, const struct key *k, int client,
-	      struct message_head *ret, void **ret_data, int *ret_fd,
-	      struct err *e) MUST_CHECK;
+	      struct received *ret, struct err *e) MUST_CHECK;
+/* A task of ours wants to: -EACCES when the job does not have it so, or what
+ * made the session fail. */
+int site_may_send(struct site *s, const struct key *k,
+		  struct err *e) MUST_CHECK;
 void site_drop(struct site *s, const struct key *k);
 int site_job_open(struct site *s, const char *job, const json_t *roles,
 		  struct err *e) MUST_CHECK;
@@ -186,6 +196,9 @@ void peer_reload(struct site *s);
 /* Takes the message over: spool file first. */
 int peer_send(struct site *s, const struct message_head *h, const void *data,
 	      int fd, struct err *e) MUST_CHECK;
+/* The file of a message: head, then data, or what fd holds. */
+int message_write(const char *path, const struct message_head *h,
+		  const void *data, int fd, struct err *e) MUST_CHECK;
 void peer_forget_job(struct site *s, const char *job);
 void peer_forget_session(struct site *s, const char *session);
 int peer_rpc(struct site *s, const char *party, const char *verb,
