@@ -118,8 +118,9 @@ const char *check_hint(struct check *c, const char *word, const json_t *names,
 	if (c->d->n >= HINTS_MAX)
 		return buf;
 	if (json_is_object(names))
-		each_member(names, key, v) if (count < ARRAY_SIZE(all))
-		    all[count++] = key;
+		json_object_foreach ((json_t *)names, key, v)
+			if (count < ARRAY_SIZE(all))
+				all[count++] = key;
 	json_array_foreach (names, i, v)
 		if (count < ARRAY_SIZE(all) && json_is_string(v))
 			all[count++] = json_string_value(v);
@@ -135,8 +136,7 @@ void check_members(struct check *c, const json_t *o, const struct at *at,
 	const char *key;
 	json_t *v;
 
-	each_member(o, key, v)
-	{
+	json_object_foreach ((json_t *)o, key, v) {
 		size_t i = 0;
 		struct at here;
 		const char *near;

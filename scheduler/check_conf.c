@@ -88,8 +88,7 @@ static void read_roles(struct check *c)
 			   given ? "expected an object" : "is needed");
 		return;
 	}
-	each_member(given, role, v)
-	{
+	json_object_foreach ((json_t *)given, role, v) {
 		struct at here = at_add(&at, role);
 
 		if (!is_role(role)) {
@@ -272,8 +271,7 @@ static void read_job(struct check *c)
 		defect_add(c->d, EINVAL, at.s, "expected an object");
 		return;
 	}
-	each_member(given, name, v)
-	{
+	json_object_foreach ((json_t *)given, name, v) {
 		here = at_add(&at, name);
 		if (!strcmp(name, known[0]) || !strcmp(name, known[1]))
 			continue;
@@ -293,8 +291,7 @@ static void read_job(struct check *c)
 		defect_add(c->d, EINVAL, at.s, "expected an object");
 		return;
 	}
-	each_member(common, name, v)
-	{
+	json_object_foreach ((json_t *)common, name, v) {
 		here = at_add(&at, name);
 		job_param(c, name, v, &here, job);
 	}
@@ -414,13 +411,13 @@ static json_t *without_need_run(struct check *c, const json_t *given,
 		if (!strcmp(json_str_or(spec, "name", ""), "need_run"))
 			v = NULL;
 	if (!v)
-		return json_incref((json_t *)(uintptr_t)given);
+		return json_incref((json_t *)given);
 	if (!json_is_boolean(v))
 		defect_add(c->d, EINVAL, here.s, "expected bool");
 	else if (json_is_false(v))
 		defect_add(c->d, EINVAL, here.s,
 			   "leaving a component out is not offered yet");
-	copy = json_copy((json_t *)(uintptr_t)given);
+	copy = json_copy((json_t *)given);
 	json_object_del(copy, "need_run");
 	return copy;
 }
@@ -437,8 +434,7 @@ static void check_section(struct check *c, const json_t *section,
 		defect_add(c->d, EINVAL, at->s, "expected an object");
 		return;
 	}
-	each_member(section, name, given)
-	{
+	json_object_foreach ((json_t *)section, name, given) {
 		const json_t *spec = json_object_get(c->specs, name);
 		const json_t *specs = json_object_get(spec, "params");
 		struct at here = at_add(at, name);
@@ -488,8 +484,7 @@ static void check_selectors(struct check *c, const char *role,
 		defect_add(c->d, EINVAL, at->s, "expected an object");
 		return;
 	}
-	each_member(section, selector, v)
-	{
+	json_object_foreach ((json_t *)section, selector, v) {
 		struct at here = at_add(at, selector);
 
 		if (!selector_valid(selector)) {
@@ -524,8 +519,7 @@ static void check_given(struct check *c)
 		defect_add(c->d, EINVAL, at.s, "expected an object");
 		return;
 	}
-	each_member(cp, key, v)
-	{
+	json_object_foreach ((json_t *)cp, key, v) {
 		here = at_add(&at, key);
 		if (json_object_get(nodes, key))
 			defect_add(c->d, EINVAL, here.s,
@@ -544,8 +538,7 @@ static void check_given(struct check *c)
 		defect_add(c->d, EINVAL, at_role.s, "expected an object");
 		return;
 	}
-	each_member(roles, key, v)
-	{
+	json_object_foreach ((json_t *)roles, key, v) {
 		here = at_add(&at_role, key);
 		if (is_role(key))
 			check_selectors(c, key, v, &here);
@@ -560,8 +553,7 @@ static void merge(json_t *into, const json_t *from)
 	const char *key;
 	json_t *v, *old;
 
-	each_member(from, key, v)
-	{
+	json_object_foreach ((json_t *)from, key, v) {
 		old = json_object_get(into, key);
 		if (json_is_object(old) && json_is_object(v))
 			merge(old, v);
@@ -588,9 +580,9 @@ static void add_task(struct check *c, const char *name, const json_t *spec,
 	place = at_add(&at, "common");
 	place = at_add(&place, name);
 	merge(given, common);
-	each_member(json_object_get(json_object_get(cp, "role"), role),
-		    selector, section)
-	{
+	json_object_foreach (
+	    (json_t *)json_object_get(json_object_get(cp, "role"), role),
+	    selector, section) {
 		const json_t *mine = json_object_get(section, name);
 
 		if (!mine || !selector_valid(selector) ||
@@ -640,18 +632,19 @@ static void needed_roles(struct check *c)
 
 	if (!json_is_object(json_object_get(c->conf, "role")))
 		goto out;
-	each_member(c->specs, name, spec)
-	    json_array_foreach (json_object_get(spec, "needs_roles"), i, v)
-	{
-		const char *role = json_string_value(v);
+	json_object_foreach ((json_t *)c->specs, name, spec) {
+		json_array_foreach (json_object_get(spec, "needs_roles"), i,
+				    v) {
+			const char *role = json_string_value(v);
 
-		if (!role || json_object_get(roles, role) ||
-		    json_object_get(told, role))
-			continue;
-		json_object_set_new(told, role, json_true());
-		defect_add(c->d, EINVAL, "conf#/role",
-			   "no %s, which %s (%s) needs", role,
-			   json_str_or(spec, "module", ""), name);
+			if (!role || json_object_get(roles, role) ||
+			    json_object_get(told, role))
+				continue;
+			json_object_set_new(told, role, json_true());
+			defect_add(c->d, EINVAL, "conf#/role",
+				   "no %s, which %s (%s) needs", role,
+				   json_str_or(spec, "module", ""), name);
+		}
 	}
 out:
 	json_decref(told);
@@ -666,9 +659,9 @@ static void note_arbiters(struct check *c)
 	json_t *spec;
 	size_t i;
 
-	each_member(c->specs, name,
-		    spec) if (list_has(json_object_get(spec, "roles"),
-				       "arbiter")) used = true;
+	json_object_foreach ((json_t *)c->specs, name, spec)
+		if (list_has(json_object_get(spec, "roles"), "arbiter"))
+			used = true;
 	json_array_foreach (json_object_get(roles, "arbiter"), i, v) {
 		const char *id = json_string_value(v);
 		char line[200];
@@ -700,7 +693,8 @@ void check_components(struct check *c)
 	json_t *v;
 
 	json_object_set_new(c->plan, "tasks", json_array());
-	each_member(roles, name, v) parties += json_array_size(v);
+	json_object_foreach ((json_t *)roles, name, v)
+		parties += json_array_size(v);
 	if (json_object_size(c->specs) * parties > TASKS_MAX) {
 		defect_add(c->d, EINVAL, "dsl#/components",
 			   "more than %d components times parties", TASKS_MAX);
@@ -709,7 +703,9 @@ void check_components(struct check *c)
 	needed_roles(c);
 	note_arbiters(c);
 	check_given(c);
-	each_member(c->specs, name, v) component_tasks(c, name, v);
+	json_object_foreach ((json_t *)c->specs, name, v) {
+		component_tasks(c, name, v);
+	}
 }
 
 static bool gives(const json_t *params, const char *relative)
@@ -738,9 +734,9 @@ char *check_param_pointer(const json_t *conf, const json_t *task,
 		at = at_add(&root, "common");
 		at = at_add(&at, name);
 	}
-	each_member(json_object_get(json_object_get(cp, "role"), role),
-		    selector, section)
-	{
+	json_object_foreach (
+	    (json_t *)json_object_get(json_object_get(cp, "role"), role),
+	    selector, section) {
 		if (!selector_valid(selector) ||
 		    !selector_has(selector,
 				  (size_t)json_int_or(task, "index", 0)) ||
@@ -782,16 +778,17 @@ json_t *conf_slice(const json_t *conf, const char *party)
 	const char *key, *selector;
 	json_t *v, *section;
 
-	each_member(conf, key, v) if (strcmp(key, "component_parameters") &&
-				      strcmp(key, "provider"))
-	    json_object_set_new(ret, key, json_deep_copy(v));
-	each_member(json_object_get(cp, "role"), key, v)
-	{
+	json_object_foreach ((json_t *)conf, key, v)
+		if (strcmp(key, "component_parameters") &&
+		    strcmp(key, "provider"))
+			json_object_set_new(ret, key, json_deep_copy(v));
+	json_object_foreach ((json_t *)json_object_get(cp, "role"), key, v) {
 		own = json_object();
-		each_member(v, selector,
-			    section) if (selector_valid(selector) &&
-					 plays(conf, key, party, selector))
-		    json_object_set_new(own, selector, json_deep_copy(section));
+		json_object_foreach ((json_t *)v, selector, section)
+			if (selector_valid(selector) &&
+			    plays(conf, key, party, selector))
+				json_object_set_new(own, selector,
+						    json_deep_copy(section));
 		if (json_object_size(own))
 			json_object_set(sections, key, own);
 		json_decref(own);

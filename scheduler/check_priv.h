@@ -16,10 +16,6 @@
 #define TASKS_MAX      5000 /* of a job, all parties */
 #define NAME_MAX_LEN   100  /* of a component or an output */
 
-/* json_object_foreach and json_array_foreach for borrowed const values. */
-#define each_member(object, key, value) \
-	json_object_foreach ((json_t *)(uintptr_t)(object), key, value)
-
 /* A JSON pointer; overlong ones are cut. */
 struct at {
 	char s[640];

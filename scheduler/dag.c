@@ -171,7 +171,7 @@ static void reference(struct check *c, const struct input *in, const char *text,
 	}
 	output = strrchr(text, '.') + 1;
 	(void)snprintf(name, sizeof(name), "%.*s",
-		       (int)MIN((size_t)(dot - text), sizeof(name)), text);
+		       (int)MIN(dot - text, NAME_MAX_LEN), text);
 	maker =
 	    dot - text <= NAME_MAX_LEN ? json_object_get(nodes, name) : NULL;
 	if (!maker) {
@@ -282,8 +282,7 @@ static void data_inputs(struct check *c, const json_t *data, const json_t *spec,
 			   "[\"component.output\"]}");
 		return;
 	}
-	each_member(data, key, v)
-	{
+	json_object_foreach ((json_t *)data, key, v) {
 		struct at here = at_add(at, key);
 
 		if (spec && !list_has(known, key))
@@ -381,8 +380,7 @@ static void name_cycle(struct check *c, const json_t *nodes, json_t *done,
 		const char *key;
 		json_t *v;
 
-		each_member(nodes, key, v)
-		{
+		json_object_foreach ((json_t *)nodes, key, v) {
 			const json_t *at_seen = json_object_get(seen, key);
 
 			if (at_seen &&
@@ -421,8 +419,7 @@ static void topological(struct check *c, const json_t *nodes)
 
 	while (more) {
 		more = false;
-		each_member(nodes, name, node)
-		{
+		json_object_foreach ((json_t *)nodes, name, node) {
 			bool ready = !json_object_get(done, name);
 			size_t i;
 
@@ -438,8 +435,9 @@ static void topological(struct check *c, const json_t *nodes)
 			more = true;
 		}
 	}
-	each_member(nodes, name, node) if (!json_object_get(done, name))
-	    name_cycle(c, nodes, done, name);
+	json_object_foreach ((json_t *)nodes, name, node)
+		if (!json_object_get(done, name))
+			name_cycle(c, nodes, done, name);
 	json_decref(done);
 	json_object_set_new(c->plan, "order", order);
 }
@@ -506,8 +504,7 @@ void check_dsl(struct check *c)
 			   COMPONENTS_MAX);
 		return;
 	}
-	each_member(docs, name, doc)
-	{
+	json_object_foreach ((json_t *)docs, name, doc) {
 		here = at_add(&at, name);
 		if (!check_name_valid(name))
 			defect_add(c->d, EINVAL, here.s,
@@ -516,8 +513,7 @@ void check_dsl(struct check *c)
 				   NAME_MAX_LEN);
 		declare(c, nodes, name, doc, &here);
 	}
-	each_member(docs, name, doc)
-	{
+	json_object_foreach ((json_t *)docs, name, doc) {
 		here = at_add(&at, name);
 		if (json_is_object(doc))
 			inputs(c, doc, json_object_get(c->specs, name), &here,

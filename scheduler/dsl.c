@@ -112,8 +112,8 @@ static int pair(const char *text, size_t at, const json_t *first,
 	} else {
 		bool swapped = !json_object_get(first, "components");
 
-		d.dsl = (json_t *)(uintptr_t)(swapped ? second : first);
-		d.conf = (json_t *)(uintptr_t)(swapped ? first : second);
+		d.dsl = (json_t *)(swapped ? second : first);
+		d.conf = (json_t *)(swapped ? first : second);
 		if (!json_object_get(d.dsl, "components") || !is_conf(d.conf))
 			return refuse(text, at,
 				      "expected one object with components and "

@@ -213,8 +213,7 @@ void params_given(const json_t *specs, const json_t *given, const struct at *at,
 	const char *name;
 	json_t *v;
 
-	each_member(given, name, v)
-	{
+	json_object_foreach ((json_t *)given, name, v) {
 		const json_t *spec = find_spec(specs, name), *inner;
 		struct at here = at_add(at, name);
 
