@@ -273,6 +273,8 @@ unsigned status_to_http(int status)
 		return 507;
 	case EAGAIN:
 		return 503;
+	case ETIMEDOUT:
+		return 504;
 	default:
 		return 500;
 	}
@@ -298,6 +300,8 @@ int http_to_status(long code)
 		return -ENOSPC;
 	case 503:
 		return -EAGAIN;
+	case 504:
+		return -ETIMEDOUT;
 	default:
 		return -EPROTO;
 	}

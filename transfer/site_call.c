@@ -11,6 +11,7 @@ struct call {
 	char *party, *verb, *body;
 	size_t n;
 	bool taken, answered;
+	int client; /* the connection that took it */
 	int status;
 	char *error;
 	char *answer;
@@ -94,6 +95,7 @@ int call_take(struct site *s, int client, json_t **ret_head,
 	s->servers--;
 	if (c) {
 		c->taken = true;
+		c->client = client;
 		*ret_head = json_pack("{s:i, s:I, s:s, s:s}", "status", 0,
 				      "call", (json_int_t)c->number, "party",
 				      c->party, "verb", c->verb);
@@ -101,6 +103,16 @@ int call_take(struct site *s, int client, json_t **ret_head,
 	}
 	pthread_mutex_unlock(&s->lock);
 	return r;
+}
+
+void call_lost(struct site *s, int client)
+{
+	pthread_mutex_lock(&s->lock);
+	for (struct call *c = s->calls; c; c = c->next)
+		if (c->taken && !c->answered && c->client == client)
+			c->taken = false;
+	pthread_cond_broadcast(&s->changed);
+	pthread_mutex_unlock(&s->lock);
 }
 
 void call_answer(struct site *s, uint64_t number, int status, const char *error,

@@ -352,6 +352,7 @@ static void *client_thread(void *arg)
 		if (c->passed >= 0)
 			close(c->passed);
 	}
+	call_lost(c->s, c->fd);
 	close(c->fd);
 	sb_free(&c->head);
 	sb_free(&c->body);

@@ -220,6 +220,8 @@ int call_run(struct site *s, const char *party, const char *verb,
 	     struct strbuf *ret) MUST_CHECK;
 int call_take(struct site *s, int client, json_t **ret_head,
 	      struct strbuf *body) MUST_CHECK;
+/* rollfs died: what this connection took is for the next one. */
+void call_lost(struct site *s, int client);
 void call_answer(struct site *s, uint64_t number, int status, const char *error,
 		 const char *body, size_t n);
 
