@@ -604,11 +604,39 @@ static void add_task(struct check *c, const char *name, const json_t *spec,
 		      params ? params : json_null(), "pointer", place.s));
 }
 
+/* Folds are made of the training rows: no other rows may be wired. */
+static void check_folds(struct check *c, const char *name, const json_t *params)
+{
+	static const struct {
+		const char *object, *flag;
+	} folds[] = {
+		{ "cv_param", "need_cv" },
+		{ "stepwise_param", "need_stepwise" },
+	};
+	const json_t *node =
+	    json_object_get(json_object_get(c->plan, "components"), name);
+	const json_t *wired = json_object_get(node, "data_inputs");
+	struct at at = at_root("dsl#/components");
+
+	at = at_add(&at, name);
+	at = at_add(&at, "input");
+	at = at_add(&at, "data");
+	for (size_t i = 0; i < ARRAY_SIZE(folds); i++)
+		if (json_bool_or(json_object_get(params, folds[i].object),
+				 folds[i].flag, false) &&
+		    (json_object_size(wired) != 1 ||
+		     !json_object_get(wired, "train_data")))
+			defect_add(c->d, EINVAL, at.s,
+				   "with %s/%s it reads train_data only",
+				   folds[i].object, folds[i].flag);
+}
+
 static void component_tasks(struct check *c, const char *name,
 			    const json_t *spec)
 {
 	const json_t *roles = json_object_get(c->plan, "roles"), *party;
-	size_t index;
+	const json_t *tasks = json_object_get(c->plan, "tasks");
+	size_t index, before = json_array_size(tasks);
 
 	for (size_t r = 0; r < ARRAY_SIZE(check_roles); r++) {
 		const char *role = check_roles[r];
@@ -621,6 +649,12 @@ static void component_tasks(struct check *c, const char *name,
 				add_task(c, name, spec, role,
 					 json_string_value(party), index);
 	}
+	if (json_array_size(tasks) > before)
+		check_folds(
+		    c, name,
+		    json_object_get(
+			json_array_get(tasks, json_array_size(tasks) - 1),
+			"params"));
 }
 
 static void needed_roles(struct check *c)

@@ -58,6 +58,8 @@ static const char describe_text[] =
     "     'default': 'random_uniform',"
     "     'choices': ['random_uniform', 'zeros']},"
     "    {'name': 'fit_intercept', 'type': 'bool', 'default': true}]},"
+    "  {'name': 'cv_param', 'type': 'object', 'default': {},"
+    "   'params': [{'name': 'need_cv', 'type': 'bool', 'default': false}]},"
     "  {'name': 'encrypt_param', 'type': 'object', 'default': {},"
     "   'params': [{'name': 'key_length', 'type': 'int', 'default': 2048,"
     "     'min': 1024, 'max': 8192}]}]},"
@@ -491,6 +493,21 @@ static void all_defects_come_at_once(void **state)
 	    "tool: no such parameter\n");
 }
 
+static void cross_validation_reads_training_rows_only(void **state)
+{
+	struct job *j = *state;
+
+	set(j->conf, LR "cv_param", "{'need_cv': true}");
+	check(j);
+	assert_string_equal(said(j), "");
+	set(j->dsl, "components/hetero_lr_0/input/data/validate_data",
+	    "['intersection_0.data']");
+	check(j);
+	assert_string_equal(said(j), "dsl#/components/hetero_lr_0/input/data: "
+				     "with cv_param/need_cv it reads "
+				     "train_data only\n");
+}
+
 static void each_cycle_is_named_once(void **state)
 {
 	struct job *j = *state;
@@ -612,7 +629,8 @@ static void params_are_merged_in_file_order(void **state)
 	a = json_text(task_params(j->plan, "hetero_lr_0", "10000"), false);
 	b = json_text(task_params(j->plan, "hetero_lr_0", "10002"), false);
 	assert_string_equal(
-	    a, "{\"alpha\":0.01,\"columns\":[1,2,3],\"early_stop\":\"diff\","
+	    a, "{\"alpha\":0.01,\"columns\":[1,2,3],\"cv_param\":{\"need_cv\":"
+	       "false},\"early_stop\":\"diff\","
 	       "\"encrypt_param\":{\"key_length\":2048},\"init_param\":"
 	       "{\"fit_intercept\":false,\"init_method\":\"zeros\"},"
 	       "\"learning_rate\":0.01,\"max_iter\":8,\"penalty\":\"None\"}");
@@ -772,6 +790,7 @@ int main(void)
 		T(a_right_job_has_a_plan),
 		T(every_defect_has_its_line),
 		T(all_defects_come_at_once),
+		T(cross_validation_reads_training_rows_only),
 		T(each_cycle_is_named_once),
 		T(names_cannot_begin_lines_of_their_own),
 		T(long_names_are_cut_between_characters),
