@@ -66,6 +66,7 @@ $(O)/lib.a:        $(call obj,lib/%.c)
 $(UNIT) $(REPLAY) $(BENCH): %: %.o $(ARCH)
 $(UNIT): private LIBS += -lcmocka
 $(REPLAY:=.o): private CFLAGS += -DREPLAY
+$(O)/tests/unit/test_transfer $(O)/tools/bench_transfer: | $(O)/rollsite # which they start
 $(PROGS:%=$(O)/%) $(UNIT) $(REPLAY) $(BENCH):
 	$(CC) $(C_ALL) $(LDALL) -o $@ $^ $(LIBS)
 %.a:

@@ -18,6 +18,7 @@
 #include "transfer/transfer_priv.h"
 
 #define CACHE_BYTES (64u << 10) /* messages up to this stay in memory too */
+#define PIECE	    (256u << 10)
 
 struct message {
 	UT_hash_handle hh;
@@ -174,84 +175,116 @@ bool site_wait(struct site *s, int client, unsigned ms)
 			       (p.revents & (POLLRDHUP | POLLHUP | POLLERR)));
 }
 
-/* The file of a message: head and payload. */
-static int store(const char *path, const struct message_head *h,
-		 const void *data, size_t *ret_offset, struct err *e)
+int message_write(struct site *s, const struct message_head *h,
+		  const void *data, int fd, char **ret_tmp)
 {
-	struct strbuf sb = STRBUF_INIT((1u << 30) + HEAD_MAX);
-	int r = head_write(&sb, h);
+	static unsigned counter;
+	_cleanup_free_ char *tmp =
+	    xasprintf("%s/transfer/tmp/m%u", s->conf->state,
+		      __atomic_add_fetch(&counter, 1, __ATOMIC_RELAXED));
+	_cleanup_free_ char *piece = NULL;
+	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(CACHE_BYTES + HEAD_MAX);
+	_cleanup_close_ int out =
+	    open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	bool small = fd < 0 && h->size <= CACHE_BYTES;
+	uint64_t at = 0;
+	int r;
 
-	*ret_offset = sb.len;
-	if (!r && data)
+	if (out < 0)
+		return -errno;
+	r = head_write(&sb, h);
+	if (!r && small)
 		r = sb_add(&sb, data, h->size);
+	if (!r)
+		r = write_all(out, sb.buf, sb.len);
+	if (!r && fd < 0 && !small)
+		r = write_all(out, data, h->size);
+	if (fd >= 0)
+		piece = xmalloc(PIECE);
+	while (!r && fd >= 0 && at < h->size) {
+		size_t n = (size_t)MIN(PIECE, h->size - at);
+
+		r = pread_all(fd, piece, n, at);
+		if (!r)
+			r = write_all(out, piece, n);
+		at += n;
+	}
 	if (r)
-		err_sys(e, -r, "%s", path);
+		(void)unlink(tmp);
 	else
-		r = file_replace(path, sb.buf, sb.len, 0600, false, e);
-	sb_free(&sb);
+		*ret_tmp = TAKE_PTR(tmp);
 	return r;
 }
 
-int site_deliver(struct site *s, const struct message_head *h,
-		 const char *from_party, const void *data, const char *tmp,
-		 struct err *e)
+/* lock held; 0 new, 1 here already, or why not */
+static int known(struct site *s, const struct message_head *h)
 {
-	struct message *m = NULL, *old = NULL;
-	_cleanup_free_ char *dir = NULL, *path = NULL;
+	struct message *m = NULL;
+
+	if (!admitted(s, &h->key))
+		return -EACCES;
+	HASH_FIND_STR(s->in, h->tid, m);
+	return !m ? 0 : strcmp(m->sha256, h->sha256) ? -EEXIST : 1;
+}
+
+/* lock held; the file becomes the message's */
+static int add_message(struct site *s, const struct message_head *h,
+		       const void *data, const char *tmp)
+{
+	struct message *m = message_new(h);
+	_cleanup_free_ char *path = in_path(s, m);
+	struct strbuf sb = STRBUF_INIT(HEAD_MAX + 4);
+	int r = head_write(&sb, h);
+
+	m->offset = sb.len;
+	sb_free(&sb);
+	if (!r && rename(tmp, path))
+		r = -errno;
+	if (r) {
+		message_free(m);
+		return r;
+	}
+	if (data && h->size <= CACHE_BYTES) {
+		m->data = xmalloc(h->size);
+		memcpy(m->data, data, h->size);
+	}
+	HASH_ADD_STR(s->in, tid, m);
+	s->count.in++;
+	s->count.bytes_in += h->size;
+	pthread_cond_broadcast(&s->changed);
+	return 0;
+}
+
+int site_deliver(struct site *s, const struct message_head *h,
+		 const char *from_party, const void *data, int fd,
+		 const char *tmp, struct err *e)
+{
+	_cleanup_free_ char *own = NULL;
 	int r = site_admit(s, h, from_party, e);
 
 	if (r)
 		return r;
 	pthread_mutex_lock(&s->lock);
-	HASH_FIND_STR(s->in, h->tid, old);
-	if (old)
-		r = strcmp(old->sha256, h->sha256) ? -EEXIST : 1;
+	r = known(s, h);
 	pthread_mutex_unlock(&s->lock);
-	if (r < 0)
-		return err_set(e, EEXIST,
-			       "the same message with other content");
-	if (r)
-		return r;
-	m = message_new(h);
-	dir = in_dir(s, m->job);
-	path = in_path(s, m);
-	r = mkdir_p(dir, 0700, e);
-	if (!r && tmp) {
-		/* The file is as it came over the wire: head, payload. */
-		struct strbuf sb = STRBUF_INIT(HEAD_MAX + 4);
-
-		r = head_write(&sb, h);
-		m->offset = sb.len;
-		sb_free(&sb);
-		if (!r && rename(tmp, path))
-			r = err_sys(e, errno, "%s", path);
-	} else if (!r) {
-		r = store(path, h, data, &m->offset, e);
-		if (!r && h->size <= CACHE_BYTES) {
-			m->data = xmalloc(h->size);
-			memcpy(m->data, data, h->size);
-		}
+	if (!r && !tmp)
+		r = message_write(s, h, data, fd, &own);
+	if (!r) {
+		/* Again: another delivery or the job's end may have come. */
+		pthread_mutex_lock(&s->lock);
+		r = known(s, h);
+		if (!r)
+			r = add_message(s, h, data, tmp ? tmp : own);
+		pthread_mutex_unlock(&s->lock);
+		if (r && own)
+			(void)unlink(own);
 	}
-	if (r) {
-		message_free(m);
-		return r;
-	}
-	pthread_mutex_lock(&s->lock);
-	HASH_FIND_STR(s->in, h->tid, old);
-	if (old) { /* two deliveries at once */
-		message_free(m);
-		r = 1;
-	} else if (!admitted(s, &h->key)) { /* closed meanwhile */
-		(void)unlink(path);
-		message_free(m);
-		r = err_set(e, EACCES, "not allowed");
-	} else {
-		HASH_ADD_STR(s->in, tid, m);
-		s->count.in++;
-		s->count.bytes_in += h->size;
-		pthread_cond_broadcast(&s->changed);
-	}
-	pthread_mutex_unlock(&s->lock);
+	if (r == -EEXIST)
+		err_set(e, EEXIST, "the same message with other content");
+	else if (r == -EACCES)
+		err_set(e, EACCES, "not allowed");
+	else if (r < 0)
+		err_sys(e, -r, "message");
 	return r;
 }
 
@@ -410,6 +443,7 @@ static bool roles_valid(const json_t *roles)
 int site_job_open(struct site *s, const char *job, const json_t *roles,
 		  struct err *e)
 {
+	_cleanup_free_ char *dir = in_dir(s, job);
 	struct site_job *j;
 	int r;
 
@@ -426,7 +460,9 @@ int site_job_open(struct site *s, const char *job, const json_t *roles,
 	}
 	json_decref(j->roles);
 	j->roles = json_deep_copy(roles);
-	r = job_write(s, j, true, e);
+	r = mkdir_p(dir, 0700, e);
+	if (!r)
+		r = job_write(s, j, true, e);
 	pthread_mutex_unlock(&s->lock);
 	return r;
 }

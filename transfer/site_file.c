@@ -154,10 +154,23 @@ static const char *last_part(const char *path)
 	return slash ? slash + 1 : path;
 }
 
+int file_open_out(struct site *s, const char *party, const char *path)
+{
+	_cleanup_free_ char *out =
+	    xasprintf("%s/federation/%s/out", s->conf->state, party);
+	_cleanup_close_ int parent = parent_beneath(out, path);
+	int fd;
+
+	if (parent < 0)
+		return parent;
+	fd = openat(parent, last_part(path), O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
 int file_put(struct site *s, const char *party, const char *path,
 	     const char *spool, struct err *e)
 {
-	_cleanup_free_ char *out = NULL, *base = NULL;
+	_cleanup_free_ char *out = NULL, *base = NULL, *url = NULL;
 	_cleanup_close_ int fd = -1, parent = -1;
 	struct sent *f;
 	struct stat st;
@@ -166,6 +179,10 @@ int file_put(struct site *s, const char *party, const char *path,
 
 	if (!party_id_valid(party) || !path_valid(path))
 		return err_set(e, EINVAL, "not a path: %.200s", path);
+	url = party_address(s->conf, party);
+	if (!url || !strcmp(party, s->conf->party))
+		return err_set(e, EHOSTUNREACH, "no party %s is configured",
+			       party);
 	base = xasprintf("%s/federation/%s/spool/", s->conf->state, party);
 	if (strncmp(spool, base, strlen(base)) ||
 	    strchr(spool + strlen(base), '/'))
@@ -186,6 +203,12 @@ int file_put(struct site *s, const char *party, const char *path,
 	if (parent < 0)
 		return err_sys(e, -parent, "%s", path);
 	pthread_mutex_lock(&s->lock);
+	if (renameat(AT_FDCWD, spool, parent, last_part(path)) ||
+	    fsync(parent)) {
+		r = err_sys(e, errno, "%s", path);
+		pthread_mutex_unlock(&s->lock);
+		return r;
+	}
 	f = find_sent(party, path);
 	if (!f) {
 		f = xcalloc(1, sizeof(*f));
@@ -209,10 +232,7 @@ int file_put(struct site *s, const char *party, const char *path,
 	f->next_try = 0;
 	f->queued_ms = now_unix_ms();
 	f->committed_ms = 0;
-	if (renameat(AT_FDCWD, spool, parent, last_part(path)) || fsync(parent))
-		r = err_sys(e, errno, "%s", path);
-	if (!r)
-		r = journal(s, party, e);
+	r = journal(s, party, e);
 	pthread_cond_broadcast(&s->changed);
 	pthread_mutex_unlock(&s->lock);
 	peer_file_wake(s, party);
@@ -368,16 +388,19 @@ void file_job_free(struct file_job *j)
 	free(j->sha256);
 }
 
-void file_progress(struct site *s, const char *party, const char *path,
+bool file_progress(struct site *s, const char *party, const char *path,
 		   uint64_t generation, uint64_t bytes)
 {
 	struct sent *f;
+	bool wanted;
 
 	pthread_mutex_lock(&s->lock);
 	f = find_sent(party, path);
-	if (f && f->generation == generation)
+	wanted = f && f->generation == generation;
+	if (wanted)
 		f->acknowledged = bytes;
 	pthread_mutex_unlock(&s->lock);
+	return wanted;
 }
 
 void file_done(struct site *s, const char *party, const char *path,

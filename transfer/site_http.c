@@ -288,7 +288,7 @@ static int message_end(struct site *s, struct request *q, struct err *e)
 	}
 #endif
 	return site_deliver(s, &q->head, q->party,
-			    q->fd < 0 ? q->body.buf : NULL, q->tmp, e);
+			    q->fd < 0 ? q->body.buf : NULL, -1, q->tmp, e);
 }
 
 /* ---- files -------------------------------------------------------------- */

@@ -2,13 +2,9 @@
 /*
  * Everything that goes out: a queue of messages per party with its own
  * workers (a dead party never slows another), calls, pings and files.
- * Client side of HTTPS by libcurl; the peer's identity is checked inside the
- * TLS handshake, before the first byte of a request leaves.
  */
 #include <curl/curl.h>
 #include <fcntl.h>
-#include <openssl/ssl.h>
-#include <openssl/x509v3.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -42,10 +38,11 @@ struct peer {
 	char *id;
 	char *url;  /* replaced by a reload; under s->lock */
 	char *want; /* the SAN URI its certificate must carry */
+	char *dir;  /* of the messages that wait */
 	struct out *queue;
-	/* With s->lock; two, so that a signal for a message never goes to
-	 * the thread that pings. */
-	pthread_cond_t message, wake;
+	/* With s->lock; one for each kind of worker, so that a signal never
+	 * goes to one of another kind. */
+	pthread_cond_t message, ping, file;
 	bool file_wake, ping_wake;
 	CURL *pool[POOL];
 	size_t n_pool;
@@ -54,103 +51,6 @@ struct peer {
 	int64_t rtt_us, asked_ms;
 	char *error, *version, *certificate;
 };
-
-/* ---- TLS -------------------------------------------------------------- */
-
-static int ctx_index = -1;
-
-static bool has_uri(X509 *cert, const char *want)
-{
-	GENERAL_NAMES *names =
-	    X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
-	bool found = false;
-
-	for (int i = 0; !found && i < sk_GENERAL_NAME_num(names); i++) {
-		const GENERAL_NAME *g = sk_GENERAL_NAME_value(names, i);
-		const ASN1_STRING *u;
-
-		if (g->type != GEN_URI)
-			continue;
-		u = g->d.uniformResourceIdentifier;
-		found = (size_t)ASN1_STRING_length(u) == strlen(want) &&
-			!memcmp(ASN1_STRING_get0_data(u), want, strlen(want));
-	}
-	GENERAL_NAMES_free(names);
-	return found;
-}
-
-static int on_verify(int ok, X509_STORE_CTX *x)
-{
-	SSL *ssl =
-	    X509_STORE_CTX_get_ex_data(x, SSL_get_ex_data_X509_STORE_CTX_idx());
-	const char *want = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), ctx_index);
-
-	if (!ok || X509_STORE_CTX_get_error_depth(x) > 0)
-		return ok;
-	if (has_uri(X509_STORE_CTX_get_current_cert(x), want))
-		return 1;
-	X509_STORE_CTX_set_error(x, X509_V_ERR_HOSTNAME_MISMATCH);
-	return 0;
-}
-
-static CURLcode on_ctx(CURL *curl, void *ctx, void *arg)
-{
-	(void)curl;
-	SSL_CTX_set_ex_data(ctx, ctx_index, arg);
-	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, on_verify);
-	return CURLE_OK;
-}
-
-static CURL *make_easy(const struct peer *p)
-{
-	const struct conf *c = p->s->conf;
-	CURL *h = curl_easy_init();
-
-	if (!h)
-		return NULL;
-	curl_easy_setopt(h, CURLOPT_SSLVERSION, CURL_SSLVERSION_TLSv1_3);
-	curl_easy_setopt(h, CURLOPT_SSLCERT, c->certificate);
-	curl_easy_setopt(h, CURLOPT_SSLKEY, c->key);
-	curl_easy_setopt(h, CURLOPT_CAINFO, c->ca);
-	curl_easy_setopt(h, CURLOPT_CAPATH, NULL);
-	curl_easy_setopt(h, CURLOPT_SSL_VERIFYPEER, 1L);
-	/* The identity is the SAN URI (on_verify), not the host's name. */
-	curl_easy_setopt(h, CURLOPT_SSL_VERIFYHOST, 0L);
-	curl_easy_setopt(h, CURLOPT_SSL_CTX_FUNCTION, on_ctx);
-	curl_easy_setopt(h, CURLOPT_SSL_CTX_DATA, p->want);
-	curl_easy_setopt(h, CURLOPT_TCP_NODELAY, 1L);
-	curl_easy_setopt(h, CURLOPT_TCP_KEEPALIVE, 1L);
-	curl_easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
-	curl_easy_setopt(h, CURLOPT_PROTOCOLS_STR, "https");
-	curl_easy_setopt(h, CURLOPT_PROXY, "");
-	curl_easy_setopt(h, CURLOPT_CONNECTTIMEOUT_MS, 5000L);
-	curl_easy_setopt(h, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
-	return h;
-}
-
-static size_t on_body(char *data, size_t size, size_t n, void *arg)
-{
-	return sb_add(arg, data, size * n) ? 0 : size * n;
-}
-
-/* A request; *ret_code is the HTTP status. Curl's own failure is returned. */
-static CURLcode perform(CURL *h, const char *url, struct strbuf *answer,
-			struct curl_slist *headers, long timeout_ms,
-			long *ret_code)
-{
-	CURLcode c;
-
-	curl_easy_setopt(h, CURLOPT_URL, url);
-	curl_easy_setopt(h, CURLOPT_WRITEFUNCTION, on_body);
-	curl_easy_setopt(h, CURLOPT_WRITEDATA, answer);
-	curl_easy_setopt(h, CURLOPT_HTTPHEADER, headers);
-	curl_easy_setopt(h, CURLOPT_TIMEOUT_MS, timeout_ms);
-	c = curl_easy_perform(h);
-	*ret_code = 0;
-	if (c == CURLE_OK)
-		curl_easy_getinfo(h, CURLINFO_RESPONSE_CODE, ret_code);
-	return c;
-}
 
 static char *peer_url(struct peer *p, const char *tail)
 {
@@ -224,6 +124,13 @@ static void peer_sleep(struct peer *p, pthread_cond_t *c, int64_t ms)
 	pthread_cond_timedwait(c, &p->s->lock, &ts);
 }
 
+/* A peer that stands still is hung up on and tried again. */
+static void limit_stalls(CURL *h)
+{
+	curl_easy_setopt(h, CURLOPT_LOW_SPEED_LIMIT, 1L);
+	curl_easy_setopt(h, CURLOPT_LOW_SPEED_TIME, 30L);
+}
+
 static CURLcode put_message(CURL *h, struct peer *p, const struct out *o,
 			    struct strbuf *answer, long *code)
 {
@@ -233,6 +140,7 @@ static CURLcode put_message(CURL *h, struct peer *p, const struct out *o,
 	FILE *f = NULL;
 	CURLcode c;
 
+	limit_stalls(h);
 	headers = curl_slist_append(headers,
 				    "Content-Type: application/octet-stream");
 	if (o->bytes) {
@@ -257,7 +165,7 @@ static CURLcode put_message(CURL *h, struct peer *p, const struct out *o,
 #endif
 	}
 	c = !o->bytes && !f ? CURLE_READ_ERROR
-			    : perform(h, url, answer, headers, 0, code);
+			    : client_perform(h, url, answer, headers, 0, code);
 	curl_easy_setopt(h, CURLOPT_UPLOAD, 0L);
 	curl_easy_setopt(h, CURLOPT_CUSTOMREQUEST, NULL);
 	curl_easy_setopt(h, CURLOPT_HTTPGET, 1L);
@@ -310,7 +218,7 @@ static void settle(struct peer *p, struct out *o, CURLcode c, long code)
 static void *message_worker(void *arg)
 {
 	struct peer *p = arg;
-	CURL *h = make_easy(p);
+	CURL *h = client_new(p->s->conf, p->want);
 	struct strbuf answer = STRBUF_INIT(64u << 10);
 
 	pthread_mutex_lock(&p->s->lock);
@@ -334,55 +242,46 @@ static void *message_worker(void *arg)
 	return NULL;
 }
 
-static void enqueue(struct peer *p, struct out *o)
+/* lock held; where the message waits, or the end of the queue */
+static struct out **out_find(struct peer *p, const char *tid)
 {
 	struct out **q;
 
-	pthread_mutex_lock(&p->s->lock);
 	for (q = &p->queue; *q; q = &(*q)->next)
-		if (!strcmp((*q)->head.tid, o->head.tid))
+		if (!strcmp((*q)->head.tid, tid))
 			break;
-	if (*q) { /* the task asked again: it is on its way */
-		pthread_mutex_unlock(&p->s->lock);
-		out_free(o);
-		return;
-	}
-	*q = o;
-	pthread_cond_signal(&p->message);
-	pthread_mutex_unlock(&p->s->lock);
+	return q;
 }
 
-int message_write(const char *path, const struct message_head *h,
-		  const void *data, int fd, struct err *e)
+/* lock held; 0, 1: it is on its way already, -EEXIST: with other content */
+static int out_known(struct peer *p, const struct message_head *h)
 {
-	_cleanup_free_ char *tmp = xasprintf("%s.%p.tmp", path, (void *)h);
-	_cleanup_close_ int out =
-	    open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	_cleanup_strbuf_ struct strbuf head = STRBUF_INIT(HEAD_MAX + 4);
-	char piece[65536];
-	uint64_t at = 0;
+	const struct out *o = *out_find(p, h->tid);
+
+	return !o ? 0 : strcmp(o->head.sha256, h->sha256) ? -EEXIST : 1;
+}
+
+/* Takes o; tmp becomes its file, unless the message is known (as above). */
+static int enqueue(struct peer *p, struct out *o, const char *tmp)
+{
+	struct site *s = p->s;
 	int r;
 
-	if (out < 0)
-		return err_sys(e, errno, "%s", tmp);
-	r = head_write(&head, h);
-	if (!r)
-		r = write_all(out, head.buf, head.len);
-	if (!r && fd < 0)
-		r = write_all(out, data, h->size);
-	while (!r && fd >= 0 && at < h->size) {
-		size_t n = (size_t)MIN(sizeof(piece), h->size - at);
-
-		r = pread_all(fd, piece, n, at);
-		if (!r)
-			r = write_all(out, piece, n);
-		at += n;
-	}
-	if (!r && rename(tmp, path))
+	pthread_mutex_lock(&s->lock);
+	r = out_known(p, &o->head);
+	if (!r && tmp && rename(tmp, o->path))
 		r = -errno;
-	if (r)
-		(void)unlink(tmp);
-	return r ? err_sys(e, -r, "%s", path) : 0;
+	if (!r) {
+		*out_find(p, o->head.tid) = o;
+		pthread_cond_signal(&p->message);
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (r) {
+		out_free(o);
+		if (tmp)
+			(void)unlink(tmp);
+	}
+	return r;
 }
 
 int peer_send(struct site *s, const struct message_head *h, const void *data,
@@ -390,36 +289,36 @@ int peer_send(struct site *s, const struct message_head *h, const void *data,
 {
 	const char *to = h->key.f[KEY_DST_PARTY];
 	struct peer *p = peer_get(s, to);
-	_cleanup_free_ char *dir = NULL;
-	struct strbuf head = STRBUF_INIT(CACHE_BYTES + 2 * HEAD_MAX);
+	_cleanup_free_ char *tmp = NULL;
+	_cleanup_strbuf_ struct strbuf sb =
+	    STRBUF_INIT(CACHE_BYTES + 2 * HEAD_MAX);
 	struct out *o;
 	int r;
 
 	if (!p)
 		return err_set(e, EHOSTUNREACH, "no party %s is configured",
 			       to);
-	dir = xasprintf("%s/transfer/out/%s", s->conf->state, to);
-	r = mkdir_p(dir, 0700, e);
+	pthread_mutex_lock(&s->lock);
+	r = out_known(p, h);
+	pthread_mutex_unlock(&s->lock);
+	if (r > 0)
+		return 0;
+	if (r < 0)
+		return err_set(e, EEXIST,
+			       "the same message with other content");
+	r = head_write(&sb, h);
+	if (!r)
+		r = message_write(s, h, data, fd, &tmp);
 	if (r)
-		return r;
+		return err_sys(e, -r, "message");
 	o = xcalloc(1, sizeof(*o));
 	o->head = *h;
-	o->path = xasprintf("%s/%s", dir, h->tid);
-	r = head_write(&head, h);
-	if (!r)
-		r = message_write(o->path, h, data, fd, e);
-	o->n = head.len + h->size;
-	if (!r && fd < 0 && h->size <= CACHE_BYTES) {
-		sb_add(&head, data, h->size);
-		o->bytes = xmalloc(head.len);
-		memcpy(o->bytes, head.buf, head.len);
-	}
-	sb_free(&head);
-	if (r)
-		out_free(o);
-	else
-		enqueue(p, o);
-	return r;
+	o->path = xasprintf("%s/%s", p->dir, h->tid);
+	o->n = sb.len + h->size;
+	if (fd < 0 && h->size <= CACHE_BYTES && !sb_add(&sb, data, h->size))
+		o->bytes = sb_detach(&sb);
+	r = enqueue(p, o, tmp);
+	return r < 0 ? err_sys(e, -r, "message") : 0;
 }
 
 static void forget(struct site *s, const char *job, const char *session)
@@ -467,7 +366,7 @@ static CURL *pool_take(struct peer *p)
 	if (p->n_pool)
 		h = p->pool[--p->n_pool];
 	pthread_mutex_unlock(&p->s->lock);
-	return h ? h : make_easy(p);
+	return h ? h : client_new(p->s->conf, p->want);
 }
 
 static void pool_give(struct peer *p, CURL *h)
@@ -503,11 +402,13 @@ static int rpc_once(struct peer *p, const char *verb, const char *body,
 	curl_easy_setopt(h, CURLOPT_POSTFIELDS, body);
 	hook_wire(url, body, n);
 	sb_reset(ret);
-	c = perform(h, url, ret, headers, (long)left_ms + 200, &code);
+	c = client_perform(h, url, ret, headers, (long)left_ms + 200, &code);
 	curl_slist_free_all(headers);
 	if (c == CURLE_OK) {
 		hook_wire("answer", ret->buf, ret->len);
 		r = http_to_status(code);
+		if (r == -EEXIST)
+			r = -EBUSY; /* 409 of a call */
 		if (r)
 			err_set(e, -r, "party %s: %s", p->id,
 				ret->len && ret->len < 300 ? ret->buf
@@ -580,7 +481,7 @@ static void ping_once(struct peer *p, CURL *h)
 	CURLcode c;
 
 	curl_easy_setopt(h, CURLOPT_HTTPGET, 1L);
-	c = perform(h, url, &answer, NULL, 5000, &code);
+	c = client_perform(h, url, &answer, NULL, 5000, &code);
 	if (c == CURLE_OK && code == 200) {
 		curl_easy_getinfo(h, CURLINFO_TOTAL_TIME_T, &us);
 		version = xasprintf("%s", answer.buf);
@@ -619,7 +520,7 @@ static void ping_once(struct peer *p, CURL *h)
 static void *ping_worker(void *arg)
 {
 	struct peer *p = arg;
-	CURL *h = make_easy(p);
+	CURL *h = client_new(p->s->conf, p->want);
 	unsigned failures = 0;
 
 	curl_easy_setopt(h, CURLOPT_CERTINFO, 1L);
@@ -631,7 +532,7 @@ static void *ping_worker(void *arg)
 		ok = p->ok;
 		failures = ok ? 0 : failures + 1;
 		if (!p->ping_wake)
-			peer_sleep(p, &p->wake,
+			peer_sleep(p, &p->ping,
 				   ok ? PING_MS
 				      : MIN(50 << MIN(failures, 7u), PING_MS));
 		p->ping_wake = false;
@@ -648,7 +549,7 @@ void peer_ping(struct site *s, const char *party)
 		return;
 	pthread_mutex_lock(&s->lock);
 	p->ping_wake = true;
-	pthread_cond_broadcast(&p->wake);
+	pthread_cond_signal(&p->ping);
 	pthread_mutex_unlock(&s->lock);
 }
 
@@ -699,7 +600,9 @@ static size_t on_read(char *buf, size_t size, size_t n, void *arg)
 	if (k < 0)
 		return CURL_READFUNC_ABORT;
 	r->at += (uint64_t)k;
-	file_progress(r->p->s, r->p->id, r->j->path, r->j->generation, r->at);
+	if (!file_progress(r->p->s, r->p->id, r->j->path, r->j->generation,
+			   r->at))
+		return CURL_READFUNC_ABORT; /* withdrawn or written again */
 	return (size_t)k;
 }
 
@@ -708,19 +611,17 @@ static CURLcode put_file(struct peer *p, CURL *h, const struct file_job *j,
 {
 	_cleanup_free_ char *url = peer_url(p, "/v1/files");
 	_cleanup_free_ char *enc = percent_encode(j->path);
-	_cleanup_free_ char *path = xasprintf(
-	    "%s/federation/%s/out/%s", p->s->conf->state, p->id, j->path);
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	_cleanup_free_ char *where = xasprintf("Rollfs-Path: %s", enc);
+	_cleanup_close_ int fd = file_open_out(p->s, p->id, j->path);
 	struct reading reading = { .p = p, .j = j, .fd = fd };
 	struct curl_slist *headers = NULL;
-	char line[4096];
+	char line[200];
 	CURLcode c;
 
 	*code = 0;
 	if (fd < 0)
 		return CURLE_READ_ERROR;
-	(void)snprintf(line, sizeof(line), "Rollfs-Path: %.3900s", enc);
-	headers = curl_slist_append(headers, line);
+	headers = curl_slist_append(headers, where);
 	(void)snprintf(line, sizeof(line), "Rollfs-Sha256: %s", j->sha256);
 	headers = curl_slist_append(headers, line);
 	(void)snprintf(line, sizeof(line), "Rollfs-Generation: %llu",
@@ -731,9 +632,8 @@ static CURLcode put_file(struct peer *p, CURL *h, const struct file_job *j,
 	curl_easy_setopt(h, CURLOPT_READFUNCTION, on_read);
 	curl_easy_setopt(h, CURLOPT_READDATA, &reading);
 	curl_easy_setopt(h, CURLOPT_INFILESIZE_LARGE, (curl_off_t)j->size);
-	curl_easy_setopt(h, CURLOPT_LOW_SPEED_LIMIT, 1L);
-	curl_easy_setopt(h, CURLOPT_LOW_SPEED_TIME, 30L);
-	c = perform(h, url, answer, headers, 0, code);
+	limit_stalls(h);
+	c = client_perform(h, url, answer, headers, 0, code);
 	curl_slist_free_all(headers);
 	return c;
 }
@@ -741,7 +641,7 @@ static CURLcode put_file(struct peer *p, CURL *h, const struct file_job *j,
 static void *file_worker(void *arg)
 {
 	struct peer *p = arg;
-	CURL *h = make_easy(p);
+	CURL *h = client_new(p->s->conf, p->want);
 	struct strbuf answer = STRBUF_INIT(64u << 10);
 
 	for (;;) {
@@ -754,7 +654,7 @@ static void *file_worker(void *arg)
 		if (!file_next(p->s, p->id, &j, &wait_ms)) {
 			pthread_mutex_lock(&p->s->lock);
 			if (!p->file_wake)
-				peer_sleep(p, &p->wake, wait_ms);
+				peer_sleep(p, &p->file, wait_ms);
 			p->file_wake = false;
 			pthread_mutex_unlock(&p->s->lock);
 			continue;
@@ -781,7 +681,7 @@ void peer_file_wake(struct site *s, const char *party)
 		return;
 	pthread_mutex_lock(&s->lock);
 	p->file_wake = true;
-	pthread_cond_broadcast(&p->wake);
+	pthread_cond_signal(&p->file);
 	pthread_mutex_unlock(&s->lock);
 }
 
@@ -800,16 +700,25 @@ static void start_thread(void *(*fn)(void *), void *arg)
 	pthread_attr_destroy(&a);
 }
 
-struct peer *peer_get(struct site *s, const char *party)
+/* lock held */
+static struct peer *peer_find(struct site *s, const char *party)
 {
-	_cleanup_free_ char *url = NULL;
 	struct peer *p;
-	pthread_condattr_t monotonic;
 
-	pthread_mutex_lock(&s->lock);
 	for (p = s->peers; p; p = p->next)
 		if (!strcmp(p->id, party))
 			break;
+	return p;
+}
+
+struct peer *peer_get(struct site *s, const char *party)
+{
+	_cleanup_free_ char *url = NULL;
+	struct peer *p, *other;
+	pthread_condattr_t monotonic;
+
+	pthread_mutex_lock(&s->lock);
+	p = peer_find(s, party);
 	pthread_mutex_unlock(&s->lock);
 	if (p)
 		return p;
@@ -821,14 +730,30 @@ struct peer *peer_get(struct site *s, const char *party)
 	p->id = xstrdup(party);
 	p->url = TAKE_PTR(url);
 	p->want = xasprintf("rollfs://%s/party/%s", s->conf->federation, party);
+	p->dir = xasprintf("%s/transfer/out/%s", s->conf->state, party);
+	if (mkdir_p(p->dir, 0700, NULL)) /* the first message will fail */
+		log_warn("rollsite", "cannot make %s", p->dir);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&p->message, &monotonic);
-	pthread_cond_init(&p->wake, &monotonic);
+	pthread_cond_init(&p->ping, &monotonic);
+	pthread_cond_init(&p->file, &monotonic);
+	pthread_condattr_destroy(&monotonic);
 	pthread_mutex_lock(&s->lock);
-	p->next = s->peers;
-	s->peers = p;
+	other = peer_find(s, party);
+	if (!other) {
+		p->next = s->peers;
+		s->peers = p;
+	}
 	pthread_mutex_unlock(&s->lock);
+	if (other) { /* two threads met the party at the same time */
+		free(p->id);
+		free(p->url);
+		free(p->want);
+		free(p->dir);
+		free(p);
+		return other;
+	}
 	for (int i = 0; i < WORKERS; i++)
 		start_thread(message_worker, p);
 	start_thread(ping_worker, p);
@@ -848,8 +773,9 @@ void peer_reload(struct site *s)
 			pthread_mutex_lock(&s->lock);
 			free(p->url);
 			p->url = TAKE_PTR(url);
-			p->ping_wake = true;
-			pthread_cond_broadcast(&p->wake);
+			p->ping_wake = p->file_wake = true;
+			pthread_cond_signal(&p->ping);
+			pthread_cond_signal(&p->file);
 			pthread_mutex_unlock(&s->lock);
 		}
 		free(url);
@@ -858,13 +784,14 @@ void peer_reload(struct site *s)
 	free(ids);
 }
 
-static void rescan_party(struct peer *p, const char *dir)
+static void rescan_party(struct peer *p)
 {
-	_cleanup_closedir_ DIR *d = opendir(dir);
+	_cleanup_closedir_ DIR *d = opendir(p->dir);
 	struct dirent *de;
 
 	while (d && (de = readdir(d))) {
-		_cleanup_free_ char *path = xasprintf("%s/%s", dir, de->d_name);
+		_cleanup_free_ char *path =
+		    xasprintf("%s/%s", p->dir, de->d_name);
 		_cleanup_close_ int fd = -1;
 		char head[HEAD_MAX + 4];
 		struct out *o;
@@ -887,7 +814,7 @@ static void rescan_party(struct peer *p, const char *dir)
 		}
 		o->n = (size_t)st.st_size;
 		o->path = TAKE_PTR(path);
-		enqueue(p, o);
+		(void)enqueue(p, o, NULL);
 	}
 }
 
@@ -895,17 +822,16 @@ int peer_rescan(struct site *s, struct err *e)
 {
 	char **ids;
 
-	ctx_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL);
-	if (curl_global_init(CURL_GLOBAL_DEFAULT))
-		return err_set(e, EIO, "libcurl does not start");
+	int r = client_init(e);
+
+	if (r)
+		return r;
 	ids = party_list(s->conf);
 	for (char **id = ids; *id; id++) {
-		_cleanup_free_ char *dir =
-		    xasprintf("%s/transfer/out/%s", s->conf->state, *id);
 		struct peer *p = peer_get(s, *id);
 
 		if (p)
-			rescan_party(p, dir);
+			rescan_party(p);
 		free(*id);
 	}
 	free(ids);

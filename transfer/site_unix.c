@@ -47,19 +47,10 @@ static int op_hello(struct client *c, const json_t *q, struct err *e)
 static int send_home(struct client *c, const struct message_head *h,
 		     struct err *e)
 {
-	_cleanup_free_ char *tmp = NULL;
-	int r = site_admit(c->s, h, c->s->conf->party, e);
+	int r = site_deliver(c->s, h, c->s->conf->party,
+			     c->passed < 0 ? c->body.buf : NULL, c->passed,
+			     NULL, e);
 
-	if (!r && c->passed >= 0) {
-		tmp = xasprintf("%s/transfer/tmp/%s.%p", c->s->conf->state,
-				h->tid, (void *)c);
-		r = message_write(tmp, h, NULL, c->passed, e);
-	}
-	if (!r)
-		r = site_deliver(c->s, h, c->s->conf->party,
-				 tmp ? NULL : c->body.buf, tmp, e);
-	if (tmp)
-		(void)unlink(tmp); /* gone when it was taken over */
 	return r > 0 ? 0 : r;
 }
 

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * rollfs's side: starts and watches rollsite, carries calls and questions over
- * its socket.  A few worker threads with a connection each run the outgoing
- * calls; as many wait for incoming ones.
+ * its socket.  Worker threads with a connection each run the outgoing calls, as
+ * many as are under way at once; a few wait for incoming ones, and answers
+ * have a thread of their own, so that they never wait behind calls whose
+ * partner waits for such an answer.
  */
 #include "transfer/transfer.h"
 
@@ -17,8 +19,8 @@
 
 #include "transfer/transfer_priv.h"
 
-#define WORKERS 8
-#define SERVERS 4
+#define WORKERS_MAX 64
+#define SERVERS	    4
 
 extern char **environ;
 
@@ -30,7 +32,8 @@ struct job {
 	transfer_rpc_cb rpc_cb;
 	transfer_file_cb file_cb;
 	void *arg;
-	bool cancelled, running;
+	bool cancelled, running; /* file_wait: the callback */
+	pthread_t runner;
 };
 
 struct transfer_call {
@@ -43,9 +46,12 @@ struct transfer {
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	bool stopping;
-	pid_t pid;	   /* of a rollsite that we started; 0 = none */
-	bool ours;	   /* it ends with us */
-	struct job *jobs;  /* calls waiting for a worker */
+	pid_t pid;	  /* of a rollsite that we started; 0 = none */
+	bool ours;	  /* it ends with us */
+	struct job *jobs; /* calls waiting for a worker */
+	struct job *answers;
+	unsigned workers, idle;
+	pthread_cond_t answer, waited;
 	struct job *waits; /* file_wait, a thread each */
 	transfer_handler handler;
 	void *handler_arg;
@@ -276,22 +282,34 @@ static void job_free(struct job *j)
 	free(j);
 }
 
-static void *rpc_worker(void *arg)
+static void start_thread(struct transfer *t, void *(*fn)(void *));
+
+static void append(struct job **list, struct job *j)
 {
-	struct transfer *t = arg;
+	while (*list)
+		list = &(*list)->next;
+	*list = j;
+}
+
+/* Runs what is put into the list until the end. */
+static void work(struct transfer *t, struct job **list, pthread_cond_t *wake,
+		 unsigned *idle)
+{
 	struct link l = { .fd = -1 };
 
 	sb_init(&l.head, FRAME_HEAD_MAX);
 	sb_init(&l.body, FRAME_BODY_MAX);
 	pthread_mutex_lock(&t->lock);
 	while (!t->stopping) {
-		struct job *j = t->jobs;
+		struct job *j = *list;
 
 		if (!j) {
-			pthread_cond_wait(&t->wake, &t->lock);
+			(*idle)++;
+			pthread_cond_wait(wake, &t->lock);
+			(*idle)--;
 			continue;
 		}
-		t->jobs = j->next;
+		*list = j->next;
 		pthread_mutex_unlock(&t->lock);
 		run_rpc(t, &l, j);
 		job_free(j);
@@ -300,6 +318,22 @@ static void *rpc_worker(void *arg)
 	pthread_mutex_unlock(&t->lock);
 	link_close(&l);
 	__atomic_sub_fetch(&t->threads, 1, __ATOMIC_SEQ_CST);
+}
+
+static void *rpc_worker(void *arg)
+{
+	struct transfer *t = arg;
+
+	work(t, &t->jobs, &t->wake, &t->idle);
+	return NULL;
+}
+
+static void *answer_worker(void *arg)
+{
+	struct transfer *t = arg;
+	unsigned unused = 0;
+
+	work(t, &t->answers, &t->answer, &unused);
 	return NULL;
 }
 
@@ -307,7 +341,9 @@ void transfer_rpc(struct transfer *t, const char *party, const char *verb,
 		  json_t *body, unsigned timeout_ms, transfer_rpc_cb cb,
 		  void *arg)
 {
-	struct job *j = xcalloc(1, sizeof(*j)), **p;
+	struct job *j = xcalloc(1, sizeof(*j));
+	unsigned waiting = 0;
+	bool more;
 
 	j->head = json_pack("{s:s, s:s, s:s, s:i}", "op", "rpc", "party", party,
 			    "verb", verb, "timeout_ms", (int)timeout_ms);
@@ -316,11 +352,16 @@ void transfer_rpc(struct transfer *t, const char *party, const char *verb,
 	j->rpc_cb = cb;
 	j->arg = arg;
 	pthread_mutex_lock(&t->lock);
-	for (p = &t->jobs; *p; p = &(*p)->next)
-		;
-	*p = j;
+	append(&t->jobs, j);
+	for (const struct job *x = t->jobs; x; x = x->next)
+		waiting++;
+	more = waiting > t->idle && t->workers < WORKERS_MAX;
+	if (more)
+		t->workers++;
 	pthread_cond_signal(&t->wake);
 	pthread_mutex_unlock(&t->lock);
+	if (more)
+		start_thread(t, rpc_worker);
 }
 
 /* ---- incoming calls ------------------------------------------------------ */
@@ -400,7 +441,7 @@ static void answered(void *arg, int status, json_t *body, const struct err *e)
 void transfer_answer(struct transfer *t, struct transfer_call *call, int status,
 		     json_t *body, const char *error)
 {
-	struct job *j = xcalloc(1, sizeof(*j)), **p;
+	struct job *j = xcalloc(1, sizeof(*j));
 
 	j->head = json_pack("{s:s, s:I, s:i, s:s?}", "op", "answer", "call",
 			    (json_int_t)call->number, "status", status, "error",
@@ -409,12 +450,9 @@ void transfer_answer(struct transfer *t, struct transfer_call *call, int status,
 	j->n = strlen(j->body);
 	j->rpc_cb = answered;
 	free(call);
-	/* Before the calls that wait: somebody waits for this one too. */
 	pthread_mutex_lock(&t->lock);
-	p = &t->jobs;
-	j->next = *p;
-	*p = j;
-	pthread_cond_signal(&t->wake);
+	append(&t->answers, j);
+	pthread_cond_signal(&t->answer);
 	pthread_mutex_unlock(&t->lock);
 }
 
@@ -475,7 +513,6 @@ static void *file_waiter(void *arg)
 	struct link l = { .fd = -1 };
 	struct job **p;
 	struct err e = { 0 };
-	bool cancelled;
 	int r;
 
 	sb_init(&l.head, FRAME_HEAD_MAX);
@@ -483,16 +520,22 @@ static void *file_waiter(void *arg)
 	r = ask(t, &l, w->j->head, NULL, 0, NULL, &e);
 	link_close(&l);
 	pthread_mutex_lock(&t->lock);
+	if (!w->j->cancelled) {
+		w->j->running = true;
+		w->j->runner = pthread_self();
+		pthread_mutex_unlock(&t->lock);
+		w->j->file_cb(w->j->arg, r);
+		pthread_mutex_lock(&t->lock);
+	}
 	for (p = &t->waits; *p && *p != w->j; p = &(*p)->next)
 		;
 	if (*p)
 		*p = w->j->next;
-	cancelled = w->j->cancelled;
+	pthread_cond_broadcast(&t->waited);
 	pthread_mutex_unlock(&t->lock);
-	if (!cancelled)
-		w->j->file_cb(w->j->arg, r);
 	job_free(w->j);
 	free(w);
+	__atomic_sub_fetch(&t->threads, 1, __ATOMIC_SEQ_CST);
 	return NULL;
 }
 
@@ -509,6 +552,7 @@ void transfer_file_wait(struct transfer *t, const char *party, const char *path,
 	j->file_cb = cb;
 	j->arg = arg;
 	*w = (struct waiting){ .t = t, .j = j };
+	__atomic_add_fetch(&t->threads, 1, __ATOMIC_SEQ_CST);
 	pthread_mutex_lock(&t->lock);
 	j->next = t->waits;
 	t->waits = j;
@@ -525,9 +569,18 @@ void transfer_file_wait_cancel(struct transfer *t, transfer_file_cb cb,
 			       void *arg)
 {
 	pthread_mutex_lock(&t->lock);
-	for (struct job *j = t->waits; j; j = j->next)
+	/* A callback that has begun is let finish, except by itself. */
+	for (struct job *j = t->waits; j;) {
+		if (j->file_cb == cb && j->arg == arg && j->running &&
+		    !pthread_equal(j->runner, pthread_self())) {
+			pthread_cond_wait(&t->waited, &t->lock);
+			j = t->waits;
+			continue;
+		}
 		if (j->file_cb == cb && j->arg == arg)
 			j->cancelled = true;
+		j = j->next;
+	}
 	pthread_mutex_unlock(&t->lock);
 }
 
@@ -663,6 +716,8 @@ int transfer_start(const struct conf *conf, const char *program,
 	t->program = xstrdup(program);
 	pthread_mutex_init(&t->lock, NULL);
 	pthread_cond_init(&t->wake, NULL);
+	pthread_cond_init(&t->answer, NULL);
+	pthread_cond_init(&t->waited, NULL);
 	if (!answers(t, &l)) {
 		r = spawn_site(t, e);
 		if (!r)
@@ -676,8 +731,7 @@ int transfer_start(const struct conf *conf, const char *program,
 		return r;
 	}
 	start_thread(t, watch);
-	for (int i = 0; i < WORKERS; i++)
-		start_thread(t, rpc_worker);
+	start_thread(t, answer_worker);
 	*ret = t;
 	return 0;
 }
@@ -693,6 +747,7 @@ void transfer_stop(struct transfer *t)
 	pthread_mutex_lock(&t->lock);
 	t->stopping = true;
 	pthread_cond_broadcast(&t->wake);
+	pthread_cond_broadcast(&t->answer);
 	pthread_mutex_unlock(&t->lock);
 	if (t->ours && !link_open(&l, t->socket, &e)) {
 		json_t *head = json_pack("{s:s}", "op", "shutdown");

@@ -34,6 +34,7 @@
 #ifndef TRANSFER_TRANSFER_PRIV_H
 #define TRANSFER_TRANSFER_PRIV_H
 
+#include <curl/curl.h>
 #include <jansson.h>
 #include <pthread.h>
 
@@ -153,12 +154,13 @@ struct site {
 /* site.c */
 int site_open(struct site *s, struct conf *c, bool child,
 	      struct err *e) MUST_CHECK;
-/* A verified message of a peer (or of ourselves) is complete in memory
- * (data) or in the file tmp (which is taken over).  0 stored, 1 had it
- * already, -EEXIST other content, -EACCES not of an open job. */
+/* A verified message of a peer (or of ourselves) is complete in memory (data),
+ * its payload in fd, or all of it in the file tmp (which is taken over).  0
+ * stored, 1 had it already, -EEXIST other content, -EACCES not of an open
+ * job. */
 int site_deliver(struct site *s, const struct message_head *h,
-		 const char *from_party, const void *data, const char *tmp,
-		 struct err *e) MUST_CHECK;
+		 const char *from_party, const void *data, int fd,
+		 const char *tmp, struct err *e) MUST_CHECK;
 /* Is this message one that from_party may send to us? */
 int site_admit(struct site *s, const struct message_head *h,
 	       const char *from_party, struct err *e) MUST_CHECK;
@@ -189,6 +191,20 @@ bool site_session_open(struct site *s, const char *session);
  * the other end of the socket has gone. */
 bool site_wait(struct site *s, int client, unsigned ms);
 
+/* A new file below transfer/tmp: head, then data, or what fd holds.  The
+ * caller renames or unlinks it, and frees *ret_tmp. */
+int message_write(struct site *s, const struct message_head *h,
+		  const void *data, int fd, char **ret_tmp) MUST_CHECK;
+
+/* site_client.c: requests to peers; a handle is used by one thread. */
+int client_init(struct err *e) MUST_CHECK;
+/* want: the URI that the peer's certificate must carry (kept by reference). */
+CURL *client_new(const struct conf *c, char *want);
+/* A request; *ret_code is the HTTP status. Curl's own failure is returned. */
+CURLcode client_perform(CURL *h, const char *url, struct strbuf *answer,
+			struct curl_slist *headers, long timeout_ms,
+			long *ret_code);
+
 /* site_peer.c: one peer = a queue, its workers, its last ping. */
 struct peer;
 struct peer *peer_get(struct site *s, const char *party); /* NULL = unknown */
@@ -196,9 +212,6 @@ void peer_reload(struct site *s);
 /* Takes the message over: spool file first. */
 int peer_send(struct site *s, const struct message_head *h, const void *data,
 	      int fd, struct err *e) MUST_CHECK;
-/* The file of a message: head, then data, or what fd holds. */
-int message_write(const char *path, const struct message_head *h,
-		  const void *data, int fd, struct err *e) MUST_CHECK;
 void peer_forget_job(struct site *s, const char *job);
 void peer_forget_session(struct site *s, const char *session);
 int peer_rpc(struct site *s, const char *party, const char *verb,
@@ -243,7 +256,11 @@ struct file_job {
 bool file_next(struct site *s, const char *party, struct file_job *ret,
 	       unsigned *ret_wait_ms);
 void file_job_free(struct file_job *j);
-void file_progress(struct site *s, const char *party, const char *path,
+/* Of the file to be sent, or a negative errno. */
+int file_open_out(struct site *s, const char *party,
+		  const char *path) MUST_CHECK;
+/* false: this generation is no longer wanted. */
+bool file_progress(struct site *s, const char *party, const char *path,
 		   uint64_t generation, uint64_t bytes);
 void file_done(struct site *s, const char *party, const char *path,
 	       uint64_t generation, int status, bool final, const char *error);

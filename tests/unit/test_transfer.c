@@ -1,0 +1,1157 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Two rollsites on this machine, started and restarted as rollfs does it, with
+ * real certificates; messages, calls and files between them.
+ */
+#include <arpa/inet.h>
+#include <curl/curl.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "lib/fileio.h"
+#include "lib/json.h"
+#include "lib/log.h"
+
+#include "transfer/channel.h"
+#include "transfer/transfer.h"
+
+static char dir[] = "/tmp/rollfs-test-transfer-XXXXXX";
+static char program[4096];
+static unsigned ports[3];
+
+/* Index 0 is party 1, index 1 is party 2; 3 is known to both and down. */
+static struct site_of_test {
+	struct conf *conf;
+	struct transfer *t;
+	int lock;
+} sites[2];
+
+static const struct channel_peer guest1 = { "guest", "1" };
+static const struct channel_peer host2 = { "host", "2" };
+static const struct channel_peer arbiter1 = { "arbiter", "1" };
+
+#define OK(call)                                                  \
+	do {                                                      \
+		struct err e = { 0 };                             \
+		int r_ = (call);                                  \
+		if (r_)                                           \
+			fail_msg("%s: %d %s", #call, r_, e.text); \
+	} while (0)
+#define FAILS(no, call)                                                    \
+	do {                                                               \
+		struct err e = { 0 };                                      \
+		int r_ = (call);                                           \
+		if (r_ != -(no))                                           \
+			fail_msg("%s: %d (%s), not %d", #call, r_, e.text, \
+				 -(no));                                   \
+	} while (0)
+
+static void pause_ms(unsigned ms)
+{
+	struct timespec ts = { ms / 1000, (long)(ms % 1000) * 1000000 };
+
+	nanosleep(&ts, NULL);
+}
+
+/* ---- the world --------------------------------------------------------- */
+
+static void pki(const char *fmt, ...) PRINTF(1, 2);
+static void pki(const char *fmt, ...)
+{
+	char args[1000], line[1200];
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(args, sizeof(args), fmt, ap);
+	va_end(ap);
+	(void)snprintf(line, sizeof(line), "tools/rollfs-pki %s", args);
+	assert_int_equal(system(line), 0); /* NOLINT: fixed words */
+}
+
+static void find_ports(void)
+{
+	int fd[3];
+
+	for (int i = 0; i < 3; i++) {
+		struct sockaddr_in a = { .sin_family = AF_INET };
+		socklen_t n = sizeof(a);
+
+		a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+		fd[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		assert_int_equal(bind(fd[i], (void *)&a, sizeof(a)), 0);
+		assert_int_equal(getsockname(fd[i], (void *)&a, &n), 0);
+		ports[i] = ntohs(a.sin_port);
+	}
+	for (int i = 0; i < 3; i++)
+		close(fd[i]);
+}
+
+static void write_conf(int i)
+{
+	_cleanup_free_ char *path = xasprintf("%s/%d.conf", dir, i + 1);
+	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(4096);
+
+	sb_addf(&sb,
+		"[rollfs]\nparty = %d\nfederation = test\nstate = %s/s%d\n"
+		"listen = 127.0.0.1:%u\ncertificate = pki/%d.pem\n"
+		"key = pki/%d.key\nca = pki/ca.pem\nlease = 20\n",
+		i + 1, dir, i + 1, ports[i], i + 1, i + 1);
+	for (int k = 0; k < 3; k++)
+		if (k != i)
+			sb_addf(
+			    &sb, "[party %d]\nurl = https://127.0.0.1:%u\n%s",
+			    k + 1, ports[k], i == 1 ? "allow = push *\n" : "");
+	OK(file_replace(path, sb.buf, sb.len, 0600, false, &e));
+}
+
+static void on_call(void *arg, struct transfer_call *call, const char *party,
+		    const char *verb, json_t *body);
+
+static void start_site(int i)
+{
+	_cleanup_free_ char *path = xasprintf("%s/%d.conf", dir, i + 1);
+	_cleanup_free_ char *lock = NULL;
+	struct site_of_test *s = &sites[i];
+
+	OK(conf_load(path, &s->conf, &e));
+	OK(mkdir_p(s->conf->state, 0700, &e));
+	lock = xasprintf("%s/lock", s->conf->state);
+	s->lock = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	assert_int_equal(lock_try(s->lock), 0);
+	OK(transfer_start(s->conf, program, &s->t, &e));
+	transfer_serve(s->t, on_call, s);
+}
+
+static int world_up(void **state)
+{
+	char *slash;
+	ssize_t n;
+
+	(void)state;
+	(void)setenv("ROLLFS_HOOK_FLIP", "flip", 1);
+	curl_global_init(CURL_GLOBAL_DEFAULT);
+	n = readlink("/proc/self/exe", program, sizeof(program) - 20);
+	assert_true(n > 0);
+	program[n] = '\0';
+	for (int i = 0; i < 3; i++) { /* build/V/tests/unit/test_transfer */
+		slash = strrchr(program, '/');
+		assert_non_null(slash);
+		*slash = '\0';
+	}
+	memcpy(program + strlen(program), "/rollsite", 10);
+	if (getenv("ROLLSITE"))
+		(void)snprintf(program, sizeof(program), "%s",
+			       getenv("ROLLSITE"));
+	assert_non_null(mkdtemp(dir));
+	pki("ca %s/pki test", dir);
+	for (int i = 1; i <= 4; i++) /* 4: known to nobody */
+		pki("party %s/pki test %d", dir, i);
+	pki("party %s/pki other 5", dir);
+	pki("ca %s/foreign test", dir);
+	pki("party %s/foreign test 1", dir);
+	find_ports();
+	for (int i = 0; i < 2; i++)
+		write_conf(i);
+	for (int i = 0; i < 2; i++)
+		start_site(i);
+	return 0;
+}
+
+static int world_down(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		transfer_stop(sites[i].t);
+		close(sites[i].lock);
+		conf_free(sites[i].conf);
+	}
+	if (getenv("KEEP"))
+		return 0;
+	return remove_tree(dir, NULL);
+}
+
+static char *job_of_test(void)
+{
+	static unsigned n;
+
+	return xasprintf("2026112312000000%04u", ++n);
+}
+
+static void open_job(int i, const char *job)
+{
+	json_t *roles = json_pack("{s:[s], s:[s], s:[s]}", "guest", "1", "host",
+				  "2", "arbiter", "1");
+
+	OK(transfer_job_open(sites[i].t, job, roles, &e));
+	json_decref(roles);
+}
+
+static struct channel *channel_for(int i, const char *job,
+				   struct channel_peer self)
+{
+	_cleanup_free_ char *sock = transfer_socket_path(sites[i].conf->state);
+	_cleanup_free_ char *session = xasprintf("%s_c_0", job);
+	struct channel_options o = {
+		.socket = sock, .session = session, .self = self, .lease_s = 20
+	};
+	struct channel *c = NULL;
+
+	OK(channel_open(&o, &c, &e));
+	return c;
+}
+
+/* A job with a channel at each end. */
+struct pair {
+	char *job;
+	struct channel *a, *b; /* guest-1, host-2 */
+};
+
+static struct pair pair_open(void)
+{
+	struct pair p = { .job = job_of_test() };
+
+	open_job(0, p.job);
+	open_job(1, p.job);
+	p.a = channel_for(0, p.job, guest1);
+	p.b = channel_for(1, p.job, host2);
+	return p;
+}
+
+static void pair_close(struct pair *p)
+{
+	channel_close(p->a);
+	channel_close(p->b);
+	OK(transfer_job_close(sites[0].t, p->job, &e));
+	OK(transfer_job_close(sites[1].t, p->job, &e));
+	free(p->job);
+}
+
+static void send_text(struct channel *c, struct channel_peer to,
+		      const char *name, const char *text)
+{
+	OK(channel_send(c, to, name, "-", text, strlen(text), &e));
+}
+
+static void expect_text(struct channel *c, struct channel_peer from,
+			const char *name, const char *text)
+{
+	void *data = NULL;
+	size_t n = 0;
+
+	OK(channel_recv(c, from, name, "-", 1000, &data, &n, &e));
+	assert_int_equal(n, strlen(text));
+	assert_memory_equal(data, text, n);
+	free(data);
+}
+
+static pid_t pid_of_site(int i)
+{
+	_cleanup_free_ char *path = transfer_socket_path(sites[i].conf->state);
+	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	struct ucred u = { 0 };
+	socklen_t n = sizeof(u);
+
+	(void)snprintf(a.sun_path, sizeof(a.sun_path), "%s", path);
+	for (int k = 0; connect(fd, (void *)&a, sizeof(a)); k++) {
+		assert_true(k < 1000);
+		pause_ms(5);
+	}
+	assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &u, &n), 0);
+	return u.pid;
+}
+
+static void kill_site(int i)
+{
+	assert_int_equal(kill(pid_of_site(i), SIGKILL), 0);
+}
+
+/* ---- messages ---------------------------------------------------------- */
+
+static void a_message_goes_each_way(void **state)
+{
+	struct pair p = pair_open();
+
+	(void)state;
+	send_text(p.a, host2, "hello", "from guest");
+	send_text(p.b, guest1, "hello", "from host");
+	expect_text(p.b, guest1, "hello", "from guest");
+	expect_text(p.a, host2, "hello", "from host");
+	assert_int_equal(channel_stats(p.a).sent, 1);
+	assert_int_equal(channel_stats(p.a).bytes_received, 9);
+	pair_close(&p);
+}
+
+static void an_empty_message_arrives(void **state)
+{
+	struct pair p = pair_open();
+
+	(void)state;
+	send_text(p.a, host2, "nothing", "");
+	expect_text(p.b, guest1, "nothing", "");
+	pair_close(&p);
+}
+
+static void large_messages_arrive_whole(void **state)
+{
+	static const size_t sizes[] = { 65536,	 65537,	  262145,
+					1048576, 1048577, 5000000 };
+	struct pair p = pair_open();
+	_cleanup_free_ char *big = xmalloc(5000000);
+
+	(void)state;
+	for (size_t i = 0; i < 5000000; i++)
+		big[i] = (char)(i * 2654435761u >> 13);
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		char tag[20];
+		void *data = NULL;
+		size_t n = 0;
+
+		(void)snprintf(tag, sizeof(tag), "%zu", i);
+		OK(channel_send(p.a, host2, "big", tag, big, sizes[i], &e));
+		OK(channel_recv(p.b, guest1, "big", tag, sizes[i], &data, &n,
+				&e));
+		assert_int_equal(n, sizes[i]);
+		assert_memory_equal(data, big, n);
+		free(data);
+	}
+	/* More than the receiver wants is refused, and stays refused. */
+	OK(channel_send(p.a, host2, "big", "x", big, 70000, &e));
+	for (int i = 0; i < 2; i++) {
+		void *data;
+		size_t n;
+
+		FAILS(EMSGSIZE, channel_recv(p.b, guest1, "big", "x", 69999,
+					     &data, &n, &e));
+	}
+	pair_close(&p);
+}
+
+static void the_same_message_twice_is_delivered_once(void **state)
+{
+	struct pair p = pair_open();
+	void *data;
+	size_t n;
+
+	(void)state;
+	for (int i = 0; i < 3; i++)
+		send_text(p.a, host2, "twice", "same");
+	expect_text(p.b, guest1, "twice", "same");
+	send_text(p.a, host2, "twice", "same");
+	FAILS(ESTALE,
+	      channel_recv(p.b, guest1, "twice", "-", 100, &data, &n, &e));
+	pair_close(&p);
+}
+
+static void other_content_under_the_same_name_fails_the_session(void **state)
+{
+	struct pair p = pair_open();
+	struct err e = { 0 };
+	void *data;
+	size_t n;
+	int r;
+
+	(void)state;
+	send_text(p.a, host2, "key", "one");
+	expect_text(p.b, guest1, "key", "one");
+	r = channel_send(p.a, host2, "key", "-", "two", 3, &e);
+	if (!r) /* known only when the other side has answered */
+		r = channel_recv(p.a, host2, "never", "-", 100, &data, &n, &e);
+	assert_int_equal(r, -EEXIST);
+	pair_close(&p);
+}
+
+struct receiver {
+	struct channel *c;
+	struct channel_peer from;
+	const char *name;
+	int status;
+	char text[1200];
+	size_t n;
+};
+
+static void *receive(void *arg)
+{
+	struct receiver *x = arg;
+	struct err e = { 0 };
+	void *data = NULL;
+
+	x->status =
+	    channel_recv(x->c, x->from, x->name, "-", 1000, &data, &x->n, &e);
+	(void)snprintf(x->text, sizeof(x->text), "%s", e.text);
+	free(data);
+	return NULL;
+}
+
+static void a_receiver_waits_for_the_message(void **state)
+{
+	struct pair p = pair_open();
+	struct receiver x = { .c = p.b, .from = guest1, .name = "late" };
+	char what[200] = "";
+	pthread_t t;
+
+	(void)state;
+	pthread_create(&t, NULL, receive, &x);
+	for (int i = 0; i < 200 && !*what; i++) {
+		pause_ms(5);
+		channel_waiting(p.b, what, sizeof(what));
+	}
+	assert_string_equal(what, "guest-1 late -");
+	pause_ms(50);
+	send_text(p.a, host2, "late", "here");
+	pthread_join(t, NULL);
+	assert_int_equal(x.status, 0);
+	assert_int_equal(x.n, 4);
+	channel_waiting(p.b, what, sizeof(what));
+	assert_string_equal(what, "");
+	pair_close(&p);
+}
+
+static void a_party_in_two_roles_talks_to_itself(void **state)
+{
+	struct pair p = pair_open();
+	struct channel *c = channel_for(0, p.job, arbiter1);
+	_cleanup_free_ char *big = xcalloc(1, 2000000);
+	void *data = NULL;
+	size_t n = 0;
+
+	(void)state;
+	send_text(p.a, arbiter1, "x", "to arbiter");
+	expect_text(c, guest1, "x", "to arbiter");
+	send_text(c, guest1, "x", "to guest");
+	expect_text(p.a, arbiter1, "x", "to guest");
+	OK(channel_send(c, guest1, "y", "-", big, 2000000, &e));
+	OK(channel_recv(p.a, arbiter1, "y", "-", 2000000, &data, &n, &e));
+	assert_int_equal(n, 2000000);
+	assert_memory_equal(data, big, n);
+	free(data);
+	FAILS(EEXIST, channel_send(c, guest1, "x", "-", "other", 5, &e));
+	channel_close(c);
+	pair_close(&p);
+}
+
+static void messages_of_a_job_that_is_not_open_are_refused(void **state)
+{
+	_cleanup_free_ char *job = job_of_test();
+	struct channel *c = channel_for(0, job, guest1);
+	void *data;
+	size_t n;
+
+	(void)state;
+	FAILS(EACCES, channel_send(c, host2, "x", "-", "x", 1, &e));
+	FAILS(EACCES, channel_recv(c, host2, "x", "-", 1, &data, &n, &e));
+	/* Open here, not there: the sender's session learns of the refusal. */
+	open_job(0, job);
+	OK(channel_send(c, host2, "x", "-", "x", 1, &e));
+	FAILS(EACCES, channel_recv(c, host2, "x", "-", 1, &data, &n, &e));
+	channel_close(c);
+	OK(transfer_job_close(sites[0].t, job, &e));
+}
+
+static void roles_and_parties_that_are_not_in_the_job_are_refused(void **state)
+{
+	struct pair p = pair_open();
+	struct channel *c =
+	    channel_for(0, p.job, (struct channel_peer){ "host", "1" });
+	struct channel *d = channel_for(0, p.job, host2);
+	void *data;
+	size_t n;
+
+	(void)state;
+	FAILS(EACCES, channel_recv(p.a, (struct channel_peer){ "guest", "2" },
+				   "x", "-", 1, &data, &n, &e));
+	FAILS(EACCES, channel_send(d, guest1, "x", "-", "x", 1, &e));
+	FAILS(EACCES, channel_send(c, host2, "x", "-", "x", 1, &e));
+	FAILS(EACCES, channel_recv(c, guest1, "x", "-", 1, &data, &n, &e));
+	channel_close(c);
+	channel_close(d);
+	pair_close(&p);
+}
+
+static void names_with_slashes_or_quotes_are_refused(void **state)
+{
+	struct pair p = pair_open();
+
+	(void)state;
+	FAILS(EINVAL, channel_send(p.a, host2, "a/b", "-", "x", 1, &e));
+	FAILS(EINVAL, channel_send(p.a, host2, "a\"b", "-", "x", 1, &e));
+	FAILS(EINVAL, channel_send(p.a, host2, "", "-", "x", 1, &e));
+	FAILS(EINVAL, channel_send(p.a, host2, "..", "-", "x", 1, &e));
+	pair_close(&p);
+}
+
+static void
+a_closed_session_takes_nothing_and_the_next_attempt_does(void **state)
+{
+	struct pair p = pair_open();
+	_cleanup_free_ char *session = xasprintf("%s_c_0", p.job);
+	_cleanup_free_ char *next = xasprintf("%s_c_1", p.job);
+	_cleanup_free_ char *sock = transfer_socket_path(sites[1].conf->state);
+	struct channel_options o = {
+		.socket = sock, .session = next, .self = host2, .lease_s = 20
+	};
+	struct channel *c = NULL;
+	void *data;
+	size_t n;
+
+	(void)state;
+	send_text(p.a, host2, "left over", "x");
+	OK(transfer_session_close(sites[1].t, session, &e));
+	FAILS(EACCES,
+	      channel_recv(p.b, guest1, "left over", "-", 9, &data, &n, &e));
+	OK(channel_open(&o, &c, &e));
+	send_text(c, guest1, "x", "attempt 1");
+	channel_close(c);
+	pair_close(&p);
+}
+
+static bool exists(const char *fmt, const char *a, const char *b)
+{
+	char path[4096];
+	struct stat st;
+
+	(void)snprintf(path, sizeof(path), "%s%s%s", a, fmt, b);
+	return !lstat(path, &st);
+}
+
+static void closing_a_job_frees_who_waits_and_removes_the_files(void **state)
+{
+	struct pair p = pair_open();
+	struct receiver x = { .c = p.b, .from = guest1, .name = "never" };
+	pthread_t t;
+	int64_t start;
+
+	(void)state;
+	send_text(p.a, host2, "kept", "until the end");
+	pthread_create(&t, NULL, receive, &x);
+	pause_ms(100);
+	assert_true(exists("/transfer/in/", sites[1].conf->state, p.job));
+	start = now_mono_ms();
+	OK(transfer_job_close(sites[1].t, p.job, &e));
+	pthread_join(t, NULL);
+	assert_true(now_mono_ms() - start < 1000);
+	assert_int_equal(x.status, -EACCES);
+	assert_false(exists("/transfer/in/", sites[1].conf->state, p.job));
+	pair_close(&p);
+}
+
+#define STREAM 300
+
+static void *stream(void *arg)
+{
+	struct channel *c = arg;
+
+	for (int i = 0; i < STREAM; i++) {
+		struct err e = { 0 };
+		char tag[20];
+
+		(void)snprintf(tag, sizeof(tag), "%d", i);
+		if (channel_send(c, host2, "stream", tag, &i, sizeof(i), &e)) {
+			print_message("# send %d: %s\n", i, e.text);
+			return NULL;
+		}
+	}
+	return NULL;
+}
+
+static void kill_in_a_stream(int victim)
+{
+	struct pair p = pair_open();
+	pthread_t t;
+
+	pthread_create(&t, NULL, stream, p.a);
+	for (int i = 0; i < STREAM; i++) {
+		void *data = NULL;
+		char tag[20];
+		size_t n;
+		int v;
+
+		if (i == 50 || i == 150)
+			kill_site(victim);
+		(void)snprintf(tag, sizeof(tag), "%d", i);
+		OK(channel_recv(p.b, guest1, "stream", tag, 100, &data, &n,
+				&e));
+		assert_int_equal(n, sizeof(v));
+		memcpy(&v, data, sizeof(v));
+		assert_int_equal(v, i);
+		free(data);
+	}
+	pthread_join(t, NULL);
+	pair_close(&p);
+}
+
+static void a_stream_survives_the_death_of_the_receivers_rollsite(void **state)
+{
+	(void)state;
+	kill_in_a_stream(1);
+}
+
+static void a_stream_survives_the_death_of_the_senders_rollsite(void **state)
+{
+	(void)state;
+	kill_in_a_stream(0);
+}
+
+static void a_receiver_waits_on_while_its_rollsite_dies(void **state)
+{
+	struct pair p = pair_open();
+	struct receiver x = { .c = p.b, .from = guest1, .name = "after" };
+	pthread_t t;
+
+	(void)state;
+	pthread_create(&t, NULL, receive, &x);
+	pause_ms(50);
+	kill_site(1);
+	send_text(p.a, host2, "after", "death");
+	pthread_join(t, NULL);
+	assert_int_equal(x.status, 0);
+	pair_close(&p);
+}
+
+static void a_damaged_message_is_noticed_by_the_task(void **state)
+{
+	struct pair p = pair_open();
+	void *data;
+	size_t n;
+
+	(void)state;
+	send_text(p.a, host2, "flip", "a payload");
+	FAILS(EBADMSG,
+	      channel_recv(p.b, guest1, "flip", "-", 100, &data, &n, &e));
+	pair_close(&p);
+}
+
+/* ---- calls ------------------------------------------------------------- */
+
+/* What the other schedulers do when they are asked. */
+static void on_call(void *arg, struct transfer_call *call, const char *party,
+		    const char *verb, json_t *body)
+{
+	struct site_of_test *s = arg;
+	json_t *o;
+
+	if (!strcmp(verb, "echo")) {
+		o = json_pack("{s:s, s:O}", "from", party, "body", body);
+		transfer_answer(s->t, call, 0, o, NULL);
+		json_decref(o);
+	} else if (!strcmp(verb, "fail")) {
+		transfer_answer(s->t, call,
+				-(int)json_int_or(body, "errno", EINVAL), NULL,
+				json_str_or(body, "text", "no"));
+	} else if (!strcmp(verb, "never")) {
+		free(call); /* the caller's patience ends */
+	} else {
+		transfer_answer(s->t, call, -ENOENT, NULL, "no such verb");
+	}
+}
+
+struct answer {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	unsigned left;
+	int status;
+	json_t *body;
+	char text[1200];
+};
+
+static void on_answer(void *arg, int status, json_t *body, const struct err *e)
+{
+	struct answer *a = arg;
+
+	pthread_mutex_lock(&a->lock);
+	a->status = status;
+	json_decref(a->body);
+	a->body = json_incref(body);
+	(void)snprintf(a->text, sizeof(a->text), "%s", e->text);
+	a->left--;
+	pthread_cond_signal(&a->cond);
+	pthread_mutex_unlock(&a->lock);
+}
+
+static void call_n(struct answer *a, int i, const char *party, const char *verb,
+		   json_t *body, unsigned ms, unsigned n)
+{
+	*a = (struct answer){ .left = n };
+	pthread_mutex_init(&a->lock, NULL);
+	pthread_cond_init(&a->cond, NULL);
+	for (unsigned k = 0; k < n; k++)
+		transfer_rpc(sites[i].t, party, verb, body, ms, on_answer, a);
+	json_decref(body);
+	pthread_mutex_lock(&a->lock);
+	while (a->left)
+		pthread_cond_wait(&a->cond, &a->lock);
+	pthread_mutex_unlock(&a->lock);
+}
+
+static void call(struct answer *a, int i, const char *party, const char *verb,
+		 json_t *body)
+{
+	call_n(a, i, party, verb, body, 5000, 1);
+}
+
+static void a_call_reaches_the_partner_and_is_answered(void **state)
+{
+	struct answer a;
+
+	(void)state;
+	call(&a, 0, "2", "echo", json_pack("{s:i}", "x", 7));
+	assert_int_equal(a.status, 0);
+	assert_string_equal(json_str_or(a.body, "from", ""), "1");
+	assert_int_equal(json_int_or(json_object_get(a.body, "body"), "x", 0),
+			 7);
+	json_decref(a.body);
+}
+
+static void a_call_to_oneself_is_answered(void **state)
+{
+	struct answer a;
+
+	(void)state;
+	call(&a, 0, "1", "echo", json_object());
+	assert_int_equal(a.status, 0);
+	assert_string_equal(json_str_or(a.body, "from", ""), "1");
+	json_decref(a.body);
+}
+
+static void many_calls_at_once_are_answered(void **state)
+{
+	struct answer a;
+
+	(void)state;
+	call_n(&a, 0, "2", "echo", json_object(), 10000, 200);
+	assert_int_equal(a.status, 0);
+	json_decref(a.body);
+}
+
+static void the_handlers_status_comes_back(void **state)
+{
+	static const int both[] = { EACCES, EINVAL, ENOENT };
+	struct answer a;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(both); i++) {
+		call(&a, 0, "2", "fail",
+		     json_pack("{s:i, s:s}", "errno", both[i], "text", "why"));
+		assert_int_equal(a.status, -both[i]);
+		assert_null(a.body);
+		assert_non_null(strstr(a.text, "why"));
+	}
+	call(&a, 0, "2", "fail", json_pack("{s:i}", "errno", EBUSY));
+	assert_int_equal(a.status, -EBUSY);
+	call(&a, 0, "2", "nonsense", json_object());
+	assert_int_equal(a.status, -ENOENT);
+	call(&a, 0, "2", "UP/../x", json_object());
+	assert_int_not_equal(a.status, 0);
+}
+
+static void a_call_to_a_party_that_is_down_fails_soon(void **state)
+{
+	int64_t start = now_mono_ms();
+	struct answer a;
+
+	(void)state;
+	call(&a, 0, "3", "echo", json_object());
+	assert_int_equal(a.status, -EHOSTUNREACH);
+	assert_true(now_mono_ms() - start < 1500);
+	start = now_mono_ms();
+	call(&a, 0, "77", "echo", json_object());
+	assert_int_equal(a.status, -EHOSTUNREACH);
+	assert_true(now_mono_ms() - start < 500);
+}
+
+static void a_call_without_an_answer_times_out(void **state)
+{
+	int64_t start = now_mono_ms();
+	struct answer a;
+
+	(void)state;
+	call_n(&a, 0, "2", "never", json_object(), 300, 1);
+	assert_int_equal(a.status, -ETIMEDOUT);
+	assert_true(now_mono_ms() - start < 1500);
+}
+
+static void calls_go_on_after_both_rollsites_died(void **state)
+{
+	struct answer a;
+
+	(void)state;
+	call(&a, 0, "2", "echo", json_object());
+	assert_int_equal(a.status, 0);
+	json_decref(a.body);
+	kill_site(0);
+	kill_site(1);
+	call(&a, 0, "2", "echo", json_object());
+	print_message("# after both died: %d %s\n", a.status, a.text);
+	assert_int_equal(a.status, 0);
+	json_decref(a.body);
+}
+
+/* ---- who may ask -------------------------------------------------------- */
+
+static size_t no_body(char *data, size_t size, size_t n, void *arg)
+{
+	(void)data;
+	(void)arg;
+	return size * n;
+}
+
+/* The HTTP status, 0 when not even the handshake succeeds. */
+static long http(const char *cert, const char *method, const char *path,
+		 const char *body, size_t n, const char *header)
+{
+	_cleanup_free_ char *url =
+	    xasprintf("https://127.0.0.1:%u%s", ports[1], path);
+	_cleanup_free_ char *pem = xasprintf("%s/%s.pem", dir, cert);
+	_cleanup_free_ char *key = xasprintf("%s/%s.key", dir, cert);
+	struct curl_slist *h = curl_slist_append(NULL, header);
+	CURL *c = curl_easy_init();
+	long code = 0;
+
+	curl_easy_setopt(c, CURLOPT_URL, url);
+	curl_easy_setopt(c, CURLOPT_SSL_VERIFYPEER, 0L);
+	curl_easy_setopt(c, CURLOPT_SSL_VERIFYHOST, 0L);
+	curl_easy_setopt(c, CURLOPT_CUSTOMREQUEST, method);
+	curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, no_body);
+	curl_easy_setopt(c, CURLOPT_HTTPHEADER, h);
+	curl_easy_setopt(c, CURLOPT_PROXY, "");
+	curl_easy_setopt(c, CURLOPT_TIMEOUT, 20L);
+	if (*cert) {
+		curl_easy_setopt(c, CURLOPT_SSLCERT, pem);
+		curl_easy_setopt(c, CURLOPT_SSLKEY, key);
+	}
+	if (body) {
+		curl_easy_setopt(c, CURLOPT_POSTFIELDSIZE, (long)n);
+		curl_easy_setopt(c, CURLOPT_POSTFIELDS, body);
+	}
+	if (curl_easy_perform(c) == CURLE_OK)
+		curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &code);
+	curl_easy_cleanup(c);
+	curl_slist_free_all(h);
+	return code;
+}
+
+static long hello(const char *cert)
+{
+	return http(cert, "GET", "/v1/hello", NULL, 0, "X: x");
+}
+
+static void only_certificates_of_known_parties_are_served(void **state)
+{
+	(void)state;
+	assert_int_equal(hello("pki/1"), 200);
+	assert_int_equal(hello(""), 403);
+	assert_int_equal(hello("foreign/1"), 403);
+	assert_int_equal(hello("pki/5"), 403); /* another federation */
+	assert_int_equal(hello("pki/4"), 403); /* not configured */
+	assert_int_equal(http("", "POST", "/v1/rpc/echo", "{}", 2, "X: x"),
+			 403);
+}
+
+static void requests_out_of_the_contract_are_refused(void **state)
+{
+	static const char tid[] = "/v1/messages/0123456789abcdef0123456789abcde"
+				  "f0123456789abcdef0123456789abcdef";
+	static const char head[] = "\x02\0\0\0{}the rest of what is no message";
+
+	(void)state;
+	assert_int_equal(http("pki/1", "GET", "/", NULL, 0, "X: x"), 404);
+	assert_int_equal(http("pki/1", "DELETE", "/v1/hello", NULL, 0, "X: x"),
+			 404);
+	assert_int_equal(http("pki/1", "POST", "/v1/rpc/../x", "{}", 2, "X: x"),
+			 404);
+	assert_int_equal(
+	    http("pki/1", "PUT", "/v1/messages/abc", "x", 1, "X: x"), 404);
+	assert_int_equal(http("pki/1", "PUT", tid, "x", 1, "X: x"), 400);
+	assert_int_equal(http("pki/1", "PUT", tid, head, sizeof(head), "X: x"),
+			 400);
+	assert_int_equal(
+	    http("pki/1", "PUT", tid, "\xff\xff\xff\xff....", 8, "X: x"), 400);
+	assert_int_equal(
+	    http("pki/1", "POST", "/v1/rpc/echo", "{\"a\"", 4, "X: x"), 400);
+	assert_int_equal(http("pki/1", "PUT", "/v1/files", "x", 1, "X: x"),
+			 400);
+}
+
+static void a_partner_with_anothers_certificate_is_not_spoken_to(void **state)
+{
+	_cleanup_free_ char *d =
+	    xasprintf("%s/parties/3", sites[0].conf->state);
+	_cleanup_free_ char *path = xasprintf("%s/address", d);
+	_cleanup_free_ char *url =
+	    xasprintf("https://127.0.0.1:%u\n", ports[1]);
+	struct answer a;
+
+	(void)state;
+	OK(mkdir_p(d, 0700, &e));
+	OK(file_replace(path, url, strlen(url), 0600, false, &e));
+	OK(transfer_parties_reload(sites[0].t, &e));
+	call(&a, 0, "3", "echo", json_object());
+	assert_int_equal(a.status, -EACCES);
+	assert_non_null(strstr(a.text, "certificate"));
+	OK(remove_tree(d, &e));
+	OK(transfer_parties_reload(sites[0].t, &e));
+}
+
+static void the_last_ping_is_known(void **state)
+{
+	char *s = NULL;
+
+	(void)state;
+	for (int i = 0; i < 200; i++) {
+		free(s);
+		s = transfer_ping_text(sites[0].t, "2");
+		if (!strncmp(s, "ok ", 3))
+			break;
+		transfer_ping_refresh(sites[0].t, "2");
+		pause_ms(20);
+	}
+	assert_memory_equal(s, "ok ", 3);
+	free(s);
+	s = transfer_version_text(sites[0].t, "2");
+	assert_non_null(strstr(s, "\"party\": \"2\""));
+	free(s);
+	s = transfer_certificate_text(sites[0].t, "2");
+	assert_non_null(s);
+	assert_memory_equal(s, "-----BEGIN CERTIFICATE-----", 27);
+	free(s);
+	s = transfer_ping_text(sites[0].t, "3");
+	assert_memory_equal(s, "failed ", 7);
+	free(s);
+	s = transfer_metrics_text(sites[0].t);
+	assert_non_null(strstr(s, "rollfs_messages_sent_total "));
+	free(s);
+}
+
+/* ---- files -------------------------------------------------------------- */
+
+static int put(int i, const char *party, const char *path, const char *text)
+{
+	_cleanup_free_ char *spool =
+	    xasprintf("%s/federation/%s/spool", sites[i].conf->state, party);
+	_cleanup_free_ char *file = xasprintf("%s/new", spool);
+	struct err e = { 0 };
+	int r = mkdir_p(spool, 0700, &e);
+
+	if (!r)
+		r = file_replace(file, text, strlen(text), 0600, false, &e);
+	if (!r)
+		r = transfer_file_put(sites[i].t, party, path, file, &e);
+	return r;
+}
+
+static void on_file(void *arg, int status)
+{
+	struct err e = { 0 };
+
+	on_answer(arg, status, NULL, &e);
+}
+
+static int committed(int i, const char *party, const char *path)
+{
+	struct answer a = { .left = 1 };
+
+	pthread_mutex_init(&a.lock, NULL);
+	pthread_cond_init(&a.cond, NULL);
+	transfer_file_wait(sites[i].t, party, path, on_file, &a);
+	pthread_mutex_lock(&a.lock);
+	while (a.left)
+		pthread_cond_wait(&a.cond, &a.lock);
+	pthread_mutex_unlock(&a.lock);
+	return a.status;
+}
+
+static void expect_file(int i, const char *from, const char *path,
+			const char *text)
+{
+	_cleanup_free_ char *file = xasprintf("%s/federation/%s/in/%s",
+					      sites[i].conf->state, from, path);
+	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(32u << 20);
+
+	OK(file_read(file, &sb, &e));
+	assert_string_equal(sb.buf, text);
+}
+
+static pthread_mutex_t inbox_lock = PTHREAD_MUTEX_INITIALIZER;
+static char inbox[400];
+
+static void on_inbox(void *arg, const char *party, const char *path)
+{
+	(void)arg;
+	pthread_mutex_lock(&inbox_lock);
+	(void)snprintf(inbox, sizeof(inbox), "%s %s", party, path);
+	pthread_mutex_unlock(&inbox_lock);
+}
+
+static void a_file_arrives_and_the_receiver_is_told(void **state)
+{
+	bool told = false;
+	json_t *o;
+
+	(void)state;
+	transfer_on_inbox(sites[1].t, on_inbox, NULL);
+	assert_int_equal(put(0, "2", "a/b c.txt", "content"), 0);
+	assert_int_equal(committed(0, "2", "a/b c.txt"), 0);
+	expect_file(1, "1", "a/b c.txt", "content");
+	for (int i = 0; i < 200 && !told; i++) {
+		pthread_mutex_lock(&inbox_lock);
+		told = !strcmp(inbox, "1 a/b c.txt");
+		pthread_mutex_unlock(&inbox_lock);
+		pause_ms(5);
+	}
+	assert_true(told);
+	o = transfer_file_state(sites[0].t, "2", "a/b c.txt");
+	assert_string_equal(json_str_or(o, "state", ""), "committed");
+	assert_int_equal(json_int_or(o, "acknowledged", 0), 7);
+	json_decref(o);
+}
+
+static void a_file_written_again_replaces_the_old_one(void **state)
+{
+	(void)state;
+	assert_int_equal(put(0, "2", "again", "one"), 0);
+	assert_int_equal(committed(0, "2", "again"), 0);
+	assert_int_equal(put(0, "2", "again", "two, longer"), 0);
+	assert_int_equal(committed(0, "2", "again"), 0);
+	expect_file(1, "1", "again", "two, longer");
+	/* Quickly after one another: the last one counts. */
+	for (int i = 0; i < 20; i++)
+		assert_int_equal(put(0, "2", "again", "x"), 0);
+	assert_int_equal(put(0, "2", "again", "the last"), 0);
+	assert_int_equal(committed(0, "2", "again"), 0);
+	expect_file(1, "1", "again", "the last");
+}
+
+static void a_large_file_survives_the_death_of_both_rollsites(void **state)
+{
+	_cleanup_free_ char *big = xmalloc(20000001);
+
+	(void)state;
+	memset(big, 'x', 20000000);
+	big[20000000] = '\0';
+	assert_int_equal(put(0, "2", "big", big), 0);
+	kill_site(1);
+	pause_ms(30);
+	kill_site(0);
+	assert_int_equal(committed(0, "2", "big"), 0);
+	expect_file(1, "1", "big", big);
+}
+
+static void a_withdrawn_file_is_not_waited_for(void **state)
+{
+	(void)state;
+	assert_int_equal(put(0, "3", "gone", "x"), 0);
+	assert_true(exists("/federation/3/out/", sites[0].conf->state, "gone"));
+	OK(transfer_file_remove(sites[0].t, "3", "gone", &e));
+	assert_false(
+	    exists("/federation/3/out/", sites[0].conf->state, "gone"));
+	assert_int_equal(committed(0, "3", "gone"), -ENOENT);
+	assert_null(transfer_file_state(sites[0].t, "3", "gone"));
+}
+
+static void a_push_that_is_not_allowed_fails_for_good(void **state)
+{
+	(void)state;
+	assert_int_equal(put(1, "1", "x", "not wanted"), 0);
+	assert_int_equal(committed(1, "1", "x"), -EACCES);
+	assert_false(exists("/federation/2/in/", sites[0].conf->state, "x"));
+}
+
+static void paths_out_of_the_rules_are_refused(void **state)
+{
+	static const char *const bad[] = { "..", "../x", "a/../b",
+					   "/x", "a//b", "a/",
+					   "",	 "./a",	 "a/\x01/b" };
+	static const char *const headers[] = { "..%2F..%2Fx", "%2e%2e/x",
+					       "/etc",	      "a%00b",
+					       "a//b",	      "a%2" };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_int_equal(put(0, "2", bad[i], "x"), -EINVAL);
+	for (size_t i = 0; i < ARRAY_SIZE(headers); i++) {
+		_cleanup_free_ char *h = xasprintf(
+		    "Rollfs-Path: %s\r\nRollfs-Generation: 1\r\nRollfs-Sha256: "
+		    "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717"
+		    "921a4881",
+		    headers[i]);
+
+		assert_int_equal(http("pki/1", "PUT", "/v1/files", "x", 1, h),
+				 403);
+	}
+}
+
+static void a_symlink_in_the_inbox_is_not_followed(void **state)
+{
+	_cleanup_free_ char *in =
+	    xasprintf("%s/federation/1/in", sites[1].conf->state);
+	_cleanup_free_ char *link = xasprintf("%s/link", in);
+
+	(void)state;
+	OK(mkdir_p(in, 0700, &e));
+	assert_int_equal(symlink(dir, link), 0);
+	assert_int_equal(put(0, "2", "link/owned", "x"), 0);
+	assert_int_equal(committed(0, "2", "link/owned"), -EACCES);
+	assert_false(exists("/", dir, "owned"));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_message_goes_each_way),
+		cmocka_unit_test(an_empty_message_arrives),
+		cmocka_unit_test(large_messages_arrive_whole),
+		cmocka_unit_test(the_same_message_twice_is_delivered_once),
+		cmocka_unit_test(
+		    other_content_under_the_same_name_fails_the_session),
+		cmocka_unit_test(a_receiver_waits_for_the_message),
+		cmocka_unit_test(a_party_in_two_roles_talks_to_itself),
+		cmocka_unit_test(
+		    messages_of_a_job_that_is_not_open_are_refused),
+		cmocka_unit_test(
+		    roles_and_parties_that_are_not_in_the_job_are_refused),
+		cmocka_unit_test(names_with_slashes_or_quotes_are_refused),
+		cmocka_unit_test(
+		    a_closed_session_takes_nothing_and_the_next_attempt_does),
+		cmocka_unit_test(
+		    closing_a_job_frees_who_waits_and_removes_the_files),
+		cmocka_unit_test(
+		    a_stream_survives_the_death_of_the_receivers_rollsite),
+		cmocka_unit_test(
+		    a_stream_survives_the_death_of_the_senders_rollsite),
+		cmocka_unit_test(a_receiver_waits_on_while_its_rollsite_dies),
+		cmocka_unit_test(a_damaged_message_is_noticed_by_the_task),
+		cmocka_unit_test(a_call_reaches_the_partner_and_is_answered),
+		cmocka_unit_test(a_call_to_oneself_is_answered),
+		cmocka_unit_test(many_calls_at_once_are_answered),
+		cmocka_unit_test(the_handlers_status_comes_back),
+		cmocka_unit_test(a_call_to_a_party_that_is_down_fails_soon),
+		cmocka_unit_test(a_call_without_an_answer_times_out),
+		cmocka_unit_test(calls_go_on_after_both_rollsites_died),
+		cmocka_unit_test(only_certificates_of_known_parties_are_served),
+		cmocka_unit_test(requests_out_of_the_contract_are_refused),
+		cmocka_unit_test(
+		    a_partner_with_anothers_certificate_is_not_spoken_to),
+		cmocka_unit_test(the_last_ping_is_known),
+		cmocka_unit_test(a_file_arrives_and_the_receiver_is_told),
+		cmocka_unit_test(a_file_written_again_replaces_the_old_one),
+		cmocka_unit_test(
+		    a_large_file_survives_the_death_of_both_rollsites),
+		cmocka_unit_test(a_withdrawn_file_is_not_waited_for),
+		cmocka_unit_test(a_push_that_is_not_allowed_fails_for_good),
+		cmocka_unit_test(paths_out_of_the_rules_are_refused),
+		cmocka_unit_test(a_symlink_in_the_inbox_is_not_followed),
+	};
+
+	if (getenv("ONLY"))
+		cmocka_set_test_filter(getenv("ONLY"));
+	return cmocka_run_group_tests(tests, world_up, world_down);
+}

@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Speed of two rollsites on this machine, certificates and files and all: a
+ * small message there and back, a large one, a call.  Against a byte stream
+ * over a plain TCP connection of the same loopback.
+ */
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "lib/fileio.h"
+
+#include "transfer/channel.h"
+#include "transfer/transfer.h"
+
+#define ROUNDS 2000
+#define CALLS  2000
+#define LARGE  (64u << 20)
+#define PIECES 4
+#define JOB    "20261123120000000001"
+
+static char dir[] = "/tmp/rollfs-bench-transfer-XXXXXX";
+static struct conf *conf[2];
+static struct transfer *site[2];
+static const struct channel_peer peer[2] = { { "guest", "1" },
+					     { "host", "2" } };
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static void must(int r, const struct err *e)
+{
+	if (r) {
+		(void)fprintf(stderr, "bench_transfer: %s\n", e->text);
+		exit(1);
+	}
+}
+
+/* ---- the yardstick ------------------------------------------------------ */
+
+static int listener(uint16_t *ret_port)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET };
+	socklen_t n = sizeof(a);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	if (fd < 0 || bind(fd, (void *)&a, sizeof(a)) || listen(fd, 1) ||
+	    getsockname(fd, (void *)&a, &n)) {
+		perror("bench_transfer: socket");
+		exit(1);
+	}
+	*ret_port = ntohs(a.sin_port);
+	return fd;
+}
+
+static void *tcp_echo(void *arg)
+{
+	int fd = accept4(*(int *)arg, NULL, NULL, SOCK_CLOEXEC), one = 1;
+	char *piece = xmalloc(1u << 20);
+
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	for (int i = 0; i < ROUNDS; i++)
+		if (read_all(fd, piece, 100) || write_all(fd, piece, 100))
+			break;
+	for (unsigned at = 0; at < LARGE; at += 1u << 20)
+		if (read_all(fd, piece, 1u << 20))
+			break;
+	(void)!write(fd, piece, 1);
+	close(fd);
+	free(piece);
+	return NULL;
+}
+
+static void tcp(double *ret_round, double *ret_large)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET };
+	char *piece = xcalloc(1, 1u << 20);
+	uint16_t port;
+	int in = listener(&port), fd, one = 1;
+	pthread_t t;
+	double start;
+
+	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	a.sin_port = htons(port);
+	pthread_create(&t, NULL, tcp_echo, &in);
+	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	if (connect(fd, (void *)&a, sizeof(a)))
+		exit(1);
+	start = now();
+	for (int i = 0; i < ROUNDS; i++)
+		if (write_all(fd, piece, 100) || read_all(fd, piece, 100))
+			exit(1);
+	*ret_round = (now() - start) / ROUNDS;
+	start = now();
+	for (unsigned at = 0; at < LARGE; at += 1u << 20)
+		if (write_all(fd, piece, 1u << 20))
+			exit(1);
+	if (read_all(fd, piece, 1))
+		exit(1);
+	*ret_large = now() - start;
+	pthread_join(t, NULL);
+	close(fd);
+	close(in);
+	free(piece);
+}
+
+/* ---- two parties -------------------------------------------------------- */
+
+static void run(const char *line)
+{
+	if (system(line)) { /* NOLINT: fixed words */
+		(void)fprintf(stderr, "bench_transfer: %s failed\n", line);
+		exit(1);
+	}
+}
+
+static void on_call(void *arg, struct transfer_call *call, const char *party,
+		    const char *verb, json_t *body)
+{
+	(void)party;
+	(void)verb;
+	transfer_answer(*(struct transfer **)arg, call, 0, body, NULL);
+}
+
+static void parties_up(void)
+{
+	char program[4096], line[5000];
+	uint16_t port[2];
+	int fd[2];
+	struct err e = { 0 };
+	ssize_t n = readlink("/proc/self/exe", program, sizeof(program) - 20);
+
+	if (n < 0 || !mkdtemp(dir))
+		exit(1);
+	program[n] = '\0';
+	*strrchr(program, '/') = '\0'; /* build/V/tools/bench_transfer */
+	*strrchr(program, '/') = '\0';
+	memcpy(program + strlen(program), "/rollsite", 10);
+	(void)snprintf(line, sizeof(line),
+		       "tools/rollfs-pki ca %s bench && "
+		       "tools/rollfs-pki party %s bench 1 && "
+		       "tools/rollfs-pki party %s bench 2",
+		       dir, dir, dir);
+	run(line);
+	for (int i = 0; i < 2; i++)
+		fd[i] = listener(&port[i]);
+	for (int i = 0; i < 2; i++) {
+		_cleanup_free_ char *path = xasprintf("%s/%d.conf", dir, i + 1);
+		_cleanup_free_ char *text = xasprintf(
+		    "[rollfs]\nparty = %d\nfederation = bench\n"
+		    "state = %s/s%d\nlisten = 127.0.0.1:%u\n"
+		    "certificate = %d.pem\nkey = %d.key\nca = ca.pem\n"
+		    "[party %d]\nurl = https://127.0.0.1:%u\n",
+		    i + 1, dir, i + 1, port[i], i + 1, i + 1, 2 - i,
+		    port[1 - i]);
+
+		close(fd[i]);
+		must(file_replace(path, text, strlen(text), 0600, false, &e),
+		     &e);
+		must(conf_load(path, &conf[i], &e), &e);
+		must(mkdir_p(conf[i]->state, 0700, &e), &e);
+		must(transfer_start(conf[i], program, &site[i], &e), &e);
+		transfer_serve(site[i], on_call, &site[i]);
+	}
+}
+
+static struct channel *channel(int i)
+{
+	_cleanup_free_ char *sock = transfer_socket_path(conf[i]->state);
+	json_t *roles = json_pack("{s:[s], s:[s]}", "guest", "1", "host", "2");
+	struct channel_options o = { .socket = sock,
+				     .session = JOB "_bench_0",
+				     .self = peer[i] };
+	struct channel *c = NULL;
+	struct err e = { 0 };
+
+	must(transfer_job_open(site[i], JOB, roles, &e), &e);
+	must(channel_open(&o, &c, &e), &e);
+	json_decref(roles);
+	return c;
+}
+
+static void get(struct channel *c, int from, const char *name, int tag)
+{
+	struct err e = { 0 };
+	void *data = NULL;
+	char t[20];
+	size_t n;
+
+	(void)snprintf(t, sizeof(t), "%d", tag);
+	must(channel_recv(c, peer[from], name, t, LARGE, &data, &n, &e), &e);
+	free(data);
+}
+
+static void put(struct channel *c, int to, const char *name, int tag,
+		const void *data, size_t n)
+{
+	struct err e = { 0 };
+	char t[20];
+
+	(void)snprintf(t, sizeof(t), "%d", tag);
+	must(channel_send(c, peer[to], name, t, data, n, &e), &e);
+}
+
+static void *partner(void *arg)
+{
+	static const char text[100];
+
+	for (int i = 0; i < ROUNDS; i++) {
+		get(arg, 0, "there", i);
+		put(arg, 0, "back", i, text, sizeof(text));
+	}
+	for (int i = 0; i < PIECES; i++) {
+		get(arg, 0, "large", i);
+		put(arg, 0, "taken", i, text, 1);
+	}
+	return NULL;
+}
+
+struct counter {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	int done;
+};
+
+static void on_answer(void *arg, int status, json_t *body, const struct err *e)
+{
+	struct counter *c = arg;
+
+	(void)body;
+	must(status, e);
+	pthread_mutex_lock(&c->lock);
+	c->done++;
+	pthread_cond_signal(&c->cond);
+	pthread_mutex_unlock(&c->lock);
+}
+
+static double calls(void)
+{
+	struct counter c = { .lock = PTHREAD_MUTEX_INITIALIZER,
+			     .cond = PTHREAD_COND_INITIALIZER };
+	json_t *body = json_pack("{s:i}", "x", 1);
+	double start = now();
+
+	for (int i = 0; i < CALLS; i++) {
+		transfer_rpc(site[0], "2", "bench", body, 10000, on_answer, &c);
+		pthread_mutex_lock(&c.lock);
+		while (c.done <= i)
+			pthread_cond_wait(&c.cond, &c.lock);
+		pthread_mutex_unlock(&c.lock);
+	}
+	json_decref(body);
+	return (now() - start) / CALLS;
+}
+
+int main(void)
+{
+	double tcp_round, tcp_large, round, large, call;
+	static const char text[100];
+	char *big = xmalloc(LARGE);
+	struct channel *a, *b;
+	pthread_t t;
+	double start;
+
+	tcp(&tcp_round, &tcp_large);
+	parties_up();
+	a = channel(0);
+	b = channel(1);
+	memset(big, 1, LARGE);
+	pthread_create(&t, NULL, partner, b);
+	start = now();
+	for (int i = 0; i < ROUNDS; i++) {
+		put(a, 1, "there", i, text, sizeof(text));
+		get(a, 1, "back", i);
+	}
+	round = (now() - start) / ROUNDS;
+	start = now();
+	for (int i = 0; i < PIECES; i++) {
+		put(a, 1, "large", i, big, LARGE);
+		get(a, 1, "taken", i);
+	}
+	large = (now() - start) / PIECES;
+	pthread_join(t, NULL);
+	call = calls();
+	printf("transfer round trips\t%.0f\t1/s\t%.4f\tplain TCP round trip\n",
+	       1 / round, tcp_round / round);
+	printf("transfer large message\t%.1f\tMB/s\t%.4f\tplain TCP stream\n",
+	       LARGE / large / 1e6, tcp_large / large);
+	printf("transfer call\t%.1f\tus\t%.4f\tplain TCP round trip\n",
+	       call * 1e6, tcp_round / call);
+	channel_close(a);
+	channel_close(b);
+	for (int i = 0; i < 2; i++) {
+		transfer_stop(site[i]);
+		conf_free(conf[i]);
+	}
+	free(big);
+	return remove_tree(dir, NULL) ? 1 : 0;
+}
