@@ -29,7 +29,7 @@ enum param_type {
 	PARAM_ENUM,   /* choices "a|b|c" (compared without case) */
 	PARAM_OBJECT, /* members in sub */
 	PARAM_LIST,
-	PARAM_ANY,    /* any JSON; the component's check() looks at it */
+	PARAM_ANY, /* any JSON; the component's check() looks at it */
 };
 
 #define PARAM_NULLABLE 1u /* null is allowed */
@@ -57,11 +57,11 @@ struct ctx;
 
 struct component {
 	const char *module;
-	const char *const *aliases; /* NULL-terminated, or NULL */
-	unsigned roles;		    /* who runs a task */
-	unsigned needs_roles;	    /* roles a job must have at all */
-	const char *const *data_inputs;	 /* keys of input.data it knows */
-	const char *const *model_inputs; /* "model", "isometric_model" */
+	const char *const *aliases;	      /* NULL-terminated, or NULL */
+	unsigned roles;			      /* who runs a task */
+	unsigned needs_roles;		      /* roles a job must have at all */
+	const char *const *data_inputs;	      /* keys of input.data it knows */
+	const char *const *model_inputs;      /* "model", "isometric_model" */
 	unsigned data_outputs, model_outputs; /* at most */
 	const struct param *params;
 	const char *help;
@@ -107,15 +107,17 @@ const char *ctx_input_source(struct ctx *c, const char *key, size_t i);
 const json_t *ctx_input_model(struct ctx *c, const char *key);
 struct table_store *ctx_store(struct ctx *c);
 
-/* Publishes the i-th output table: takes the builder over. */
+/* A table this task reads beside its inputs: for lineage. */
+void ctx_add_parent(struct ctx *c, const char *ns, const char *name);
+/* Publishes the i-th output table: takes the builder over. The lineage is
+ * filled in. */
 int ctx_put_table(struct ctx *c, size_t i, struct table_build *b,
 		  struct err *e) MUST_CHECK;
 /* The i-th output is the same rows as t (cheap). */
 int ctx_put_same(struct ctx *c, size_t i, struct table *t,
 		 struct err *e) MUST_CHECK;
 /* model/<output name>.json of this party, 0600. Borrowed. */
-int ctx_put_model(struct ctx *c, const json_t *model,
-		  struct err *e) MUST_CHECK;
+int ctx_put_model(struct ctx *c, const json_t *model, struct err *e) MUST_CHECK;
 /* summary.json; borrowed. */
 int ctx_put_summary(struct ctx *c, const json_t *summary,
 		    struct err *e) MUST_CHECK;

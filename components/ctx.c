@@ -115,18 +115,17 @@ int ctx_put_same(struct ctx *c, size_t i, struct table *t, struct err *e)
 	return table_link(t, ns, name, e);
 }
 
+void ctx_add_parent(struct ctx *c, const char *ns, const char *name)
+{
+	json_array_append_new(c->parents, json_sprintf("%s/%s", ns, name));
+}
+
 /* Which task made a table, and from which tables. */
 static json_t *lineage(struct ctx *c)
 {
-	json_t *parents = json_array();
-
-	for (size_t k = 0; k < c->n_tables; k++)
-		json_array_append_new(
-		    parents, json_sprintf("%s/%s", c->tables[k].namespace,
-					  c->tables[k].name));
-	return json_pack("{s:s, s:s, s:s, s:s, s:o}", "job", c->job,
+	return json_pack("{s:s, s:s, s:s, s:s, s:O}", "job", c->job,
 			 "component", c->component, "role", c->role, "party",
-			 c->party, "parents", parents);
+			 c->party, "parents", c->parents);
 }
 
 int ctx_put_table(struct ctx *c, size_t i, struct table_build *b, struct err *e)

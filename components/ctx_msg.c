@@ -22,9 +22,13 @@ static int failed(struct ctx *c, int r, const char *name, struct err *e)
 	if (r == -EBADMSG)
 		ctx_fail_code(c, "damaged_message",
 			      "a message arrived damaged");
-	else if (r == -EPROTO)
+	else if (r == -EPROTO || r == -EMSGSIZE)
 		ctx_fail_code(c, "bad_message",
 			      "a partner sent something unexpected");
+	else if (r == -EACCES || r == -EEXIST)
+		ctx_fail_code(c, "refused_message",
+			      "a partner refused a message, or has ended the "
+			      "job");
 	else if (r != -ENOMEM && r != -EINVAL)
 		ctx_fail_code(c, "lost_contact", "lost contact with a partner");
 	return err_wrap(e, "message %s", name);

@@ -25,6 +25,7 @@ struct ctx {
 		struct table *table;
 	} * tables;
 	size_t n_tables;
+	json_t *parents; /* of output tables: "ns/name" */
 };
 
 /* From c->task: inputs and models are opened and the channel connected. */

@@ -58,6 +58,7 @@ static int open_input(struct ctx *c, const char *key, const json_t *o,
 	if (r < 0)
 		return err_wrap(e, "table %s/%s", t->namespace, t->name);
 	c->n_tables++;
+	ctx_add_parent(c, t->namespace, t->name);
 	return 0;
 }
 
@@ -122,6 +123,7 @@ int ctx_start(struct ctx *c, struct err *e)
 	c->events = -1;
 	c->percent = -1;
 	c->models = json_object();
+	c->parents = json_array();
 	if (json_get_str(c->task, "job", &c->job, e) < 0 ||
 	    json_get_str(c->task, "component", &c->component, e) < 0 ||
 	    json_get_str(c->task, "role", &c->role, e) < 0 ||
@@ -155,5 +157,6 @@ void ctx_end(struct ctx *c)
 	if (c->events >= 0)
 		close(c->events);
 	json_decref(c->models);
+	json_decref(c->parents);
 	explicit_bzero(c->secret, sizeof(c->secret));
 }

@@ -7,12 +7,24 @@
 static const struct param table_params[] = {
 	{ .name = "namespace",
 	  .type = PARAM_STRING,
-	  .flags = PARAM_REQUIRED,
+	  .flags = PARAM_NULLABLE,
 	  .help = "Namespace of the table." },
 	{ .name = "name",
 	  .type = PARAM_STRING,
-	  .flags = PARAM_REQUIRED,
+	  .flags = PARAM_NULLABLE,
 	  .help = "Name of the table." },
+	{ .name = "job_id",
+	  .type = PARAM_STRING,
+	  .flags = PARAM_NULLABLE,
+	  .help = "The output of another job is not offered yet." },
+	{ .name = "component_name",
+	  .type = PARAM_STRING,
+	  .flags = PARAM_NULLABLE,
+	  .help = "Belongs to job_id." },
+	{ .name = "data_name",
+	  .type = PARAM_STRING,
+	  .flags = PARAM_NULLABLE,
+	  .help = "Belongs to job_id." },
 	{ 0 },
 };
 
@@ -24,6 +36,59 @@ static const struct param params[] = {
 	  .help = "The table of this party to read." },
 	{ 0 },
 };
+
+static void check(const json_t *p, const json_t *roles, const char *role,
+		  void (*defect)(void *arg, const char *pointer,
+				 const char *text),
+		  void *arg)
+{
+	static const char *const later[] = { "job_id", "component_name",
+					     "data_name" };
+	static const char *const needed[] = { "namespace", "name" };
+	const json_t *t = json_object_get(p, "table");
+	char at[40];
+
+	(void)roles;
+	(void)role;
+	for (size_t i = 0; i < ARRAY_SIZE(later); i++) {
+		if (!json_str_or(t, later[i], NULL))
+			continue;
+		(void)snprintf(at, sizeof(at), "table/%s", later[i]);
+		defect(arg, at,
+		       "the output of another job is not offered yet: give "
+		       "namespace and name");
+		return;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(needed); i++) {
+		if (json_str_or(t, needed[i], NULL))
+			continue;
+		(void)snprintf(at, sizeof(at), "table/%s", needed[i]);
+		defect(arg, at, "is needed");
+	}
+}
+
+/* The same rows; columns get the names by which partners know them. */
+static int publish(struct ctx *c, struct table *t, struct err *e)
+{
+	struct table_schema *s = schema_dup(table_schema(t));
+	struct table_build *b;
+	int r;
+
+	for (size_t i = 0; i < s->n_columns; i++)
+		if (!s->columns[i].anonymous)
+			s->columns[i].anonymous = xasprintf(
+			    "%s_%s_x%zu", ctx_role(c), ctx_party(c), i);
+	r = table_build_begin(ctx_store(c), s, &b, e);
+	schema_free(s);
+	if (r < 0)
+		return r;
+	r = table_build_share(b, t, e);
+	if (r < 0) {
+		table_build_abort(b);
+		return r;
+	}
+	return ctx_put_table(c, 0, b, e);
+}
 
 static int run(struct ctx *c, struct err *e)
 {
@@ -52,7 +117,8 @@ static int run(struct ctx *c, struct err *e)
 	json_decref(summary);
 	if (r < 0)
 		return r;
-	return ctx_put_same(c, 0, t, e);
+	ctx_add_parent(c, ns, name);
+	return publish(c, t, e);
 }
 
 static const char *const none[] = { NULL };
@@ -66,5 +132,6 @@ const struct component component_reader = {
 	.data_outputs = 1,
 	.params = params,
 	.help = "Reads a table of this party.",
+	.check = check,
 	.run = run,
 };

@@ -173,6 +173,10 @@ int table_build_add(struct table_build *b, const char *key, size_t key_len,
 /* Sorts, writes, fsyncs, publishes by rename; frees b in every case. */
 int table_build_publish(struct table_build *b, const char *ns, const char *name,
 			struct err *e) MUST_CHECK;
+/* Instead of table_build_add: the rows of t, shared with it (hard links). The
+ * schema's columns must have t's names and types; the rest may differ. */
+int table_build_share(struct table_build *b, struct table *t,
+		      struct err *e) MUST_CHECK;
 /* Which task makes it from what: an object, taken over, for schema.json. */
 void table_build_lineage(struct table_build *b, json_t *lineage);
 void table_build_abort(struct table_build *b);

@@ -36,6 +36,8 @@ struct table_build {
 	char last[TABLE_KEY_MAX];
 	size_t last_len;
 	uint64_t last_line;
+	bool shared; /* rows and index are linked already */
+	uint64_t shared_csv;
 };
 
 static void build_free(struct table_build *b)
@@ -410,14 +412,27 @@ static int ingest(struct table_build *b, const char *sst, struct err *e)
 	return 0;
 }
 
+static int write_schema(struct table_build *b, uint64_t csv, struct err *e)
+{
+	_cleanup_free_ char *meta = xasprintf("%s/meta.json", b->dir);
+	_cleanup_free_ char *refs = xasprintf("%s/refs", b->dir);
+	json_t *o = schema_to_json(b->schema, b->rows);
+	int r;
+
+	json_object_set_new(o, "csv_size", json_integer((json_int_t)csv));
+	json_object_set_new(o, "published_ms", json_integer(now_unix_ms()));
+	r = json_write_file(meta, o, 0600, true, e);
+	json_decref(o);
+	if (!r && mkdir(refs, 0700))
+		r = err_sys(e, errno, "%s", refs);
+	return r;
+}
+
 static int write_meta(struct table_build *b, const struct writer *w,
 		      struct err *e)
 {
 	_cleanup_free_ char *index = xasprintf("%s/index", b->dir);
-	_cleanup_free_ char *meta = xasprintf("%s/meta.json", b->dir);
-	_cleanup_free_ char *refs = xasprintf("%s/refs", b->dir);
 	_cleanup_strbuf_ struct strbuf all = STRBUF_INIT(1u << 30);
-	json_t *o = schema_to_json(b->schema, b->rows);
 	int r;
 
 	sb_add_u64(&all, w->n_index);
@@ -427,14 +442,7 @@ static int write_meta(struct table_build *b, const struct writer *w,
 	r = all.error;
 	if (!r)
 		r = file_replace(index, all.buf, all.len, 0600, true, e);
-	json_object_set_new(o, "csv_size", json_integer((json_int_t)w->csv));
-	json_object_set_new(o, "published_ms", json_integer(now_unix_ms()));
-	if (!r)
-		r = json_write_file(meta, o, 0600, true, e);
-	json_decref(o);
-	if (!r && mkdir(refs, 0700))
-		r = err_sys(e, errno, "%s", refs);
-	return r;
+	return r ? r : write_schema(b, w->csv, e);
 }
 
 static int write_generation(struct table_build *b, struct err *e)
@@ -484,10 +492,65 @@ static int write_generation(struct table_build *b, struct err *e)
 	return r;
 }
 
+static int link_file(const char *from, const char *to, const char *name,
+		     struct err *e)
+{
+	_cleanup_free_ char *a = xasprintf("%s/%s", from, name);
+	_cleanup_free_ char *b = xasprintf("%s/%s", to, name);
+
+	return link(a, b) ? err_sys(e, errno, "%s", b) : 0;
+}
+
+/* Files of a published generation never change, so two may share them; but
+ * what RocksDB writes when it opens one is its own. */
+static int link_rows(const char *from, const char *to, struct err *e)
+{
+	_cleanup_closedir_ DIR *d = opendir(from);
+	const struct dirent *f;
+	int r = 0;
+
+	if (!d)
+		return err_sys(e, errno, "%s", from);
+	while (!r && (f = readdir(d)))
+		if (f->d_name[0] != '.' && strncmp(f->d_name, "LO", 2) != 0)
+			r = link_file(from, to, f->d_name, e);
+	return r ? r : dir_sync(to, e);
+}
+
+int table_build_share(struct table_build *b, struct table *t, struct err *e)
+{
+	_cleanup_free_ char *from = xasprintf("%s/rocksdb", t->dir);
+	_cleanup_free_ char *to = xasprintf("%s/rocksdb", b->dir);
+	const struct table_schema *s = t->schema;
+	bool same = s->n_columns == b->schema->n_columns &&
+		    strcmp(s->id, b->schema->id) == 0 &&
+		    s->partitions == b->schema->partitions;
+	int r;
+
+	for (size_t i = 0; same && i < s->n_columns; i++)
+		same =
+		    s->columns[i].type == b->schema->columns[i].type &&
+		    strcmp(s->columns[i].name, b->schema->columns[i].name) == 0;
+	if (!same || b->rows || b->shared)
+		return err_set(e, EINVAL, "the rows are not of this schema");
+	if (mkdir(to, 0700))
+		return err_sys(e, errno, "%s", to);
+	r = link_rows(from, to, e);
+	if (!r)
+		r = link_file(t->dir, b->dir, "index", e);
+	if (r)
+		return r;
+	b->shared = true;
+	b->shared_csv = t->csv_size;
+	b->rows = t->rows;
+	return dir_sync(b->dir, e);
+}
+
 int table_build_publish(struct table_build *b, const char *ns, const char *name,
 			struct err *e)
 {
-	int r = write_generation(b, e);
+	int r = b->shared ? write_schema(b, b->shared_csv, e)
+			  : write_generation(b, e);
 
 	if (!r)
 		r = table_publish_dir(b->store, b->dir, b->gen, ns, name, e);
