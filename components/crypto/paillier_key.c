@@ -72,18 +72,33 @@ void fixed_base_need(struct fixed_base *fb, pthread_mutex_t *lock,
 	(void)pthread_mutex_unlock(lock);
 }
 
+static const mp_limb_t *fixed_base_entry(const struct fixed_base *fb, size_t k,
+					 const mpz_t e, unsigned i)
+{
+	size_t d = 0;
+
+	for (unsigned b = fb->w; b-- > 0;)
+		d = d * 2 + (size_t)mpz_tstbit(e, i * fb->w + b);
+	return fb->t + (((size_t)i << fb->w) + d) * k;
+}
+
 void fixed_base_pow(const struct fixed_base *fb, const struct modulus *m,
 		    mp_limb_t *r, const mpz_t e, mp_limb_t *scratch)
 {
 	size_t k = (size_t)m->k;
 
 	for (unsigned i = 0; i < fb->windows; i++) {
-		size_t d = 0;
-		const mp_limb_t *t;
+		const mp_limb_t *t = fixed_base_entry(fb, k, e, i);
 
-		for (unsigned b = fb->w; b-- > 0;)
-			d = d * 2 + (size_t)mpz_tstbit(e, i * fb->w + b);
-		t = fb->t + (((size_t)i << fb->w) + d) * k;
+		/* The table is larger than a cache: fetch the next entry
+		 * while this one is multiplied. */
+		if (i + 1 < fb->windows) {
+			const mp_limb_t *next =
+			    fixed_base_entry(fb, k, e, i + 1);
+
+			for (size_t at = 0; at < k; at += 8)
+				__builtin_prefetch(next + at);
+		}
 		if (i == 0)
 			mpn_copyi(r, t, m->k);
 		else

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "components/crypto/square.h"
+#include "components/crypto/strip.h"
 
 #define POW_WINDOW 5
 
@@ -51,6 +52,7 @@ void mod_init(struct modulus *m, const mpz_t root, bool secret)
 	m->h = (mp_size_t)mpz_size(root);
 	m->k = 2 * m->h;
 	m->secret = secret;
+	m->strips = strip_usable(m->h);
 	/* Newton: each step doubles the bits that are right, from 1. */
 	for (int i = 0; i < 6; i++)
 		inv *= 2 - low * inv;
@@ -87,7 +89,9 @@ size_t mod_scratch(const struct modulus *m)
 static void multiply(const struct modulus *m, mp_limb_t *r, const mp_limb_t *a,
 		     const mp_limb_t *b, mp_limb_t *itch)
 {
-	if (m->secret && a == b)
+	if (m->strips)
+		strip_mul(r, a, b, m->h);
+	else if (m->secret && a == b)
 		mpn_sec_sqr(r, a, m->h, itch);
 	else if (m->secret)
 		mpn_sec_mul(r, a, m->h, b, m->h, itch);
@@ -105,6 +109,8 @@ static mp_limb_t reduce(const struct modulus *m, mp_limb_t *t, mp_limb_t *q)
 {
 	const mp_limb_t *n = mpz_limbs_read(m->root);
 
+	if (m->strips)
+		return strip_reduce(t, q, n, m->h, m->inv);
 	for (mp_size_t i = 0; i < m->h; i++) {
 		q[i] = t[i] * m->inv;
 		t[i] = mpn_addmul_1(t + i, n, m->h, q[i]);

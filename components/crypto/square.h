@@ -24,6 +24,7 @@ struct modulus {
 	mp_size_t k;	     /* of a number in our form: 2 h */
 	mp_limb_t inv;	     /* -1 / root mod 2^64 */
 	bool secret;	     /* only what takes the same time for all numbers */
+	bool strips;	     /* strip.h can be used */
 	mp_limb_t *one, *rr; /* R and R^2 */
 };
 

@@ -165,6 +165,85 @@ static void sums_products_and_order(void **state)
 	cipher_vec_free(c);
 }
 
+/* Products and powers modulo root^2 for every kind of root and extreme
+ * numbers, against mpz. */
+static void arithmetic_agrees(unsigned bits, bool secret, bool strips)
+{
+	struct modulus m;
+	mpz_t root, a, b, want, got;
+	_cleanup_free_ mp_limb_t *x = NULL, *y = NULL, *s = NULL;
+
+	mpz_inits(root, a, b, want, got, NULL);
+	crypto_random_bits(root, bits);
+	mpz_setbit(root, bits - 1);
+	mpz_setbit(root, 0);
+	if (secret) { /* as large as its limbs allow */
+		mpz_set_ui(root, 1);
+		mpz_mul_2exp(root, root, bits);
+		mpz_sub_ui(root, root, 1);
+	}
+	mod_init(&m, root, secret);
+	m.strips = m.strips && strips;
+	x = xcalloc((size_t)m.k, sizeof(*x));
+	y = xcalloc((size_t)m.k, sizeof(*y));
+	s = xcalloc(mod_scratch(&m), sizeof(*s));
+	for (unsigned i = 0; i < 64; i++) {
+		mpz_t *v[] = { &a, &b };
+
+		for (unsigned j = 0; j < 2; j++)
+			switch (i >> (3 * j) & 7) {
+			case 0:
+			case 1: /* 0, 1 */
+				mpz_set_ui(*v[j], i >> (3 * j) & 7);
+				break;
+			case 2:
+			case 3: /* m - 1, m - 2 */
+				mpz_sub_ui(*v[j], m.m, (i >> (3 * j) & 7) - 1);
+				break;
+			case 4:
+				mpz_set(*v[j], root);
+				break;
+			case 5:
+				mpz_sub_ui(*v[j], root, 1);
+				break;
+			default:
+				crypto_random_below(*v[j], m.m);
+			}
+		mod_set(&m, x, a);
+		mod_set(&m, y, b);
+		mod_get(&m, got, x);
+		assert_int_equal(mpz_cmp(got, a), 0);
+		mod_mul(&m, y, x, y, s);
+		mod_get(&m, got, y);
+		mpz_mul(want, a, b);
+		mpz_mod(want, want, m.m);
+		assert_int_equal(mpz_cmp(got, want), 0);
+		mod_mul(&m, y, x, x, s);
+		mod_get(&m, got, y);
+		mpz_mul(want, a, a);
+		mpz_mod(want, want, m.m);
+		assert_int_equal(mpz_cmp(got, want), 0);
+		mpz_fdiv_r_2exp(b, b, 131);
+		mod_pow(&m, y, x, b, 131);
+		mod_get(&m, got, y);
+		mpz_powm(want, a, b, m.m);
+		assert_int_equal(mpz_cmp(got, want), 0);
+	}
+	mod_clear(&m);
+	mpz_clears(root, a, b, want, got, NULL);
+}
+
+static void arithmetic_modulo_squares_agrees_with_mpz(void **state)
+{
+	static const unsigned bits[] = { 64,  65,   256,  500,	512,
+					 513, 1024, 1536, 2048, 4096 };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(bits); i++)
+		for (unsigned k = 0; k < 4; k++)
+			arithmetic_agrees(bits[i], k & 1, k & 2);
+}
+
 static void rerandomising_changes_every_ciphertext(void **state)
 {
 	struct cipher_vec *a;
@@ -230,7 +309,7 @@ static void matvec_agrees_with_doubles(void **state)
 static void overflow_is_refused(void **state)
 {
 	static const double bad[] = { INFINITY, NAN, 1e300 };
-	double one = 1, huge = ldexp(1, 700), out;
+	double one = 1, seven_tenths = 0.7, huge = ldexp(1, 700), out;
 	struct cipher_vec *v, *r;
 
 	(void)state;
@@ -238,10 +317,11 @@ static void overflow_is_refused(void **state)
 		assert_int_equal(
 		    paillier_encrypt(peer, bad + i, 1, SCALE, 1, &v, NULL),
 		    -ERANGE);
-	/* 2^(700 + 300) is below n / 3; the square of it is not. */
+	/* 2^(700 + 300) is below n / 3. The primes' two top bits are set: n is
+	 * 1.125 to 2 times 2^1023, and 0.7 of that always in the middle. */
 	assert_int_equal(paillier_encrypt(peer, &huge, 1, 300, 1, &v, NULL), 0);
 	check(v, &huge, 0);
-	assert_int_equal(cipher_mul_plain(v, &one, 23, 1, NULL), 0);
+	assert_int_equal(cipher_mul_plain(v, &seven_tenths, 23, 1, NULL), 0);
 	assert_int_equal(paillier_decrypt(key, v, &out, 1, NULL), -ERANGE);
 	huge = ldexp(1, 62);
 	assert_int_equal(cipher_add_plain(v, bad, 1, NULL), -ERANGE);
@@ -357,6 +437,7 @@ int main(void)
 		cmocka_unit_test(textbook_decryption_gives_the_same_integer),
 		cmocka_unit_test(textbook_ciphertext_is_decrypted),
 		cmocka_unit_test(sums_products_and_order),
+		cmocka_unit_test(arithmetic_modulo_squares_agrees_with_mpz),
 		cmocka_unit_test(rerandomising_changes_every_ciphertext),
 		cmocka_unit_test(matvec_agrees_with_doubles),
 		cmocka_unit_test(overflow_is_refused),
