@@ -10,6 +10,7 @@
 
 #define DEFECTS_MAX 65536 /* bytes of all lines */
 #define HINTS_MAX   100	  /* defects that get a suggestion */
+#define IGNORED_MAX 500	  /* lines */
 
 const char *const check_roles[4] = { "guest", "host", "arbiter", "local" };
 
@@ -155,12 +156,14 @@ void check_members(struct check *c, const json_t *o, const struct at *at,
 	}
 }
 
-void check_ignored(struct check *c, const struct at *at, const char *why)
+void ignored_add(json_t *list, const struct at *at, const char *why)
 {
 	char line[sizeof(at->s) + 200];
 
+	if (json_array_size(list) >= IGNORED_MAX)
+		return;
 	(void)snprintf(line, sizeof(line), "%s: not used (%s)", at->s, why);
-	(void)json_array_append_new(c->ignored, json_string(line));
+	(void)json_array_append_new(list, json_string(line));
 }
 
 bool list_has(const json_t *list, const char *word)
@@ -212,11 +215,11 @@ json_t *check_plan(const json_t *dsl, const json_t *conf,
 	check_members(&c, conf, &at_conf, conf_members);
 	if (json_object_get(dsl, "provider")) {
 		at = at_add(&at_dsl, "provider");
-		check_ignored(&c, &at, "there is one engine");
+		ignored_add(c.ignored, &at, "there is one engine");
 	}
 	if (json_object_get(conf, "provider")) {
 		at = at_add(&at_conf, "provider");
-		check_ignored(&c, &at, "there is one engine");
+		ignored_add(c.ignored, &at, "there is one engine");
 	}
 	check_head(&c);
 	check_dsl(&c);

@@ -245,10 +245,10 @@ static void job_param(struct check *c, const char *name, const json_t *v,
 	} else if (p) {
 		json_object_set_new(job, name, json_integer(x));
 	} else if (is_ignored(name)) {
-		check_ignored(c, at,
-			      strncmp(name, "model_", 6)
-				  ? "there is one engine"
-				  : "a training job makes its own");
+		ignored_add(c->ignored, at,
+			    strncmp(name, "model_", 6)
+				? "there is one engine"
+				: "a training job makes its own");
 	} else {
 		unknown_job_param(c, name, at);
 	}
@@ -285,7 +285,7 @@ static void read_job(struct check *c)
 	}
 	at = at_root("conf#/job_parameters/role");
 	if (json_object_get(given, "role"))
-		check_ignored(c, &at, "all parties run the job alike");
+		ignored_add(c->ignored, &at, "all parties run the job alike");
 	at = at_root("conf#/job_parameters/common");
 	if (common && !json_is_object(common)) {
 		defect_add(c->d, EINVAL, at.s, "expected an object");
@@ -318,6 +318,9 @@ void check_head(struct check *c)
 	read_job(c);
 }
 
+#define SELECTOR_MAX  256 /* bytes of one */
+#define SELECTORS_MAX 256 /* of a role */
+
 /* ---- selectors -------------------------------------------------------- */
 
 /* The next index of "0|1" at *s, which moves on; -1 if that is none. */
@@ -341,6 +344,8 @@ static bool selector_valid(const char *s)
 {
 	if (!strcmp(s, "all"))
 		return true;
+	if (strlen(s) > SELECTOR_MAX)
+		return false;
 	do {
 		if (next_index(&s) < 0)
 			return false;
@@ -462,7 +467,7 @@ static void check_section(struct check *c, const json_t *section,
 			(void)snprintf(why, sizeof(why),
 				       "%s does not run at a %s",
 				       json_str_or(spec, "module", ""), role);
-			check_ignored(c, &here, why);
+			ignored_add(c->ignored, &here, why);
 			continue;
 		}
 		own = without_need_run(c, given, specs, &here);
@@ -482,6 +487,12 @@ static void check_selectors(struct check *c, const char *role,
 
 	if (!json_is_object(section)) {
 		defect_add(c->d, EINVAL, at->s, "expected an object");
+		return;
+	}
+	if (json_object_size(section) > SELECTORS_MAX) {
+		defect_add(c->d, EINVAL, at->s, "more than %d selectors",
+			   SELECTORS_MAX);
+		c->too_many = true;
 		return;
 	}
 	json_object_foreach ((json_t *)section, selector, v) {
@@ -737,6 +748,8 @@ void check_components(struct check *c)
 	needed_roles(c);
 	note_arbiters(c);
 	check_given(c);
+	if (c->too_many)
+		return;
 	json_object_foreach ((json_t *)c->specs, name, v) {
 		component_tasks(c, name, v);
 	}

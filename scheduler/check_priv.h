@@ -32,6 +32,7 @@ struct check {
 	json_t *plan;
 	json_t *ignored, *notes; /* lists of the plan, borrowed */
 	json_t *specs;		 /* component -> what its module describes */
+	bool too_many;		 /* to look at every task */
 };
 
 /* The roles in the order in which tasks are listed. */
@@ -46,7 +47,8 @@ const char *check_hint(struct check *c, const char *word, const json_t *names,
 /* Defects for members that are in none of the NULL-terminated list. */
 void check_members(struct check *c, const json_t *o, const struct at *at,
 		   const char *const *known);
-void check_ignored(struct check *c, const struct at *at, const char *why);
+/* "<at>: not used (<why>)" to the list, up to a limit. */
+void ignored_add(json_t *list, const struct at *at, const char *why);
 bool list_has(const json_t *list, const char *word);
 
 /* dag.c: components, order and specs of the plan. */

@@ -141,7 +141,7 @@ static void outputs(struct check *c, const json_t *doc, const json_t *spec,
 		      model);
 	if (json_object_get(out, "cache")) {
 		here = at_add(&at_out, "cache");
-		check_ignored(c, &here, "there are no caches");
+		ignored_add(c->ignored, &here, "there are no caches");
 	}
 }
 
@@ -477,7 +477,7 @@ static void declare(struct check *c, json_t *nodes, const char *name,
 	}
 	if (json_object_get(doc, "provider")) {
 		here = at_add(at, "provider");
-		check_ignored(c, &here, "there is one engine");
+		ignored_add(c->ignored, &here, "there is one engine");
 	}
 	outputs(c, doc, spec, at, node);
 }

@@ -222,18 +222,11 @@ void params_given(const json_t *specs, const json_t *given, const struct at *at,
 			continue;
 		}
 		if (json_bool_or(spec, "ignored", false)) {
-			_cleanup_free_ char *line = NULL;
-
-			if (!ignored ||
-			    same_value(v, json_object_get(spec, "default")))
-				continue;
-			if (asprintf(&line, "%s: not used (%s)", here.s,
-				     json_str_or(spec, "help",
-						 "FATE's, without effect")) < 0)
-				line = NULL;
-			if (line)
-				(void)json_array_append_new(ignored,
-							    json_string(line));
+			if (ignored &&
+			    !same_value(v, json_object_get(spec, "default")))
+				ignored_add(ignored, &here,
+					    json_str_or(spec, "help",
+							"without effect"));
 			continue;
 		}
 		check_value(spec, v, &here, d);

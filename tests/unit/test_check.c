@@ -784,6 +784,29 @@ static void too_many_components_are_refused(void **state)
 
 #define T(f) cmocka_unit_test_setup_teardown(f, begin, end)
 
+static void a_flood_is_refused_in_bounded_time_and_space(void **state)
+{
+	struct job *j = *state;
+	json_t *refs = json_array(), *all = json_object();
+	char word[40];
+
+	for (int i = 0; i < 200000; i++) {
+		(void)snprintf(word, sizeof(word), "x%d.y", i);
+		json_array_append_new(refs, json_string(word));
+		(void)snprintf(word, sizeof(word), "%d", i);
+		json_object_set_new(all, word, json_object());
+	}
+	json_object_set(get(j->dsl, "components/hetero_lr_0/input/data"),
+			"train_data", refs);
+	json_object_set(get(j->conf, "component_parameters/role"), "host", all);
+	json_object_set(get(j->conf, "component_parameters"), "common", all);
+	check(j);
+	assert_true(j->d.n > 300000);
+	assert_true(j->d.text.len <= 65536);
+	json_decref(refs);
+	json_decref(all);
+}
+
 int main(void)
 {
 	const struct CMUnitTest t[] = {
@@ -805,6 +828,7 @@ int main(void)
 		T(a_partner_without_a_role_refuses),
 		T(kinds_of_defects_are_told_apart),
 		T(too_many_components_are_refused),
+		T(a_flood_is_refused_in_bounded_time_and_space),
 	};
 
 	return cmocka_run_group_tests(t, NULL, NULL);
