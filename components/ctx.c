@@ -220,7 +220,7 @@ void ctx_progress(struct ctx *c, double fraction)
 		return;
 	c->percent = percent;
 	path = xasprintf("%s/progress", c->dir);
-	snprintf(text, sizeof(text), "%d\n", percent);
+	(void)snprintf(text, sizeof(text), "%d\n", percent);
 	if (file_replace(path, text, strlen(text), 0644, false, &e) < 0)
 		log_warn("task", "%s", e.text);
 }
@@ -229,7 +229,7 @@ void ctx_fail_code(struct ctx *c, const char *code, const char *sentence)
 {
 	if (c->public)
 		return; /* the first cause counts */
-	snprintf(c->code, sizeof(c->code), "%s", code);
+	(void)snprintf(c->code, sizeof(c->code), "%s", code);
 	c->public = sentence;
 }
 

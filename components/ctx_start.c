@@ -62,28 +62,38 @@ static int open_input(struct ctx *c, const char *key, const json_t *o,
 	return 0;
 }
 
+static int read_model(struct ctx *c, const json_t *o, struct err *e)
+{
+	const char *path;
+	json_t *m;
+
+	if (json_get_str(o, "path", &path, e) < 0)
+		return -e->no;
+	m = json_read_file(path, e);
+	if (!m)
+		return -e->no;
+	json_object_set_new(c->models, path, m);
+	return 0;
+}
+
 static int open_inputs(struct ctx *c, struct err *e)
 {
 	const char *key;
 	json_t *list, *o;
 	size_t i;
 
-	json_object_foreach (json_object_get(c->inputs, "data"), key, list)
-		json_array_foreach (list, i, o)
+	json_object_foreach (json_object_get(c->inputs, "data"), key, list) {
+		json_array_foreach (list, i, o) {
 			if (open_input(c, key, o, e) < 0)
 				return err_wrap(e, "input %s", key);
-	json_object_foreach (json_object_get(c->inputs, "model"), key, list)
-		json_array_foreach (list, i, o) {
-			const char *path;
-			json_t *m;
-
-			if (json_get_str(o, "path", &path, e) < 0)
-				return err_wrap(e, "input %s", key);
-			m = json_read_file(path, e);
-			if (!m)
-				return err_wrap(e, "input %s", key);
-			json_object_set_new(c->models, path, m);
 		}
+	}
+	json_object_foreach (json_object_get(c->inputs, "model"), key, list) {
+		json_array_foreach (list, i, o) {
+			if (read_model(c, o, e) < 0)
+				return err_wrap(e, "input %s", key);
+		}
+	}
 	return 0;
 }
 
