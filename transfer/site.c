@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Messages of tasks at this party: which jobs are open, what has arrived, who
- * waits.  A message is a file STATE/transfer/in/<job>/<tid> from the moment it
- * is acknowledged (written, not fsynced: after a power cut the tasks are gone
- * too and are tried again under another session); when the task has taken it,
- * only its head stays, so that a repeated delivery is recognised.
+ * waits.  A message is in the journal STATE/transfer/in/<job>/log, a large one
+ * in a file of its own beside it, from the moment it is acknowledged (written,
+ * not fsynced: after a power cut the tasks are gone too and are tried again
+ * under another session).  When the task has taken it, its head stays, so that
+ * a repeated delivery is recognised.
  */
 #include <fcntl.h>
 #include <poll.h>
@@ -17,16 +18,15 @@
 
 #include "transfer/transfer_priv.h"
 
-#define CACHE_BYTES (64u << 10) /* messages up to this stay in memory too */
-#define PIECE	    (256u << 10)
+#define PIECE (256u << 10)
 
 struct message {
 	UT_hash_handle hh;
 	char tid[65], sha256[65], job[41];
 	char *session;
 	uint64_t size;
-	void *data;    /* small payloads */
-	size_t offset; /* of the payload in the file */
+	void *data;    /* small payloads, which the journal has */
+	size_t offset; /* of a large payload in its file */
 	bool done;
 };
 
@@ -35,6 +35,7 @@ struct site_job {
 	char id[41];
 	json_t *roles;
 	json_t *closed; /* sessions */
+	struct journal log;
 };
 
 struct session_error {
@@ -135,8 +136,7 @@ int site_admit(struct site *s, const struct message_head *h,
 	return ok ? 0 : err_set(e, EACCES, "not allowed");
 }
 
-/* lock held */
-static bool open_locked(struct site *s, const char *session)
+bool site_session_open_locked(struct site *s, const char *session)
 {
 	const struct site_job *j;
 	char job[41];
@@ -152,7 +152,7 @@ bool site_session_open(struct site *s, const char *session)
 	bool ok;
 
 	pthread_mutex_lock(&s->lock);
-	ok = open_locked(s, session);
+	ok = site_session_open_locked(s, session);
 	pthread_mutex_unlock(&s->lock);
 	return ok;
 }
@@ -183,21 +183,18 @@ int message_write(struct site *s, const struct message_head *h,
 	    xasprintf("%s/transfer/tmp/m%u", s->conf->state,
 		      __atomic_add_fetch(&counter, 1, __ATOMIC_RELAXED));
 	_cleanup_free_ char *piece = NULL;
-	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(CACHE_BYTES + HEAD_MAX);
+	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(HEAD_MAX + 4);
 	_cleanup_close_ int out =
 	    open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	bool small = fd < 0 && h->size <= CACHE_BYTES;
 	uint64_t at = 0;
 	int r;
 
 	if (out < 0)
 		return -errno;
 	r = head_write(&sb, h);
-	if (!r && small)
-		r = sb_add(&sb, data, h->size);
 	if (!r)
 		r = write_all(out, sb.buf, sb.len);
-	if (!r && fd < 0 && !small)
+	if (!r && fd < 0)
 		r = write_all(out, data, h->size);
 	if (fd >= 0)
 		piece = xmalloc(PIECE);
@@ -233,20 +230,24 @@ static int add_message(struct site *s, const struct message_head *h,
 {
 	struct message *m = message_new(h);
 	_cleanup_free_ char *path = in_path(s, m);
+	struct site_job *j = find_job(s, m->job);
 	struct strbuf sb = STRBUF_INIT(HEAD_MAX + 4);
-	int r = head_write(&sb, h);
+	int r = 0;
 
-	m->offset = sb.len;
-	sb_free(&sb);
-	if (!r && rename(tmp, path))
-		r = -errno;
+	if (tmp) {
+		r = head_write(&sb, h);
+		m->offset = sb.len;
+		sb_free(&sb);
+		if (!r && rename(tmp, path))
+			r = -errno;
+	} else {
+		m->data = xmalloc(h->size);
+		memcpy(m->data, data, h->size);
+		r = journal_add(&j->log, h, data);
+	}
 	if (r) {
 		message_free(m);
 		return r;
-	}
-	if (data && h->size <= CACHE_BYTES) {
-		m->data = xmalloc(h->size);
-		memcpy(m->data, data, h->size);
 	}
 	HASH_ADD_STR(s->in, tid, m);
 	s->count.in++;
@@ -267,7 +268,7 @@ int site_deliver(struct site *s, const struct message_head *h,
 	pthread_mutex_lock(&s->lock);
 	r = known(s, h);
 	pthread_mutex_unlock(&s->lock);
-	if (!r && !tmp)
+	if (!r && !tmp && (fd >= 0 || h->size > JOURNAL_MESSAGE_MAX))
 		r = message_write(s, h, data, fd, &own);
 	if (!r) {
 		/* Again: another delivery or the job's end may have come. */
@@ -377,10 +378,15 @@ void site_drop(struct site *s, const struct key *k)
 	pthread_mutex_lock(&s->lock);
 	HASH_FIND_STR(s->in, tid, m);
 	if (m && !m->done) {
+		struct site_job *j = find_job(s, m->job);
+
 		m->done = true;
+		if (!m->data)
+			path = in_path(s, m);
+		else if (j && journal_mark(&j->log, tid))
+			log_warn("rollsite", "could not drop a message");
 		free(m->data);
 		m->data = NULL;
-		path = in_path(s, m);
 		offset = m->offset;
 	}
 	pthread_mutex_unlock(&s->lock);
@@ -395,7 +401,7 @@ void site_session_fail(struct site *s, const char *session, int status,
 	struct session_error *x;
 
 	pthread_mutex_lock(&s->lock);
-	if (!find_error(s, session) && open_locked(s, session)) {
+	if (!find_error(s, session) && site_session_open_locked(s, session)) {
 		x = xcalloc(1, sizeof(*x));
 		(void)snprintf(x->session, sizeof(x->session), "%s", session);
 		(void)snprintf(x->text, sizeof(x->text), "%s", text);
@@ -440,6 +446,42 @@ static bool roles_valid(const json_t *roles)
 	return true;
 }
 
+struct replay {
+	struct site *s;
+	const struct site_job *j;
+};
+
+/* lock held */
+static void on_record(void *arg, const struct message_head *h, const char *tid,
+		      const char *data)
+{
+	const struct replay *x = arg;
+	struct site *s = x->s;
+	struct message *m = NULL;
+
+	HASH_FIND_STR(s->in, tid, m);
+	if (!h && m) {
+		m->done = true;
+		free(m->data);
+		m->data = NULL;
+	} else if (h && !m && !in_list(x->j->closed, h->key.f[KEY_SESSION])) {
+		m = message_new(h);
+		m->data = xmalloc(h->size);
+		memcpy(m->data, data, h->size);
+		HASH_ADD_STR(s->in, tid, m);
+	}
+}
+
+/* lock held */
+static int job_log_open(struct site *s, struct site_job *j, struct err *e)
+{
+	_cleanup_free_ char *path =
+	    xasprintf("%s/transfer/in/%s/log", s->conf->state, j->id);
+	struct replay x = { s, j };
+
+	return journal_open(&j->log, path, on_record, &x, e);
+}
+
 int site_job_open(struct site *s, const char *job, const json_t *roles,
 		  struct err *e)
 {
@@ -455,12 +497,15 @@ int site_job_open(struct site *s, const char *job, const json_t *roles,
 		j = xcalloc(1, sizeof(*j));
 		(void)snprintf(j->id, sizeof(j->id), "%s", job);
 		j->closed = json_array();
+		j->log.fd = -1;
 		j->next = s->jobs;
 		s->jobs = j;
 	}
 	json_decref(j->roles);
 	j->roles = json_deep_copy(roles);
 	r = mkdir_p(dir, 0700, e);
+	if (!r && j->log.fd < 0)
+		r = job_log_open(s, j, e);
 	if (!r)
 		r = job_write(s, j, true, e);
 	pthread_mutex_unlock(&s->lock);
@@ -476,7 +521,7 @@ static void forget_messages(struct site *s, const char *job,
 		if (strcmp(m->job, job) ||
 		    (session && strcmp(m->session, session)))
 			continue;
-		if (session) {
+		if (session && m->offset) {
 			_cleanup_free_ char *path = in_path(s, m);
 
 			(void)unlink(path);
@@ -502,6 +547,7 @@ int site_job_close(struct site *s, const char *job, struct err *e)
 		*p = j->next;
 		json_decref(j->roles);
 		json_decref(j->closed);
+		journal_close(&j->log);
 		free(j);
 	}
 	for (struct session_error **x = &s->errors; *x;) {
@@ -586,7 +632,7 @@ static void rescan_job(struct site *s, const char *job)
 	while (d && (de = readdir(d))) {
 		_cleanup_free_ char *p = NULL;
 
-		if (de->d_name[0] == '.')
+		if (de->d_name[0] == '.' || !strcmp(de->d_name, "log"))
 			continue;
 		p = xasprintf("%s/%s", dir, de->d_name);
 		rescan_message(s, job, p, de->d_name);
@@ -619,6 +665,7 @@ static int rescan(struct site *s, struct err *e)
 
 	while (d && (de = readdir(d))) {
 		_cleanup_free_ char *p = xasprintf("%s/%s", dir, de->d_name);
+		_cleanup_free_ char *in = NULL;
 		char id[41] = "";
 		size_t n = strspn(de->d_name, "0123456789");
 		struct site_job *j;
@@ -632,11 +679,14 @@ static int rescan(struct site *s, struct err *e)
 			return e->no ? -e->no : -EIO;
 		j = xcalloc(1, sizeof(*j));
 		memcpy(j->id, id, sizeof(j->id));
+		in = in_dir(s, id);
 		j->roles = json_incref(json_object_get(o, "roles"));
 		j->closed = json_incref(json_object_get(o, "closed"));
 		json_decref(o);
 		j->next = s->jobs;
 		s->jobs = j;
+		if (mkdir_p(in, 0700, e) || job_log_open(s, j, e))
+			return e->no ? -e->no : -EIO;
 		rescan_job(s, id);
 	}
 	sweep(s);

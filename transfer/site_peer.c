@@ -16,7 +16,7 @@
 #include "transfer/transfer_priv.h"
 
 #define WORKERS	       3
-#define CACHE_BYTES    (64u << 10)
+#define LOG_KEEP       (1u << 20)
 #define RPC_ANSWER_MAX (8u << 20)
 #define POOL	       8
 #define PING_MS	       5000
@@ -24,8 +24,8 @@
 struct out {
 	struct out *next;
 	struct message_head head;
-	char *path;
-	char *bytes; /* head and payload of small ones */
+	char *path;  /* of a large one, else */
+	char *bytes; /* head and payload, which the journal has */
 	size_t n;
 	unsigned attempts, damaged;
 	int64_t not_before; /* monotonic ms */
@@ -36,9 +36,10 @@ struct peer {
 	struct peer *next;
 	struct site *s;
 	char *id;
-	char *url;  /* replaced by a reload; under s->lock */
-	char *want; /* the SAN URI its certificate must carry */
-	char *dir;  /* of the messages that wait */
+	char *url;	    /* replaced by a reload; under s->lock */
+	char *want;	    /* the SAN URI its certificate must carry */
+	char *dir;	    /* of the messages that wait: large ones, and */
+	struct journal log; /* the others */
 	struct out *queue;
 	/* With s->lock; one for each kind of worker, so that a signal never
 	 * goes to one of another kind. */
@@ -86,12 +87,17 @@ static void out_remove(struct peer *p, struct out *o)
 {
 	struct out **q;
 
-	(void)unlink(o->path);
+	if (o->path)
+		(void)unlink(o->path);
+	else if (journal_mark(&p->log, o->head.tid))
+		log_warn("rollsite", "cannot write to %s", p->dir);
 	for (q = &p->queue; *q && *q != o; q = &(*q)->next)
 		;
 	if (*q)
 		*q = o->next;
 	out_free(o);
+	if (!p->queue && p->log.len > LOG_KEEP)
+		journal_clear(&p->log);
 }
 
 /* The next one that is due; lock held. *ret_ms: when to look again. */
@@ -261,8 +267,10 @@ static int out_known(struct peer *p, const struct message_head *h)
 	return !o ? 0 : strcmp(o->head.sha256, h->sha256) ? -EEXIST : 1;
 }
 
-/* Takes o; tmp becomes its file, unless the message is known (as above). */
-static int enqueue(struct peer *p, struct out *o, const char *tmp)
+/* Takes o; tmp becomes its file or payload goes to the journal, unless the
+ * message is known (as above). */
+static int enqueue(struct peer *p, struct out *o, const char *tmp,
+		   const void *payload)
 {
 	struct site *s = p->s;
 	int r;
@@ -271,6 +279,8 @@ static int enqueue(struct peer *p, struct out *o, const char *tmp)
 	r = out_known(p, &o->head);
 	if (!r && tmp && rename(tmp, o->path))
 		r = -errno;
+	if (!r && payload)
+		r = journal_add(&p->log, &o->head, payload);
 	if (!r) {
 		*out_find(p, o->head.tid) = o;
 		pthread_cond_signal(&p->message);
@@ -291,7 +301,8 @@ int peer_send(struct site *s, const struct message_head *h, const void *data,
 	struct peer *p = peer_get(s, to);
 	_cleanup_free_ char *tmp = NULL;
 	_cleanup_strbuf_ struct strbuf sb =
-	    STRBUF_INIT(CACHE_BYTES + 2 * HEAD_MAX);
+	    STRBUF_INIT(JOURNAL_MESSAGE_MAX + HEAD_MAX + 4);
+	bool small = fd < 0 && h->size <= JOURNAL_MESSAGE_MAX;
 	struct out *o;
 	int r;
 
@@ -307,17 +318,22 @@ int peer_send(struct site *s, const struct message_head *h, const void *data,
 		return err_set(e, EEXIST,
 			       "the same message with other content");
 	r = head_write(&sb, h);
-	if (!r)
+	if (!r && small)
+		r = sb_add(&sb, data, h->size);
+	else if (!r)
 		r = message_write(s, h, data, fd, &tmp);
 	if (r)
 		return err_sys(e, -r, "message");
 	o = xcalloc(1, sizeof(*o));
 	o->head = *h;
-	o->path = xasprintf("%s/%s", p->dir, h->tid);
-	o->n = sb.len + h->size;
-	if (fd < 0 && h->size <= CACHE_BYTES && !sb_add(&sb, data, h->size))
+	if (small) {
+		o->n = sb.len;
 		o->bytes = sb_detach(&sb);
-	r = enqueue(p, o, tmp);
+	} else {
+		o->n = sb.len + h->size;
+		o->path = xasprintf("%s/%s", p->dir, h->tid);
+	}
+	r = enqueue(p, o, tmp, small ? data : NULL);
 	return r < 0 ? err_sys(e, -r, "message") : 0;
 }
 
@@ -701,6 +717,42 @@ static void start_thread(void *(*fn)(void *), void *arg)
 }
 
 /* lock held */
+static void on_record(void *arg, const struct message_head *h, const char *tid,
+		      const char *data)
+{
+	struct peer *p = arg;
+	struct out **q = out_find(p, tid), *o = *q;
+
+	if (!h && o) {
+		*q = o->next;
+		out_free(o);
+	} else if (h && !o) {
+		_cleanup_strbuf_ struct strbuf sb =
+		    STRBUF_INIT(JOURNAL_MESSAGE_MAX + HEAD_MAX + 4);
+
+		if (head_write(&sb, h) || sb_add(&sb, data, h->size))
+			return;
+		o = xcalloc(1, sizeof(*o));
+		o->head = *h;
+		o->n = sb.len;
+		o->bytes = sb_detach(&sb);
+		*q = o;
+	}
+}
+
+/* lock held; messages of jobs that ended while rollsite was away */
+static void drop_closed(struct peer *p)
+{
+	struct out *next;
+
+	for (struct out *o = p->queue; o; o = next) {
+		next = o->next;
+		if (!site_session_open_locked(p->s, o->head.key.f[KEY_SESSION]))
+			out_remove(p, o);
+	}
+}
+
+/* lock held */
 static struct peer *peer_find(struct site *s, const char *party)
 {
 	struct peer *p;
@@ -713,7 +765,7 @@ static struct peer *peer_find(struct site *s, const char *party)
 
 struct peer *peer_get(struct site *s, const char *party)
 {
-	_cleanup_free_ char *url = NULL;
+	_cleanup_free_ char *url = NULL, *log = NULL;
 	struct peer *p, *other;
 	pthread_condattr_t monotonic;
 
@@ -739,9 +791,15 @@ struct peer *peer_get(struct site *s, const char *party)
 	pthread_cond_init(&p->ping, &monotonic);
 	pthread_cond_init(&p->file, &monotonic);
 	pthread_condattr_destroy(&monotonic);
+	log = xasprintf("%s/log", p->dir);
+	p->log.fd = -1;
 	pthread_mutex_lock(&s->lock);
 	other = peer_find(s, party);
 	if (!other) {
+		/* What was on its way when rollsite ended goes on. */
+		if (journal_open(&p->log, log, on_record, p, NULL))
+			log_warn("rollsite", "cannot open %s", log);
+		drop_closed(p);
 		p->next = s->peers;
 		s->peers = p;
 	}
@@ -799,7 +857,7 @@ static void rescan_party(struct peer *p)
 		size_t used;
 		ssize_t n;
 
-		if (de->d_name[0] == '.')
+		if (de->d_name[0] == '.' || !strcmp(de->d_name, "log"))
 			continue;
 		fd = open(path, O_RDONLY | O_CLOEXEC);
 		o = xcalloc(1, sizeof(*o));
@@ -814,7 +872,7 @@ static void rescan_party(struct peer *p)
 		}
 		o->n = (size_t)st.st_size;
 		o->path = TAKE_PTR(path);
-		(void)enqueue(p, o, NULL);
+		(void)enqueue(p, o, NULL, NULL);
 	}
 }
 

@@ -94,6 +94,26 @@ int head_write(struct strbuf *sb, const struct message_head *h) MUST_CHECK;
 int head_parse(const void *data, size_t n, struct message_head *ret,
 	       size_t *ret_used, struct err *e) MUST_CHECK;
 
+/* ---- journal.c: small messages in one file ------------------------------ */
+
+#define JOURNAL_MESSAGE_MAX (64u << 10)
+struct journal {
+	int fd; /* -1: none */
+	uint64_t len;
+};
+/* A message (its payload in data), or the mark (h NULL) that tid is done. */
+typedef void (*journal_fn)(void *arg, const struct message_head *h,
+			   const char *tid, const char *data);
+/* Calls fn for every record that is there. */
+int journal_open(struct journal *j, const char *path, journal_fn fn, void *arg,
+		 struct err *e) MUST_CHECK;
+void journal_close(struct journal *j);
+/* Survive the death of the process, not a power cut. */
+int journal_add(struct journal *j, const struct message_head *h,
+		const void *data) MUST_CHECK;
+int journal_mark(struct journal *j, const char *tid) MUST_CHECK;
+void journal_clear(struct journal *j); /* nothing in it matters any more */
+
 /* A path from a peer or a user: 1..64 components of 1..255 bytes, no ".",
  * "..", NUL or control character, UTF-8 or not. */
 bool path_valid(const char *path);
@@ -187,6 +207,7 @@ int site_session_close(struct site *s, const char *session,
 void site_session_fail(struct site *s, const char *session, int status,
 		       const char *text);
 bool site_session_open(struct site *s, const char *session);
+bool site_session_open_locked(struct site *s, const char *session);
 /* Waits for s->changed (lock held) for at most ms; false when the process at
  * the other end of the socket has gone. */
 bool site_wait(struct site *s, int client, unsigned ms);
