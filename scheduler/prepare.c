@@ -295,7 +295,8 @@ void check_local(struct sched *s, const json_t *dsl, const json_t *conf,
 /* ---- rules of the components -----------------------------------------------
  */
 
-static void check_rules(struct sched *s, const json_t *plan, struct defects *d)
+static void check_rules(struct sched *s, const json_t *plan, const json_t *conf,
+			struct defects *d)
 {
 	json_t *q = json_object(), *tasks = json_array(), *t, *x, *answer;
 	_cleanup_free_ char *text = NULL;
@@ -320,10 +321,8 @@ static void check_rules(struct sched *s, const json_t *plan, struct defects *d)
 		t = json_array_get(json_object_get(plan, "tasks"),
 				   (size_t)json_int_or(x, "task", 0));
 		if (t) {
-			const char *sub = json_str_or(x, "pointer", "");
-			_cleanup_free_ char *at = xasprintf(
-			    "%s%s%s", json_str_or(t, "pointer", "conf#"),
-			    *sub ? "/" : "", sub);
+			_cleanup_free_ char *at = check_param_pointer(
+			    conf, t, json_str_or(x, "pointer", ""));
 			const char *say = json_str_or(x, "text", "refused");
 
 			/* Once for all the tasks it is true of. */
@@ -331,7 +330,7 @@ static void check_rules(struct sched *s, const json_t *plan, struct defects *d)
 				_cleanup_free_ char *line =
 				    xasprintf("%s: %s\n", at, say);
 
-				if (strstr(d->text.buf, line))
+				if (!at || strstr(d->text.buf, line))
 					continue;
 			}
 			defect_add(d, EINVAL, at, "%s", say);
@@ -519,7 +518,7 @@ static int check_all(struct preparing *p, struct dsl_docs *docs,
 	    check_plan(docs->dsl, docs->conf, s->describe, s->party, NULL, d);
 	check_local(s, docs->dsl, docs->conf, s->party, d);
 	if (*ret_plan)
-		check_rules(s, *ret_plan, d);
+		check_rules(s, *ret_plan, docs->conf, d);
 	hear_partners(p, docs->conf, d);
 	return !d->n	    ? 0
 	       : d->content ? -EINVAL
