@@ -6,6 +6,7 @@
 
 #include "lib/json.h"
 
+#include "transfer/channel.h"
 #include "transfer/transfer_priv.h"
 
 void hex_encode(const uint8_t *in, size_t n, char *out)
@@ -175,7 +176,7 @@ int head_parse(const void *data, size_t n, struct message_head *ret,
 	if (!r)
 		r = json_get_str(o, "sha256", &sha, e);
 	if (!r)
-		r = json_get_int(o, "size", 0, 1ll << 40, &size, e);
+		r = json_get_int(o, "size", 0, CHANNEL_MESSAGE_MAX, &size, e);
 	if (!r && !hex64_valid(sha))
 		r = err_set(e, EINVAL, "message: not a SHA-256");
 	if (!r) {

@@ -518,8 +518,12 @@ int file_publish(struct site *s, const char *party, const char *path,
 	struct receipt *x;
 	int r = 0;
 
-	if (parent < 0)
-		return err_sys(e, EACCES, "%s", path);
+	if (parent == -ELOOP || parent == -ENOTDIR) {
+		log_warn("audit", "party %s: a file path was refused", party);
+		return err_set(e, EACCES, "not allowed");
+	}
+	if (parent < 0) /* no space ...: the partner tries again */
+		return err_sys(e, -parent, "inbox");
 	line = xasprintf("%llu %s %s\n", (unsigned long long)generation, sha256,
 			 enc);
 	pthread_mutex_lock(&s->lock);
@@ -529,8 +533,12 @@ int file_publish(struct site *s, const char *party, const char *path,
 		(void)unlink(tmp);
 		return 0;
 	}
-	if (renameat(AT_FDCWD, tmp, parent, last_part(path)) || fsync(parent))
-		r = err_sys(e, errno, "%s", path);
+	if (!renameat(AT_FDCWD, tmp, parent, last_part(path)))
+		r = fsync(parent) ? err_sys(e, errno, "inbox") : 0;
+	else if (errno == EISDIR)
+		r = err_set(e, EEXIST, "a directory has this name");
+	else
+		r = err_sys(e, errno, "inbox");
 	fd = open(log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
 	if (!r && (fd < 0 || write_all(fd, line, strlen(line)) || fsync(fd)))
 		r = err_sys(e, errno ? errno : EIO, "%s", log);

@@ -97,6 +97,21 @@ static enum MHD_Result respond_text(struct MHD_Connection *c, unsigned code,
 	return respond(c, code, text, strlen(text));
 }
 
+/* What a partner is told: sentences about its request, never our paths. */
+static const char *public_text(int r, const struct err *e)
+{
+	switch (-r) {
+	case EINVAL:
+	case EACCES:
+	case EEXIST:
+	case EBADMSG:
+		return e->text;
+	default:
+		log_warn("rollsite", "%s", e->text);
+		return r == -ENOSPC ? "no space" : "failed here";
+	}
+}
+
 /* ---- who is there ------------------------------------------------------ */
 
 /* "rollfs://<federation>/party/<id>" -> id, or NULL. Caller frees. */
@@ -312,8 +327,11 @@ static int file_start(struct site *s, struct MHD_Connection *c,
 	    strlen(len) > 19)
 		return err_set(e, EINVAL, "headers are missing");
 	q->path = percent_decode(path);
-	if (!q->path)
+	if (!q->path) {
+		log_warn("audit", "party %s: a file path was refused",
+			 q->party);
 		return err_set(e, EACCES, "not allowed");
+	}
 	q->sha256 = sha;
 	q->generation = strtoull(gen, NULL, 10);
 	q->size = strtoull(len, NULL, 10);
@@ -460,7 +478,7 @@ static enum MHD_Result finish(struct site *s, struct MHD_Connection *c,
 			    r > 0   ? 200
 			    : r < 0 ? status_to_http(r)
 				    : 201,
-			    r < 0 ? e.text : "");
+			    r < 0 ? public_text(r, &e) : "");
 }
 
 static enum MHD_Result on_request(void *arg, struct MHD_Connection *c,
@@ -493,7 +511,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *c,
 			if (r)
 				return respond_text(
 				    c, r > 0 ? 200 : status_to_http(r),
-				    r > 0 ? "" : e.text);
+				    r > 0 ? "" : public_text(r, &e));
 		}
 		return MHD_YES;
 	}
@@ -505,7 +523,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *c,
 				sb_free(&q->body);
 				sb_init(&q->body, 4096);
 				q->code = status_to_http(r);
-				(void)sb_adds(&q->body, e.text);
+				(void)sb_adds(&q->body, public_text(r, &e));
 			}
 		}
 		*n = 0;

@@ -450,7 +450,7 @@ int peer_rpc(struct site *s, const char *party, const char *verb,
 	     const char *body, size_t n, unsigned timeout_ms,
 	     struct strbuf *ret, struct err *e)
 {
-	int64_t start = now_mono_ms(), deadline = start + timeout_ms;
+	int64_t deadline = now_mono_ms() + timeout_ms, unreachable = 0;
 	struct peer *p;
 	int r;
 
@@ -464,15 +464,22 @@ int peer_rpc(struct site *s, const char *party, const char *verb,
 	if (!p)
 		return err_set(e, EHOSTUNREACH, "no party %s is configured",
 			       party);
-	for (unsigned tries = 0;; tries++) {
-		int64_t left = deadline - now_mono_ms();
+	for (;;) {
+		int64_t now, left = deadline - now_mono_ms();
 		struct timespec pause = { 0, 30000000 };
 
 		r = rpc_once(p, verb, body, n, MAX(left, 1), ret, e);
+		now = now_mono_ms();
+		if ((r != -EHOSTUNREACH && r != -EAGAIN) || now >= deadline)
+			break;
 		/* A partner's rollsite may just be starting again: a second's
-		 * patience, no more, since it may also be down. */
-		if ((r != -EHOSTUNREACH && r != -EAGAIN) ||
-		    now_mono_ms() - start > 1000 || now_mono_ms() > deadline)
+		 * patience, no more, since it may also be down.  While it
+		 * answers, its rollfs is waited for. */
+		if (r == -EAGAIN)
+			unreachable = 0;
+		else if (!unreachable)
+			unreachable = now;
+		else if (now - unreachable > 1000)
 			break;
 		nanosleep(&pause, NULL);
 	}

@@ -166,11 +166,35 @@ static int world_up(void **state)
 	return 0;
 }
 
+/* What a sanitizer says about rollsite is in its log. */
+static int check_log(int i)
+{
+	_cleanup_free_ char *path =
+	    xasprintf("%s/rollsite.log", sites[i].conf->state);
+	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(64u << 20);
+	const char *at;
+
+	if (file_read(path, &sb, NULL))
+		return -1;
+	at = strstr(sb.buf, "Sanitizer");
+	if (!at)
+		at = strstr(sb.buf, "runtime error");
+	if (!at)
+		return 0;
+	while (at > sb.buf && sb.buf + sb.len - at < 4000 && at[-1] != '=')
+		at--;
+	print_message("# rollsite of party %d:\n%.6000s\n", i + 1, at);
+	return -1;
+}
+
+static bool complaints; /* cmocka does not count what a teardown says */
+
 static int world_down(void **state)
 {
 	(void)state;
 	for (int i = 0; i < 2; i++) {
 		transfer_stop(sites[i].t);
+		complaints |= check_log(i) != 0;
 		close(sites[i].lock);
 		conf_free(sites[i].conf);
 	}
@@ -670,7 +694,7 @@ static void on_answer(void *arg, int status, json_t *body, const struct err *e)
 	pthread_mutex_lock(&a->lock);
 	a->status = status;
 	json_decref(a->body);
-	a->body = json_incref(body);
+	a->body = json_deep_copy(body); /* the worker lets go of its own */
 	(void)snprintf(a->text, sizeof(a->text), "%s", e->text);
 	a->left--;
 	pthread_cond_signal(&a->cond);
@@ -1153,5 +1177,5 @@ int main(void)
 
 	if (getenv("ONLY"))
 		cmocka_set_test_filter(getenv("ONLY"));
-	return cmocka_run_group_tests(tests, world_up, world_down);
+	return cmocka_run_group_tests(tests, world_up, world_down) + complaints;
 }
