@@ -83,20 +83,30 @@ static void give_back(struct channel *c, struct link *l)
 	link_close(l);
 }
 
+static int64_t patience(const struct channel *c)
+{
+	return now_mono_ms() + (int64_t)c->lease_s * 1000;
+}
+
 /* On success *l is the connection that holds the answer's body: give_back. */
 static int request(struct channel *c, const json_t *head, const void *body,
 		   size_t n, int pass_fd, struct link *l, json_t **ret,
 		   int *ret_fd, struct err *e)
 {
-	int64_t deadline = now_mono_ms() + (int64_t)c->lease_s * 1000;
+	int64_t deadline = patience(c);
 
 	for (;;) {
 		struct timespec pause = { 0, 20000000 };
+		bool fresh;
 		int r = 0;
 
-		if (!take_idle(c, l))
+		fresh = !take_idle(c, l);
+		if (fresh)
 			r = link_open(l, c->socket, e);
 		if (!r) {
+			/* Patience is for being without a rollsite. */
+			int64_t began = now_mono_ms();
+
 			r = link_request(l, head, body, n, pass_fd, ret, ret_fd,
 					 e);
 			if (r != -EPIPE) {
@@ -110,7 +120,10 @@ static int request(struct channel *c, const json_t *head, const void *body,
 				return r;
 			}
 			link_close(l);
-			continue; /* an idle one may have been stale */
+			if (now_mono_ms() - began > 1000)
+				deadline = patience(c);
+			if (!fresh)
+				continue; /* it may have been stale */
 		}
 		if (now_mono_ms() > deadline)
 			return err_set(e, ETIMEDOUT,

@@ -79,9 +79,14 @@ static int ask(struct transfer *t, struct link *l, const json_t *head,
 		if (l->fd < 0)
 			r = link_open(l, t->socket, e);
 		if (!r) {
+			int64_t began = now_mono_ms();
+
 			r = link_request(l, head, body, n, -1, ret, NULL, e);
 			if (r != -EPIPE)
 				return r;
+			/* Patience is for being without a rollsite. */
+			if (now_mono_ms() - began > 1000)
+				deadline = now_mono_ms() + 10000;
 			link_close(l);
 		}
 		if (t->stopping || now_mono_ms() > deadline)
