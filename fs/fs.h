@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The mount: FUSE requests to jobs, tables, parties and files.
+ *
+ * Node ids are computed, not allocated: [kind:8][number:44][slot:12].  number
+ * is a persistent one (of a job, a task, a table, a generation, a party), slot
+ * says which file inside the object.  Only real files (what is written to
+ * federation/ and files under temporary names) and rows have a table of nodes
+ * with lookup counts: real.c.
+ *
+ * One struct tree per kind answers for its nodes; mount.c hands the requests
+ * out.  Functions of a tree return 0 or a negative errno; the text of a
+ * refusal goes to errors_add().  Reads and writes go to the handle that open
+ * made; its functions reply themselves, now or later (park.c).
+ *
+ * Locks: each file has at most one lock of its own, never held while calling
+ * into another file of this folder, the scheduler or FUSE.
+ */
+#ifndef FS_FS_H
+#define FS_FS_H
+
+#define FUSE_USE_VERSION 312
+#include <fuse_lowlevel.h>
+
+#include "lib/conf.h"
+#include "lib/fileio.h"
+#include "lib/json.h"
+#include "lib/log.h"
+#include "lib/table.h"
+
+#include "transfer/transfer.h"
+
+#include "scheduler/scheduler.h"
+
+struct fs {
+	struct conf *conf;
+	struct table_store *tables;
+	struct transfer *transfer;
+	struct sched *sched;
+	struct fuse_session *session;
+	bool allow_other;
+	uid_t uid;
+	gid_t gid;
+	int64_t started_ms;
+};
+extern struct fs fs; /* set before the first request, constant after */
+
+enum kind {
+	K_STATIC, /* root is slot 1 = FUSE_ROOT_ID */
+	K_JOB,
+	K_TASK,
+	K_NAMESPACE,
+	K_TABLE,
+	K_DATA, /* number = generation */
+	K_PARTY,
+	K_PEER, /* federation/<party> and its inbox */
+	K_COMPONENT,
+	K_REAL,
+	K_ROW,
+	KINDS
+};
+
+struct nid {
+	enum kind kind;
+	uint64_t number;
+	unsigned slot;
+};
+#define NUMBER_BITS 44
+#define SLOT_BITS   12
+static inline fuse_ino_t nid_ino(enum kind k, uint64_t number, unsigned slot)
+{
+	return (uint64_t)k << (NUMBER_BITS + SLOT_BITS) | number << SLOT_BITS |
+	       slot;
+}
+static inline struct nid ino_nid(fuse_ino_t i)
+{
+	return (struct nid){ (enum kind)(i >> (NUMBER_BITS + SLOT_BITS)),
+			     i >> SLOT_BITS & ((1ull << NUMBER_BITS) - 1),
+			     i & ((1u << SLOT_BITS) - 1) };
+}
+#define INO_UNKNOWN 0xffffffffu
+
+/* What lookup and getattr find out. */
+struct attr {
+	struct stat st; /* st_ino set */
+	double entry_s, attr_s;
+};
+
+/* Who asks. */
+struct who {
+	fuse_req_t req;
+	uid_t uid;
+	pid_t pid; /* of the thread */
+};
+
+/* A directory listing being made. */
+struct listing;
+void listing_add(struct listing *l, const char *name, fuse_ino_t ino,
+		 mode_t mode);
+
+struct handle;
+struct handle_ops {
+	/* NULL members: fd or text is read; writes are refused. */
+	void (*read)(fuse_req_t r, struct handle *h, size_t n, off_t off,
+		     struct fuse_file_info *fi);
+	void (*write)(fuse_req_t r, struct handle *h, const char *buf, size_t n,
+		      off_t off);
+	void (*flush)(fuse_req_t r, struct handle *h);
+	void (*fsync)(fuse_req_t r, struct handle *h);
+	void (*release)(struct handle *h); /* what the handle holds */
+	/* POLLIN... that is ready now. */
+	unsigned (*poll)(struct handle *h);
+	int (*truncate)(struct handle *h, off_t size);
+};
+/* An open file. Members that matter to more than one kind. */
+struct handle {
+	const struct handle_ops *ops;
+	struct nid nid;
+	int flags; /* of open */
+	int fd;	   /* served when >= 0 */
+	struct strbuf text;
+	struct table *table;
+	unsigned part; /* 1 + number of the part, 0 = whole table */
+	pid_t opener;  /* thread group */
+	uid_t uid;
+	bool nonseekable, cached, killed;
+	pthread_mutex_t lock; /* guards what ops keep below */
+	void *own;
+	uint64_t bytes;
+	int failed; /* negative errno that writes give from now on */
+};
+struct handle *handle_new(const struct who *w, struct nid n, int flags,
+			  const struct handle_ops *ops);
+void handle_free(struct handle *h);
+
+/* The tree of one kind. NULL members answer EPERM (lookup: ENOENT). */
+struct tree {
+	int (*lookup)(const struct who *w, struct nid dir, const char *name,
+		      struct attr *ret);
+	int (*getattr)(const struct who *w, struct nid n, struct attr *ret);
+	int (*list)(const struct who *w, struct nid dir, struct listing *l);
+	int (*open)(const struct who *w, struct nid n, int flags,
+		    struct handle **ret);
+	int (*readlink)(struct nid n, struct strbuf *ret);
+	int (*create)(const struct who *w, struct nid dir, const char *name,
+		      mode_t mode, int flags, struct attr *ret,
+		      struct handle **ret_h);
+	int (*mkdir)(const struct who *w, struct nid dir, const char *name,
+		     mode_t mode, struct attr *ret);
+	int (*symlink)(const struct who *w, struct nid dir, const char *name,
+		       const char *to, struct attr *ret);
+	int (*unlink)(const struct who *w, struct nid dir, const char *name);
+	int (*rmdir)(const struct who *w, struct nid dir, const char *name);
+	int (*rename)(const struct who *w, struct nid dir, const char *name,
+		      struct nid to, const char *to_name, unsigned flags);
+	/* Size only; chmod, chown and times are tolerated or (real) done. */
+	int (*truncate)(const struct who *w, struct nid n, off_t size);
+	int (*setattr)(const struct who *w, struct nid n, const struct stat *st,
+		       int valid);
+	/* Appends "name\0value\0" pairs of user.rollfs.* attributes. */
+	int (*xattrs)(struct nid n, struct strbuf *ret);
+	void (*forget)(struct nid n, uint64_t nlookup);
+};
+extern const struct tree tree_static, tree_jobs, tree_tasks, tree_tables,
+    tree_data, tree_parties, tree_peers, tree_components, tree_real, tree_rows;
+
+/*
+ * The tree is a table: the files of an object, one line each.  docs/mount.md
+ * lists them for people; tests compare the two.
+ */
+struct ent {
+	const char *name;
+	unsigned slot;
+	mode_t mode;
+	unsigned flags;
+};
+#define E_HIDDEN 1u /* found by lookup, not listed */
+#define E_EMPTY	 2u /* a missing file on disk reads as empty */
+#define E_DISK	 4u /* a file of the object's directory on disk */
+#define E_STREAM 8u
+const struct ent *ent_by_name(const struct ent *t, size_t n, const char *name);
+const struct ent *ent_by_slot(const struct ent *t, size_t n, unsigned slot);
+
+/* ---- mount.c ---------------------------------------------------------- */
+extern const struct fuse_lowlevel_ops mount_ops;
+/* Owner, group and the bits that others may have; times = now if 0. */
+void attr_fill(struct attr *a, fuse_ino_t ino, mode_t mode, uint64_t size,
+	       int64_t mtime_ms);
+/* From a file on disk: kind, size, times. */
+int attr_disk(struct attr *a, fuse_ino_t ino, mode_t mode, const char *path,
+	      bool missing_is_empty);
+void reply_read_text(fuse_req_t r, const struct strbuf *t, size_t n, off_t off);
+bool name_temporary(const char *name);
+/* Opens STATE-side path for reading; a missing one gives an empty text. */
+int open_disk(const struct who *w, struct nid n, int flags, const char *path,
+	      bool missing_is_empty, struct handle **ret);
+int open_text(const struct who *w, struct nid n, int flags, char *text,
+	      struct handle **ret);
+
+/* ---- proc.c: who flushes ---------------------------------------------- */
+pid_t proc_tgid(pid_t tid);
+enum closer {
+	CLOSE_OTHER, /* a forked child, not the opener */
+	CLOSE_OPENER,
+	CLOSE_KILLED /* a signal ends the process */
+};
+enum closer proc_closer(const struct handle *h, fuse_req_t r);
+
+/* ---- park.c: requests that are answered later ------------------------- */
+struct park;
+/* cancel is called with the number given to park_arm when the reader is
+ * interrupted; true = the callback will not come.  arg (malloc) is freed with
+ * the park; it lives while cancel runs and until park_take. */
+struct park *park_new(fuse_req_t r, bool (*cancel)(void *arg, uint64_t number),
+		      void *arg);
+/* After the asynchronous thing was started: its number. */
+void park_arm(struct park *p, uint64_t number);
+/* In the callback: the request if it is ours to answer, NULL if it was
+ * interrupted.  Consumes the callback's reference. */
+fuse_req_t park_take(struct park *p);
+/* umount: everybody is answered with EINTR. */
+void park_abort_all(void);
+
+int notifier_start(struct err *e) MUST_CHECK;
+void notifier_stop(void);
+void notify_entry(fuse_ino_t dir, const char *name);
+void notify_inode(fuse_ino_t ino);
+void notify_pollers(void);
+/* Takes over ph (may be NULL). */
+void poller_add(struct fuse_pollhandle *ph);
+
+/* ---- errors.c --------------------------------------------------------- */
+void errors_add(uid_t uid, const char *what, int status, const char *text);
+char *errors_text(uid_t uid);
+
+/* ---- jobs.c, jobs_new.c ----------------------------------------------- */
+int job_lookup(const char *name, struct attr *ret);
+int jobs_list(struct listing *l);
+int job_remove(const struct who *w, const char *name);
+int jobs_new_open(const struct who *w, struct nid n, int flags,
+		  struct handle **ret);
+
+/* ---- tables.c: names and derived files; upload.c: writing ------------- */
+enum {
+	T_DIR,
+	T_SCHEMA,
+	T_COUNT,
+	T_OPTIONS, /* upload.json */
+	T_PARTS,
+	T_PARENTS,
+	T_ROWS,
+	T_WRITE, /* data.csv as a writer sees it */
+	T_PART0 = 1024,
+	T_PARENT0 = 3072,
+};
+int namespace_lookup(const char *name, struct attr *ret);
+int namespaces_list(struct listing *l);
+int namespace_mkdir(const struct who *w, const char *name, struct attr *ret);
+int namespace_rmdir(const struct who *w, const char *name);
+/* The table a number means, if it still is that one. Caller frees. */
+struct table_place {
+	char *ns, *name;
+	struct table_id id;
+};
+int table_place(uint64_t id, struct table_place *ret);
+void table_place_free(struct table_place *p);
+#define _cleanup_table_place_ _cleanup_(table_place_free)
+/* Present generation; NULL and 0 = the table is empty. */
+int table_now(uint64_t id, struct table **ret);
+void table_refused(const struct who *w, uint64_t id, const char *file,
+		   int status, const char *text);
+
+int upload_open(const struct who *w, uint64_t id, int flags,
+		struct handle **ret);
+int options_open(const struct who *w, uint64_t id, int flags,
+		 struct handle **ret);
+/* Takes what is written and forgets it. */
+int sink_open(const struct who *w, struct nid n, int flags,
+	      struct handle **ret);
+/* STATE/mount-tmp/upload-<id>.json */
+char *options_path(uint64_t id);
+/* The file becomes the table's data. */
+int upload_file(const struct who *w, uint64_t id, const char *path);
+/* Somebody writes the table's data.csv now. */
+bool upload_active(uint64_t id);
+/* The whole of a published data.csv into a handle that uploads. */
+int upload_link(struct handle *h, struct table *t);
+
+/* ---- parties.c -------------------------------------------------------- */
+int party_lookup(const char *name, struct attr *ret);
+int parties_list(struct listing *l);
+int party_mkdir(const struct who *w, const char *name, struct attr *ret);
+int party_rmdir(const struct who *w, const char *name);
+bool party_known(const char *id);
+
+/* ---- real.c: files kept on disk, with a table of nodes ---------------- */
+enum real_kind {
+	REAL_OUT,  /* federation/<party>/..., sent by close */
+	REAL_IN,   /* federation/<party>/inbox/..., what came */
+	REAL_TEMP, /* a temporary name in a table's directory */
+};
+/* One place: the kind, its party or table, and the path below it. */
+struct real_at {
+	enum real_kind kind;
+	uint64_t owner;
+	const char *path; /* "" = the top */
+};
+int real_lookup(struct real_at at, struct attr *ret);
+int real_list(struct real_at dir, struct listing *l);
+int real_create(const struct who *w, struct real_at at, mode_t mode, int flags,
+		struct attr *ret, struct handle **ret_h);
+int real_mkdir(const struct who *w, struct real_at at, mode_t mode,
+	       struct attr *ret);
+int real_unlink(const struct who *w, struct real_at at);
+int real_rmdir(const struct who *w, struct real_at at);
+int real_rename(const struct who *w, struct real_at from, struct real_at to);
+/* Where its bytes are now; caller frees. */
+char *real_disk(struct real_at at);
+int real_start(struct err *e) MUST_CHECK;
+int peer_lookup(const char *name, struct attr *ret);
+int peers_list(struct listing *l);
+
+/* ---- rows.c: rows/<key> ------------------------------------------------ */
+int row_lookup(uint64_t table, const char *name, struct attr *ret);
+
+/* ---- components.c ----------------------------------------------------- */
+int component_lookup(const char *name, struct attr *ret);
+int components_list(struct listing *l);
+
+#endif

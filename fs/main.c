@@ -1,0 +1,441 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * rollfs CONFIG MOUNTPOINT [-f] [-o options]: mounts one party.
+ *
+ * Without -f the program forks before it has any thread; the child starts
+ * everything, and the parent ends when the mount works or with the reason why
+ * it does not.
+ */
+#include <fcntl.h>
+#include <grp.h>
+#include <limits.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "lib/version.h"
+
+#include "fs/fs.h"
+
+#define THREADS 8
+
+extern char **environ;
+
+struct args {
+	char *config, *mountpoint; /* absolute */
+	char *options;		   /* of -o, joined by commas; NULL */
+	bool foreground;
+};
+
+static void usage(FILE *f)
+{
+	fputs("usage: rollfs CONFIG MOUNTPOINT [-f] [-o options]\n"
+	      "  -f  stay in the foreground\n"
+	      "  -o  allow_other, auto_unmount, ro, noexec ... ; options that\n"
+	      "      only mean something to mount(8) are ignored\n",
+	      f);
+}
+
+/* A dead daemon's mount point cannot be resolved, what holds it can. */
+static char *mountpoint_path(const char *s)
+{
+	char *p = realpath(s, NULL);
+	_cleanup_free_ char *dir = NULL, *parent = NULL;
+	char *slash, *out = NULL;
+	size_t n;
+
+	if (p || errno != ENOTCONN)
+		return p;
+	dir = strdup(s);
+	if (!dir)
+		return NULL;
+	for (n = strlen(dir); n > 1 && dir[n - 1] == '/'; n--)
+		dir[n - 1] = '\0';
+	slash = strrchr(dir, '/');
+	if (!slash) {
+		parent = realpath(".", NULL);
+		slash = dir - 1;
+	} else {
+		*slash = '\0';
+		parent = realpath(*dir ? dir : "/", NULL);
+	}
+	if (!parent ||
+	    asprintf(&out, "%s/%s", strcmp(parent, "/") ? parent : "",
+		     slash + 1) < 0)
+		return NULL;
+	return out;
+}
+
+static int parse(int argc, char **argv, struct args *ret)
+{
+	const char *words[2] = { NULL, NULL };
+	unsigned n = 0;
+	_cleanup_strbuf_ struct strbuf opts = STRBUF_INIT(16384);
+
+	for (int i = 1; i < argc; i++) {
+		const char *a = argv[i];
+
+		if (!strcmp(a, "-f") || !strcmp(a, "--foreground")) {
+			ret->foreground = true;
+		} else if (!strncmp(a, "-o", 2)) {
+			const char *o = a[2] ? a + 2 : argv[++i];
+
+			if (!o) {
+				fputs("rollfs: -o needs options\n", stderr);
+				return -EINVAL;
+			}
+			sb_addf(&opts, "%s%s", opts.len ? "," : "", o);
+		} else if (!strcmp(a, "-h") || !strcmp(a, "--help")) {
+			usage(stdout);
+			exit(0);
+		} else if (!strcmp(a, "-V") || !strcmp(a, "--version")) {
+			printf("rollfs %s\n", rollfs_version());
+			exit(0);
+		} else if (a[0] == '-' && a[1] &&
+			   strspn(a + 1, "nsvwr") == strlen(a + 1)) {
+			continue; /* mount(8) passes these to helpers */
+		} else if (a[0] != '-' && n < 2) {
+			words[n++] = a;
+		} else {
+			usage(stderr);
+			return -EINVAL;
+		}
+	}
+	if (n != 2) {
+		usage(stderr);
+		return -EINVAL;
+	}
+	ret->config = realpath(words[0], NULL);
+	if (!ret->config) {
+		fprintf(stderr, "rollfs: %s: %s\n", words[0], strerror(errno));
+		return -errno;
+	}
+	ret->mountpoint = mountpoint_path(words[1]);
+	if (!ret->mountpoint) {
+		fprintf(stderr, "rollfs: %s: %s\n", words[1], strerror(errno));
+		return -errno;
+	}
+	ret->options = opts.len ? sb_detach(&opts) : NULL;
+	return 0;
+}
+
+/* ps shall tell whose process it is: run again under absolute paths. */
+static void show_paths(char **argv, const struct args *a)
+{
+	char *want[8] = { (char *)"rollfs", a->config, a->mountpoint };
+	unsigned n = 3, i;
+
+	if (a->foreground)
+		want[n++] = (char *)"-f";
+	if (a->options) {
+		want[n++] = (char *)"-o";
+		want[n++] = a->options;
+	}
+	for (i = 0; want[i] && argv[i] && !strcmp(want[i], argv[i]); i++)
+		;
+	if (want[i] || argv[i])
+		execv("/proc/self/exe", want);
+	/* Cannot be run again: only ps is worse for it. */
+}
+
+static bool one_of(const char *s, const char *const *list, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		size_t len = strlen(list[i]);
+
+		if (list[i][len - 1] == '=' || list[i][len - 1] == '-'
+			? !strncmp(s, list[i], len)
+			: !strcmp(s, list[i]))
+			return true;
+	}
+	return false;
+}
+
+/* What libfuse gets, from -o. */
+static int mount_options(const char *options, struct strbuf *ret,
+			 bool *ret_other)
+{
+	static const char *const pass[] = {
+		"allow_other", "auto_unmount", "ro",	  "exec",
+		"noexec",      "suid",	       "nosuid",  "dev",
+		"nodev",       "atime",	       "noatime", "sync",
+		"async",       "dirsync",      "debug",	  "max_read=",
+	};
+	static const char *const ignore[] = {
+		"rw",	       "defaults",   "user",	 "users",
+		"nouser",      "group",	     "owner",	 "auto",
+		"noauto",      "_netdev",    "nofail",	 "x-",
+		"comment=",    "fsname=",    "subtype=", "relatime",
+		"strictatime", "nodiratime", "user=",	 "default_permissions",
+	};
+	_cleanup_free_ char *copy = strdup(options ? options : "");
+	char *save = NULL;
+
+	if (!copy)
+		return -ENOMEM;
+	sb_adds(ret, "default_permissions,fsname=rollfs,subtype=rollfs");
+	for (char *o = strtok_r(copy, ",", &save); o;
+	     o = strtok_r(NULL, ",", &save)) {
+		if (one_of(o, pass, ARRAY_SIZE(pass))) {
+			sb_addf(ret, ",%s", o);
+			*ret_other |= !strcmp(o, "allow_other");
+		} else if (!one_of(o, ignore, ARRAY_SIZE(ignore))) {
+			fprintf(stderr, "rollfs: unknown option %s\n", o);
+			return -EINVAL;
+		}
+	}
+	return ret->error;
+}
+
+/* A dead daemon's mount would stay below ours. */
+static void clear_stale(const char *mnt)
+{
+	struct stat st;
+
+	for (int i = 0; i < 8 && stat(mnt, &st) && errno == ENOTCONN; i++) {
+		char *argv[] = { (char *)"fusermount3", (char *)"-u",
+				 (char *)"-z", (char *)mnt, NULL };
+		pid_t pid;
+
+		if (!umount2(mnt, MNT_DETACH))
+			continue;
+		if (posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ))
+			return;
+		waitpid(pid, NULL, 0);
+	}
+}
+
+static char *beside_us(const char *name)
+{
+	char self[PATH_MAX];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	char *slash, *out = NULL;
+
+	if (n <= 0)
+		return NULL;
+	self[n] = '\0';
+	slash = strrchr(self, '/');
+	if (!slash)
+		return NULL;
+	*slash = '\0';
+	return asprintf(&out, "%s/%s", self, name) < 0 ? NULL : out;
+}
+
+static void on_changed(void *arg, const char *job)
+{
+	(void)arg, (void)job;
+	notify_pollers();
+}
+
+static void on_inbox(void *arg, const char *party, const char *path)
+{
+	(void)arg, (void)path;
+	notify_inode(nid_ino(K_PEER, strtoull(party, NULL, 10), 1));
+}
+
+static int fail(const struct err *e)
+{
+	fprintf(stderr, "rollfs: %s\n", e->text);
+	return -e->no;
+}
+
+static int lock_state(int *ret_fd, struct err *e)
+{
+	_cleanup_strbuf_ struct strbuf path = STRBUF_INIT(8192);
+	_cleanup_close_ int fd = -1;
+	int no = mkdir_p(fs.conf->state, 0700, e);
+
+	if (no)
+		return no;
+	sb_addf(&path, "%s/lock", fs.conf->state);
+	fd = open(path.buf, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return err_sys(e, errno, "%s", path.buf);
+	no = lock_try(fd);
+	if (no == -EAGAIN)
+		return err_set(e, EBUSY,
+			       "party %s is mounted already: %s is locked by "
+			       "another rollfs",
+			       fs.conf->party, path.buf);
+	if (no)
+		return err_sys(e, -no, "%s", path.buf);
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}
+
+static int find_group(struct err *e)
+{
+	const struct group *g;
+
+	fs.uid = getuid();
+	fs.gid = getgid();
+	if (!fs.allow_other || !fs.conf->group)
+		return 0;
+	g = getgrnam(fs.conf->group);
+	if (!g)
+		return err_set(e, EINVAL, "%s: group: there is no group %s",
+			       fs.conf->path, fs.conf->group);
+	fs.gid = g->gr_gid;
+	return 0;
+}
+
+static void log_to_file(void)
+{
+	char path[4096];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/rollfs.log", fs.conf->state);
+	fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	if (fd >= 0) {
+		(void)dup2(fd, STDERR_FILENO);
+		(void)dup2(fd, STDOUT_FILENO);
+		close(fd);
+	}
+}
+
+/* Starts everything, serves until the end, stops everything. */
+static int serve(const struct args *a, int ready_fd)
+{
+	_cleanup_free_ char *rollsite = beside_us("rollsite");
+	_cleanup_free_ char *task = beside_us("rollfs-task");
+	_cleanup_free_ char *tables = NULL;
+	_cleanup_strbuf_ struct strbuf opts = STRBUF_INIT(16384);
+	struct fuse_args fa = FUSE_ARGS_INIT(0, NULL);
+	struct fuse_loop_config *loop = NULL;
+	struct err e = { 0 };
+	int lock_fd = -1, no;
+	bool mounted = false;
+
+	no = mount_options(a->options, &opts, &fs.allow_other);
+	if (no)
+		return no;
+	if (conf_load(a->config, &fs.conf, &e) || find_group(&e) ||
+	    lock_state(&lock_fd, &e))
+		return fail(&e);
+	umask(077);
+	fs.started_ms = now_unix_ms();
+	if (asprintf(&tables, "%s/tables", fs.conf->state) < 0)
+		return -ENOMEM;
+	if (table_store_open(tables, &fs.tables, &e) ||
+	    table_store_sweep(fs.tables, &e) || real_start(&e) ||
+	    transfer_start(fs.conf, rollsite, &fs.transfer, &e))
+		goto stop;
+	if (sched_start(&(struct sched_options){ .conf = fs.conf,
+						 .transfer = fs.transfer,
+						 .tables = fs.tables,
+						 .task_program = task,
+						 .changed = on_changed },
+			&fs.sched, &e))
+		goto stop;
+	clear_stale(a->mountpoint);
+	if (fuse_opt_add_arg(&fa, "rollfs") || fuse_opt_add_arg(&fa, "-o") ||
+	    fuse_opt_add_arg(&fa, opts.buf) ||
+	    !(fs.session =
+		  fuse_session_new(&fa, &mount_ops, sizeof(mount_ops), NULL))) {
+		err_set(&e, EINVAL, "libfuse does not take the options %s",
+			opts.buf);
+		goto stop;
+	}
+	if (fuse_session_mount(fs.session, a->mountpoint)) {
+		err_set(&e, EIO, "cannot mount at %s", a->mountpoint);
+		goto stop;
+	}
+	mounted = true;
+	if (fuse_set_signal_handlers(fs.session) || notifier_start(&e))
+		goto stop;
+	transfer_on_inbox(fs.transfer, on_inbox, NULL);
+	log_info("fs", "party %s is mounted at %s", fs.conf->party,
+		 a->mountpoint);
+	if (ready_fd >= 0) {
+		log_to_file();
+		if (write(ready_fd, "", 1) != 1)
+			log_warn("fs", "nobody waits for the start");
+		close(ready_fd);
+	}
+	loop = fuse_loop_cfg_create();
+	fuse_loop_cfg_set_max_threads(loop, THREADS);
+	fuse_session_loop_mt(fs.session, loop);
+	fuse_loop_cfg_destroy(loop);
+	log_info("fs", "party %s is unmounted", fs.conf->party);
+stop:
+	if (e.no)
+		no = fail(&e);
+	if (mounted)
+		notifier_stop();
+	park_abort_all();
+	if (fs.sched)
+		sched_stop(fs.sched, true);
+	if (mounted)
+		fuse_session_unmount(fs.session);
+	if (fs.session) {
+		fuse_remove_signal_handlers(fs.session);
+		fuse_session_destroy(fs.session);
+	}
+	fuse_opt_free_args(&fa);
+	if (fs.transfer)
+		transfer_stop(fs.transfer);
+	table_store_close(fs.tables);
+	conf_free(fs.conf);
+	close(lock_fd);
+	return no;
+}
+
+/* The parent's side: 0 when the child says that it is ready. */
+static int wait_ready(int fd, pid_t child)
+{
+	char c;
+	ssize_t n;
+	int status;
+
+	do {
+		n = read(fd, &c, 1);
+	} while (n < 0 && errno == EINTR);
+	if (n == 1)
+		return 0;
+	if (waitpid(child, &status, 0) == child && WIFSIGNALED(status))
+		fprintf(stderr, "rollfs: killed by signal %d at its start\n",
+			WTERMSIG(status));
+	return 1; /* the child has said why */
+}
+
+int main(int argc, char **argv)
+{
+	struct args a = { 0 };
+	int pipe_fd[2] = { -1, -1 }, null, no;
+	pid_t child;
+
+	if (parse(argc, argv, &a))
+		return 1;
+	show_paths(argv, &a);
+	prctl(PR_SET_NAME, "rollfs", 0, 0, 0);
+	if (!a.foreground) {
+		if (pipe2(pipe_fd, O_CLOEXEC)) {
+			perror("rollfs");
+			return 1;
+		}
+		child = fork(); /* no thread exists yet */
+		if (child < 0) {
+			perror("rollfs");
+			return 1;
+		}
+		if (child) {
+			close(pipe_fd[1]);
+			return wait_ready(pipe_fd[0], child);
+		}
+		close(pipe_fd[0]);
+		setsid();
+		null = open("/dev/null", O_RDWR | O_CLOEXEC);
+		if (null >= 0)
+			(void)dup2(null, STDIN_FILENO);
+	}
+	if (chdir("/"))
+		return 1;
+	no = serve(&a, pipe_fd[1]);
+	free(a.config);
+	free(a.mountpoint);
+	free(a.options);
+	return no ? 1 : 0;
+}

@@ -1,0 +1,849 @@
+// SPDX-License-Identifier: Apache-2.0
+/* FUSE's requests, handed out to the tree of the node's kind. */
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include "fs/fs.h"
+
+struct fs fs;
+
+static const struct tree *const trees[KINDS] = {
+	[K_STATIC] = &tree_static,
+	[K_JOB] = &tree_jobs,
+	[K_TASK] = &tree_tasks,
+	[K_NAMESPACE] = &tree_tables,
+	[K_TABLE] = &tree_tables,
+	[K_DATA] = &tree_data,
+	[K_PARTY] = &tree_parties,
+	[K_PEER] = &tree_peers,
+	[K_COMPONENT] = &tree_components,
+	[K_REAL] = &tree_real,
+	[K_ROW] = &tree_rows,
+};
+static const struct tree nothing;
+
+static const struct tree *tree_of(struct nid n)
+{
+	return n.kind < KINDS && trees[n.kind] ? trees[n.kind] : &nothing;
+}
+
+static struct who who_of(fuse_req_t r)
+{
+	const struct fuse_ctx *c = fuse_req_ctx(r);
+
+	return (struct who){ r, c->uid, c->pid };
+}
+
+const struct ent *ent_by_name(const struct ent *t, size_t n, const char *name)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!strcmp(t[i].name, name))
+			return &t[i];
+	return NULL;
+}
+
+const struct ent *ent_by_slot(const struct ent *t, size_t n, unsigned slot)
+{
+	for (size_t i = 0; i < n; i++)
+		if (t[i].slot == slot)
+			return &t[i];
+	return NULL;
+}
+
+void attr_fill(struct attr *a, fuse_ino_t ino, mode_t mode, uint64_t size,
+	       int64_t mtime_ms)
+{
+	if (!mtime_ms)
+		mtime_ms = fs.started_ms;
+	memset(a, 0, sizeof(*a));
+	a->st.st_ino = ino;
+	/* The group's bits count only where others can come at all. */
+	if (ino_nid(ino).kind != K_STATIC && ino_nid(ino).kind != K_COMPONENT)
+		mode &= ~(mode_t)(fs.allow_other ? 0007 : 0022);
+	else if (!fs.allow_other)
+		mode &= ~(mode_t)0022;
+	a->st.st_mode = mode;
+	a->st.st_nlink = S_ISDIR(mode) ? 2 : 1;
+	a->st.st_uid = fs.uid;
+	a->st.st_gid = fs.gid;
+	a->st.st_size = (off_t)size;
+	a->st.st_blksize = 128 << 10;
+	a->st.st_blocks = (blkcnt_t)((size + 511) / 512);
+	a->st.st_mtim.tv_sec = mtime_ms / 1000;
+	a->st.st_mtim.tv_nsec = mtime_ms % 1000 * 1000000;
+	a->st.st_ctim = a->st.st_atim = a->st.st_mtim;
+	a->entry_s = 1;
+	a->attr_s = 0;
+}
+
+int attr_disk(struct attr *a, fuse_ino_t ino, mode_t mode, const char *path,
+	      bool missing_is_empty)
+{
+	struct stat st;
+
+	if (lstat(path, &st)) {
+		if (errno != ENOENT || !missing_is_empty)
+			return -errno;
+		attr_fill(a, ino, mode, 0, 0);
+		return 0;
+	}
+	if ((st.st_mode & S_IFMT) != (mode & S_IFMT))
+		return -ENOENT;
+	attr_fill(a, ino, mode, S_ISDIR(mode) ? 0 : (uint64_t)st.st_size, 0);
+	a->st.st_mtim = st.st_mtim;
+	a->st.st_ctim = st.st_ctim;
+	a->st.st_atim = st.st_mtim;
+	return 0;
+}
+
+bool name_temporary(const char *name)
+{
+	static const char *const tails[] = { "~", ".tmp", ".part", ".swp" };
+	size_t n = strlen(name);
+
+	if (name[0] == '.')
+		return true;
+	for (size_t i = 0; i < ARRAY_SIZE(tails); i++) {
+		size_t m = strlen(tails[i]);
+
+		if (n >= m && !strcmp(name + n - m, tails[i]))
+			return true;
+	}
+	return false;
+}
+
+/* ---- handles ---------------------------------------------------------- */
+
+static const struct handle_ops plain_ops;
+
+struct handle *handle_new(const struct who *w, struct nid n, int flags,
+			  const struct handle_ops *ops)
+{
+	struct handle *h = calloc(1, sizeof(*h));
+
+	if (!h)
+		return NULL;
+	h->ops = ops ? ops : &plain_ops;
+	h->nid = n;
+	h->flags = flags;
+	h->fd = -1;
+	h->uid = w->uid;
+	if ((flags & O_ACCMODE) != O_RDONLY)
+		h->opener = proc_tgid(w->pid);
+	sb_init(&h->text, 64u << 20);
+	pthread_mutex_init(&h->lock, NULL);
+	return h;
+}
+
+void handle_free(struct handle *h)
+{
+	if (!h)
+		return;
+	if (h->ops->release)
+		h->ops->release(h);
+	if (h->fd >= 0)
+		close(h->fd);
+	table_unref(h->table);
+	sb_free(&h->text);
+	pthread_mutex_destroy(&h->lock);
+	free(h);
+}
+
+int open_disk(const struct who *w, struct nid n, int flags, const char *path,
+	      bool missing_is_empty, struct handle **ret)
+{
+	struct handle *h;
+	int fd;
+
+	if ((flags & O_ACCMODE) != O_RDONLY)
+		return -EACCES;
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0 && (errno != ENOENT || !missing_is_empty))
+		return -errno;
+	h = handle_new(w, n, flags, NULL);
+	if (!h) {
+		if (fd >= 0)
+			close(fd);
+		return -ENOMEM;
+	}
+	h->fd = fd;
+	*ret = h;
+	return 0;
+}
+
+int open_text(const struct who *w, struct nid n, int flags, char *text,
+	      struct handle **ret)
+{
+	_cleanup_free_ char *t = text;
+	struct handle *h;
+
+	if ((flags & O_ACCMODE) != O_RDONLY)
+		return -EACCES;
+	h = handle_new(w, n, flags, NULL);
+	if (!h || (t && sb_adds(&h->text, t))) {
+		handle_free(h);
+		return -ENOMEM;
+	}
+	*ret = h;
+	return 0;
+}
+
+void reply_read_text(fuse_req_t r, const struct strbuf *t, size_t n, off_t off)
+{
+	size_t at = MIN((size_t)MAX(off, 0), t->len);
+
+	fuse_reply_buf(r, t->buf + at, MIN(n, t->len - at));
+}
+
+/* ---- requests --------------------------------------------------------- */
+
+static int find(const struct who *w, fuse_ino_t dir, const char *name,
+		struct attr *a)
+{
+	struct nid n = ino_nid(dir);
+	const struct tree *t = tree_of(n);
+
+	if (strlen(name) > 255)
+		return -ENAMETOOLONG;
+	return t->lookup ? t->lookup(w, n, name, a) : -ENOENT;
+}
+
+static void entry_of(const struct attr *a, struct fuse_entry_param *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	ret->ino = a->st.st_ino;
+	ret->attr = a->st;
+	ret->attr_timeout = a->attr_s;
+	ret->entry_timeout = a->entry_s;
+}
+
+static void do_forget(struct nid n, uint64_t count)
+{
+	const struct tree *t = tree_of(n);
+
+	if (t->forget)
+		t->forget(n, count);
+}
+
+static void reply_entry(fuse_req_t r, int status, const struct attr *a)
+{
+	struct fuse_entry_param p;
+
+	if (status) {
+		fuse_reply_err(r, -status);
+		return;
+	}
+	entry_of(a, &p);
+	if (fuse_reply_entry(r, &p))
+		do_forget(ino_nid(p.ino), 1);
+}
+
+static void op_lookup(fuse_req_t r, fuse_ino_t dir, const char *name)
+{
+	struct who w = who_of(r);
+	struct attr a;
+
+	reply_entry(r, find(&w, dir, name, &a), &a);
+}
+
+static void op_forget(fuse_req_t r, fuse_ino_t ino, uint64_t count)
+{
+	do_forget(ino_nid(ino), count);
+	fuse_reply_none(r);
+}
+
+static void op_forget_multi(fuse_req_t r, size_t n, struct fuse_forget_data *f)
+{
+	for (size_t i = 0; i < n; i++)
+		do_forget(ino_nid(f[i].ino), f[i].nlookup);
+	fuse_reply_none(r);
+}
+
+static int get(const struct who *w, fuse_ino_t ino, struct attr *a)
+{
+	const struct tree *t = tree_of(ino_nid(ino));
+
+	return t->getattr ? t->getattr(w, ino_nid(ino), a) : -ESTALE;
+}
+
+static void op_getattr(fuse_req_t r, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct who w = who_of(r);
+	struct attr a;
+	int no = get(&w, ino, &a);
+
+	(void)fi;
+	if (no)
+		fuse_reply_err(r, no == -ENOENT ? ESTALE : -no);
+	else
+		fuse_reply_attr(r, &a.st, a.attr_s);
+}
+
+static void op_setattr(fuse_req_t r, fuse_ino_t ino, struct stat *st, int valid,
+		       struct fuse_file_info *fi)
+{
+	struct who w = who_of(r);
+	struct nid n = ino_nid(ino);
+	const struct tree *t = tree_of(n);
+	struct handle *h = fi ? (struct handle *)(uintptr_t)fi->fh : NULL;
+	struct attr a;
+	int no = 0;
+
+	if (valid & FUSE_SET_ATTR_SIZE) {
+		if (h && h->ops->truncate)
+			no = h->ops->truncate(h, st->st_size);
+		else if (t->truncate)
+			no = t->truncate(&w, n, st->st_size);
+		else if (st->st_size)
+			no = -EINVAL;
+	}
+	/* chmod, chown and times of computed files: tolerated, not kept. */
+	if (!no && t->setattr)
+		no = t->setattr(&w, n, st, valid);
+	if (!no)
+		no = get(&w, ino, &a);
+	if (no)
+		fuse_reply_err(r, -no);
+	else
+		fuse_reply_attr(r, &a.st, a.attr_s);
+}
+
+static void op_readlink(fuse_req_t r, fuse_ino_t ino)
+{
+	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(4096);
+	const struct tree *t = tree_of(ino_nid(ino));
+	int no = t->readlink ? t->readlink(ino_nid(ino), &sb) : -EINVAL;
+
+	if (no)
+		fuse_reply_err(r, -no);
+	else
+		fuse_reply_readlink(r, sb.buf);
+}
+
+static void op_mknod(fuse_req_t r, fuse_ino_t dir, const char *name,
+		     mode_t mode, dev_t dev)
+{
+	struct who w = who_of(r);
+	struct nid n = ino_nid(dir);
+	const struct tree *t = tree_of(n);
+	struct handle *h = NULL;
+	struct attr a;
+	int no = -EPERM;
+
+	(void)dev;
+	if (S_ISREG(mode) && t->create && strlen(name) <= 255)
+		no = t->create(&w, n, name, mode, O_WRONLY | O_EXCL, &a, &h);
+	reply_entry(r, no, &a);
+	handle_free(h);
+}
+
+static void op_mkdir(fuse_req_t r, fuse_ino_t dir, const char *name,
+		     mode_t mode)
+{
+	struct who w = who_of(r);
+	struct nid n = ino_nid(dir);
+	const struct tree *t = tree_of(n);
+	struct attr a;
+	int no = strlen(name) > 255 ? -ENAMETOOLONG
+		 : t->mkdir	    ? t->mkdir(&w, n, name, mode, &a)
+				    : -EPERM;
+
+	reply_entry(r, no, &a);
+}
+
+static void op_unlink(fuse_req_t r, fuse_ino_t dir, const char *name)
+{
+	struct who w = who_of(r);
+	const struct tree *t = tree_of(ino_nid(dir));
+	int no = t->unlink ? t->unlink(&w, ino_nid(dir), name) : -EPERM;
+
+	fuse_reply_err(r, -no);
+}
+
+static void op_rmdir(fuse_req_t r, fuse_ino_t dir, const char *name)
+{
+	struct who w = who_of(r);
+	const struct tree *t = tree_of(ino_nid(dir));
+	int no = t->rmdir ? t->rmdir(&w, ino_nid(dir), name) : -EPERM;
+
+	fuse_reply_err(r, -no);
+}
+
+static void op_rename(fuse_req_t r, fuse_ino_t dir, const char *name,
+		      fuse_ino_t to, const char *to_name, unsigned flags)
+{
+	struct who w = who_of(r);
+	const struct tree *t = tree_of(ino_nid(dir));
+	int no = -EPERM;
+
+	if (flags & ~1u) /* RENAME_NOREPLACE only */
+		no = -EINVAL;
+	else if (strlen(to_name) > 255)
+		no = -ENAMETOOLONG;
+	else if (t->rename)
+		no = t->rename(&w, ino_nid(dir), name, ino_nid(to), to_name,
+			       flags);
+	fuse_reply_err(r, -no);
+}
+
+static void op_link(fuse_req_t r, fuse_ino_t ino, fuse_ino_t dir,
+		    const char *name)
+{
+	(void)ino, (void)dir, (void)name;
+	fuse_reply_err(r, EPERM);
+}
+
+static void op_symlink(fuse_req_t r, const char *to, fuse_ino_t dir,
+		       const char *name)
+{
+	struct who w = who_of(r);
+	const struct tree *t = tree_of(ino_nid(dir));
+	struct attr a;
+	int no =
+	    t->symlink ? t->symlink(&w, ino_nid(dir), name, to, &a) : -EPERM;
+
+	reply_entry(r, no, &a);
+}
+
+static void fill_info(struct fuse_file_info *fi, struct handle *h)
+{
+	fi->fh = (uintptr_t)h;
+	fi->direct_io = !h->cached;
+	fi->keep_cache = h->cached;
+	fi->nonseekable = h->nonseekable;
+}
+
+static void op_open(fuse_req_t r, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct who w = who_of(r);
+	struct nid n = ino_nid(ino);
+	const struct tree *t = tree_of(n);
+	struct handle *h = NULL;
+	int no = t->open ? t->open(&w, n, fi->flags, &h) : -EACCES;
+
+	if (no) {
+		fuse_reply_err(r, no == -ENOENT ? ESTALE : -no);
+		return;
+	}
+	fill_info(fi, h);
+	if (fuse_reply_open(r, fi) == -ENOENT)
+		handle_free(h);
+}
+
+static void op_create(fuse_req_t r, fuse_ino_t dir, const char *name,
+		      mode_t mode, struct fuse_file_info *fi)
+{
+	struct who w = who_of(r);
+	struct nid n = ino_nid(dir);
+	const struct tree *t = tree_of(n);
+	struct fuse_entry_param p;
+	struct handle *h = NULL;
+	struct attr a;
+	int no = -EPERM;
+
+	if (strlen(name) > 255)
+		no = -ENAMETOOLONG;
+	else if (t->create)
+		no = t->create(&w, n, name, mode, fi->flags, &a, &h);
+	if (no) {
+		fuse_reply_err(r, -no);
+		return;
+	}
+	entry_of(&a, &p);
+	fill_info(fi, h);
+	if (fuse_reply_create(r, &p, fi) == -ENOENT) {
+		handle_free(h);
+		do_forget(ino_nid(p.ino), 1);
+	}
+}
+
+static ssize_t table_bytes(struct handle *h, off_t off, char *buf, size_t n,
+			   struct err *e)
+{
+	size_t done = 0;
+
+	while (done < n) {
+		ssize_t k = h->part
+				? table_part_read(h->table, h->part - 1,
+						  (uint64_t)off + done,
+						  buf + done, n - done, e)
+				: table_csv_read(h->table, (uint64_t)off + done,
+						 buf + done, n - done, e);
+
+		if (k < 0)
+			return k;
+		if (!k)
+			break;
+		done += (size_t)k;
+	}
+	return (ssize_t)done;
+}
+
+static void op_read(fuse_req_t r, fuse_ino_t ino, size_t n, off_t off,
+		    struct fuse_file_info *fi)
+{
+	struct handle *h = (struct handle *)(uintptr_t)fi->fh;
+
+	(void)ino;
+	if (h->ops->read) {
+		h->ops->read(r, h, n, off, fi);
+	} else if (h->table) {
+		_cleanup_free_ char *buf = malloc(n ? n : 1);
+		struct err e = { 0 };
+		ssize_t k =
+		    buf ? table_bytes(h, off, buf, n, &e) : (ssize_t)-ENOMEM;
+
+		if (k < 0) {
+			log_error("fs", "reading a table: %s", e.text);
+			fuse_reply_err(r, (int)-k);
+		} else {
+			fuse_reply_buf(r, buf, (size_t)k);
+		}
+	} else if (h->fd >= 0) {
+		struct fuse_bufvec b = FUSE_BUFVEC_INIT(n);
+
+		b.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
+		b.buf[0].fd = h->fd;
+		b.buf[0].pos = off;
+		fuse_reply_data(r, &b, FUSE_BUF_SPLICE_MOVE);
+	} else {
+		reply_read_text(r, &h->text, n, off);
+	}
+}
+
+static void op_write(fuse_req_t r, fuse_ino_t ino, const char *buf, size_t n,
+		     off_t off, struct fuse_file_info *fi)
+{
+	struct handle *h = (struct handle *)(uintptr_t)fi->fh;
+
+	(void)ino;
+	if (h->ops->write)
+		h->ops->write(r, h, buf, n, off);
+	else
+		fuse_reply_err(r, EBADF);
+}
+
+static void op_flush(fuse_req_t r, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct handle *h = (struct handle *)(uintptr_t)fi->fh;
+
+	(void)ino;
+	if (h && h->ops->flush)
+		h->ops->flush(r, h);
+	else
+		fuse_reply_err(r, 0);
+}
+
+static void op_fsync(fuse_req_t r, fuse_ino_t ino, int datasync,
+		     struct fuse_file_info *fi)
+{
+	struct handle *h = (struct handle *)(uintptr_t)fi->fh;
+
+	(void)ino, (void)datasync;
+	if (h && h->ops->fsync)
+		h->ops->fsync(r, h);
+	else
+		fuse_reply_err(r, 0);
+}
+
+static void op_fsyncdir(fuse_req_t r, fuse_ino_t ino, int datasync,
+			struct fuse_file_info *fi)
+{
+	(void)ino, (void)datasync, (void)fi;
+	fuse_reply_err(r, 0);
+}
+
+static void op_release(fuse_req_t r, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	(void)ino;
+	handle_free((struct handle *)(uintptr_t)fi->fh);
+	fuse_reply_err(r, 0);
+}
+
+static void op_poll(fuse_req_t r, fuse_ino_t ino, struct fuse_file_info *fi,
+		    struct fuse_pollhandle *ph)
+{
+	struct handle *h = (struct handle *)(uintptr_t)fi->fh;
+
+	(void)ino;
+	if (h && h->ops->poll) {
+		/* First known, then looked: no change is missed. */
+		poller_add(ph);
+		fuse_reply_poll(r, h->ops->poll(h));
+		return;
+	}
+	if (ph)
+		fuse_pollhandle_destroy(ph);
+	fuse_reply_poll(r, POLLIN | POLLOUT);
+}
+
+/* ---- directories: a listing is made at opendir and at rewind ---------- */
+
+struct listing {
+	struct {
+		char *name;
+		fuse_ino_t ino;
+		mode_t mode;
+	} * e;
+	size_t n, room;
+	bool failed;
+};
+
+void listing_add(struct listing *l, const char *name, fuse_ino_t ino,
+		 mode_t mode)
+{
+	if (l->n == l->room) {
+		size_t room = l->room ? 2 * l->room : 16;
+		void *p = realloc(l->e, room * sizeof(*l->e));
+
+		if (!p) {
+			l->failed = true;
+			return;
+		}
+		l->e = p;
+		l->room = room;
+	}
+	l->e[l->n].name = strdup(name);
+	if (!l->e[l->n].name) {
+		l->failed = true;
+		return;
+	}
+	l->e[l->n].ino = ino;
+	l->e[l->n++].mode = mode;
+}
+
+static void listing_reset(struct listing *l)
+{
+	for (size_t i = 0; i < l->n; i++)
+		free(l->e[i].name);
+	l->n = 0;
+	l->failed = false;
+}
+
+static int listing_make(const struct who *w, fuse_ino_t ino, struct listing *l)
+{
+	const struct tree *t = tree_of(ino_nid(ino));
+	int no;
+
+	listing_reset(l);
+	listing_add(l, ".", ino, S_IFDIR);
+	listing_add(l, "..", INO_UNKNOWN, S_IFDIR);
+	no = t->list ? t->list(w, ino_nid(ino), l) : -ENOTDIR;
+	return no ? no : l->failed ? -ENOMEM : 0;
+}
+
+static void op_opendir(fuse_req_t r, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct who w = who_of(r);
+	struct listing *l = calloc(1, sizeof(*l));
+	int no = l ? listing_make(&w, ino, l) : -ENOMEM;
+
+	fi->fh = (uintptr_t)l;
+	if (!no && fuse_reply_open(r, fi) != -ENOENT)
+		return;
+	if (no)
+		fuse_reply_err(r, -no);
+	if (l) {
+		listing_reset(l);
+		free(l->e);
+		free(l);
+	}
+}
+
+static void op_readdir(fuse_req_t r, fuse_ino_t ino, size_t n, off_t off,
+		       struct fuse_file_info *fi)
+{
+	struct listing *l = (struct listing *)(uintptr_t)fi->fh;
+	_cleanup_free_ char *buf = malloc(n ? n : 1);
+	struct who w = who_of(r);
+	size_t used = 0;
+	int no = buf ? 0 : -ENOMEM;
+
+	/* The kernel serialises the reads of one directory handle. */
+	if (!no && off == 0)
+		no = listing_make(&w, ino, l);
+	if (no) {
+		fuse_reply_err(r, -no);
+		return;
+	}
+	for (size_t i = (size_t)MAX(off, 0); i < l->n; i++) {
+		struct stat st = { .st_ino = l->e[i].ino,
+				   .st_mode = l->e[i].mode };
+		size_t k = fuse_add_direntry(r, buf + used, n - used,
+					     l->e[i].name, &st, (off_t)(i + 1));
+
+		if (k > n - used)
+			break;
+		used += k;
+	}
+	fuse_reply_buf(r, buf, used);
+}
+
+static void op_releasedir(fuse_req_t r, fuse_ino_t ino,
+			  struct fuse_file_info *fi)
+{
+	struct listing *l = (struct listing *)(uintptr_t)fi->fh;
+
+	(void)ino;
+	listing_reset(l);
+	free(l->e);
+	free(l);
+	fuse_reply_err(r, 0);
+}
+
+/* ---- attributes, space, copies ---------------------------------------- */
+
+static int xattrs_of(fuse_ino_t ino, struct strbuf *sb)
+{
+	const struct tree *t = tree_of(ino_nid(ino));
+
+	return t->xattrs ? t->xattrs(ino_nid(ino), sb) : 0;
+}
+
+static void reply_xattr(fuse_req_t r, const char *buf, size_t len, size_t n)
+{
+	if (!n)
+		fuse_reply_xattr(r, len);
+	else if (n < len)
+		fuse_reply_err(r, ERANGE);
+	else
+		fuse_reply_buf(r, buf, len);
+}
+
+static void op_getxattr(fuse_req_t r, fuse_ino_t ino, const char *name,
+			size_t n)
+{
+	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(64u << 10);
+
+	if (!strncmp(name, "user.rollfs.", 12) && !xattrs_of(ino, &sb)) {
+		for (const char *p = sb.buf; p < sb.buf + sb.len;) {
+			const char *v = p + strlen(p) + 1;
+
+			if (!strcmp(p, name)) {
+				reply_xattr(r, v, strlen(v), n);
+				return;
+			}
+			p = v + strlen(v) + 1;
+		}
+	}
+	fuse_reply_err(r, ENODATA);
+}
+
+static void op_listxattr(fuse_req_t r, fuse_ino_t ino, size_t n)
+{
+	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(64u << 10);
+	_cleanup_strbuf_ struct strbuf names = STRBUF_INIT(64u << 10);
+
+	if (!xattrs_of(ino, &sb)) {
+		for (const char *p = sb.buf; p < sb.buf + sb.len;) {
+			sb_add(&names, p, strlen(p) + 1);
+			p += strlen(p) + 1;
+			p += strlen(p) + 1;
+		}
+	}
+	reply_xattr(r, names.buf, names.len, n);
+}
+
+static void op_setxattr(fuse_req_t r, fuse_ino_t ino, const char *name,
+			const char *value, size_t n, int flags)
+{
+	(void)ino, (void)value, (void)n, (void)flags;
+	fuse_reply_err(r, strncmp(name, "user.", 5) ? EOPNOTSUPP : EPERM);
+}
+
+static void op_removexattr(fuse_req_t r, fuse_ino_t ino, const char *name)
+{
+	(void)ino, (void)name;
+	fuse_reply_err(r, ENODATA);
+}
+
+static void op_statfs(fuse_req_t r, fuse_ino_t ino)
+{
+	struct statvfs s;
+
+	(void)ino;
+	if (statvfs(fs.conf->state, &s)) {
+		fuse_reply_err(r, errno);
+		return;
+	}
+	s.f_namemax = 255;
+	fuse_reply_statfs(r, &s);
+}
+
+/* A whole published table is copied by giving its rows a second name;
+ * anything else the caller copies by itself. */
+static void op_copy_file_range(fuse_req_t r, fuse_ino_t in, off_t off_in,
+			       struct fuse_file_info *fi_in, fuse_ino_t out,
+			       off_t off_out, struct fuse_file_info *fi_out,
+			       size_t len, int flags)
+{
+	struct handle *from = (struct handle *)(uintptr_t)fi_in->fh;
+	struct handle *to = (struct handle *)(uintptr_t)fi_out->fh;
+	uint64_t size;
+	int no;
+
+	(void)in, (void)out, (void)flags;
+	if (from && from->table && !from->part && off_in > 0 &&
+	    (uint64_t)off_in >= table_csv_size(from->table)) {
+		fuse_reply_write(r, 0);
+		return;
+	}
+	if (!from || !to || !from->table || from->part || off_in || off_out ||
+	    to->nid.kind != K_TABLE || len < table_csv_size(from->table)) {
+		fuse_reply_err(r, EOPNOTSUPP);
+		return;
+	}
+	size = table_csv_size(from->table);
+	no = upload_link(to, from->table);
+	if (no)
+		fuse_reply_err(r, -no);
+	else
+		fuse_reply_write(r, size);
+}
+
+static void op_init(void *arg, struct fuse_conn_info *c)
+{
+	(void)arg;
+	c->want &= ~(unsigned)FUSE_CAP_WRITEBACK_CACHE;
+	/* A helper would read pages of a table in the background. */
+	c->max_background = 64;
+	c->congestion_threshold = 48;
+}
+
+const struct fuse_lowlevel_ops mount_ops = {
+	.init = op_init,
+	.lookup = op_lookup,
+	.forget = op_forget,
+	.forget_multi = op_forget_multi,
+	.getattr = op_getattr,
+	.setattr = op_setattr,
+	.readlink = op_readlink,
+	.mknod = op_mknod,
+	.mkdir = op_mkdir,
+	.unlink = op_unlink,
+	.rmdir = op_rmdir,
+	.rename = op_rename,
+	.link = op_link,
+	.symlink = op_symlink,
+	.open = op_open,
+	.create = op_create,
+	.read = op_read,
+	.write = op_write,
+	.flush = op_flush,
+	.fsync = op_fsync,
+	.fsyncdir = op_fsyncdir,
+	.release = op_release,
+	.poll = op_poll,
+	.opendir = op_opendir,
+	.readdir = op_readdir,
+	.releasedir = op_releasedir,
+	.getxattr = op_getxattr,
+	.listxattr = op_listxattr,
+	.setxattr = op_setxattr,
+	.removexattr = op_removexattr,
+	.statfs = op_statfs,
+	.copy_file_range = op_copy_file_range,
+};

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Who closes a file.  A FLUSH is sent by every process that had the
+ * descriptor (a forked child too) and also when a signal ends one; only the
+ * opener's own close means "done".
+ */
+#include <signal.h>
+
+#include "fs/fs.h"
+
+#define PF_EXITING 0x4u
+
+static int slurp(pid_t tid, const char *what, char *buf, size_t n)
+{
+	char path[64];
+	_cleanup_fclose_ FILE *f = NULL;
+	size_t got;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)tid, what);
+	f = fopen(path, "re");
+	if (!f)
+		return -errno;
+	got = fread(buf, 1, n - 1, f);
+	buf[got] = '\0';
+	return 0;
+}
+
+pid_t proc_tgid(pid_t tid)
+{
+	char buf[4096];
+	const char *at;
+
+	if (tid <= 0 || slurp(tid, "status", buf, sizeof(buf)))
+		return 0;
+	at = strstr(buf, "\nTgid:");
+	return at ? (pid_t)strtol(at + 6, NULL, 10) : 0;
+}
+
+/* Fields 9 (flags) and 52 (exit code) of /proc/<tid>/stat. */
+static bool dies_by_signal(pid_t tid)
+{
+	char buf[4096], *save = NULL, *at, *word;
+	unsigned long flags = 0;
+	long code = 0;
+
+	if (tid <= 0 || slurp(tid, "stat", buf, sizeof(buf)))
+		return false;
+	at = strrchr(buf, ')'); /* the name may hold blanks */
+	if (!at)
+		return false;
+	word = strtok_r(at + 1, " ", &save);
+	for (int i = 3; word; i++, word = strtok_r(NULL, " ", &save)) {
+		if (i == 9)
+			flags = strtoul(word, NULL, 10);
+		else if (i == 52)
+			code = strtol(word, NULL, 10);
+	}
+	return (flags & PF_EXITING) && (code & 0x7f);
+}
+
+enum closer proc_closer(const struct handle *h, fuse_req_t r)
+{
+	pid_t tid = fuse_req_ctx(r)->pid;
+
+	if (dies_by_signal(tid))
+		return CLOSE_KILLED;
+	/* Outside our pid namespace everybody is 0: each close counts. */
+	if (h->opener && proc_tgid(tid) != h->opener)
+		return CLOSE_OTHER;
+	return CLOSE_OPENER;
+}

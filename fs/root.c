@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The top of the mount, and the files that belong to no object. */
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "lib/version.h"
+
+#include "fs/fs.h"
+
+enum {
+	S_ROOT = 1,
+	S_JOBS,
+	S_TABLES,
+	S_FEDERATION,
+	S_PARTIES,
+	S_COMPONENTS,
+	S_ERRORS,
+	S_VERSION,
+	S_METRICS,
+	S_JOBS_NEW,
+	S_JOBS_LATEST,
+	S_JOBS_QUEUE,
+};
+
+static const struct ent top[] = {
+	{ "jobs", S_JOBS, S_IFDIR | 0755, 0 },
+	{ "tables", S_TABLES, S_IFDIR | 0775, 0 },
+	{ "federation", S_FEDERATION, S_IFDIR | 0755, 0 },
+	{ "parties", S_PARTIES, S_IFDIR | 0755, 0 },
+	{ "components", S_COMPONENTS, S_IFDIR | 0555, 0 },
+	{ "errors", S_ERRORS, S_IFREG | 0444, 0 },
+	{ "version", S_VERSION, S_IFREG | 0444, 0 },
+	{ "metrics", S_METRICS, S_IFREG | 0444, 0 },
+};
+static const struct ent in_jobs[] = {
+	{ "new", S_JOBS_NEW, S_IFREG | 0660, 0 },
+	{ "latest", S_JOBS_LATEST, S_IFLNK | 0777, 0 },
+	{ "queue", S_JOBS_QUEUE, S_IFREG | 0444, 0 },
+};
+
+static char *version_text(void)
+{
+	char *s = NULL;
+
+	if (asprintf(&s, "rollfs %s\nprotocol 1\nparty %s\nfederation %s\n",
+		     rollfs_version(), fs.conf->party, fs.conf->federation) < 0)
+		return NULL;
+	return s;
+}
+
+static char *metrics_text(void)
+{
+	struct strbuf sb = STRBUF_INIT(4u << 20);
+	_cleanup_free_ char *a = transfer_metrics_text(fs.transfer);
+	_cleanup_free_ char *b = sched_metrics_text(fs.sched);
+
+	if (a)
+		sb_adds(&sb, a);
+	if (b)
+		sb_adds(&sb, b);
+	return sb_detach(&sb);
+}
+
+/* The text of a file, NULL = it is not such a file. */
+static char *text_of(unsigned slot, uid_t uid)
+{
+	switch (slot) {
+	case S_ERRORS:
+		return errors_text(uid);
+	case S_VERSION:
+		return version_text();
+	case S_METRICS:
+		return metrics_text();
+	case S_JOBS_QUEUE:
+		return sched_queue_text(fs.sched);
+	default:
+		return NULL;
+	}
+}
+
+static int root_getattr(const struct who *w, struct nid n, struct attr *ret)
+{
+	const struct ent *e = ent_by_slot(top, ARRAY_SIZE(top), n.slot);
+	_cleanup_free_ char *text = NULL;
+	fuse_ino_t ino = nid_ino(K_STATIC, 0, n.slot);
+
+	if (n.slot == S_ROOT) {
+		attr_fill(ret, ino, S_IFDIR | 0755, 0, 0);
+		ret->attr_s = 1;
+		return 0;
+	}
+	if (!e)
+		e = ent_by_slot(in_jobs, ARRAY_SIZE(in_jobs), n.slot);
+	if (!e)
+		return -ENOENT;
+	if (n.slot == S_JOBS_LATEST) {
+		text = sched_latest(fs.sched);
+		if (!text)
+			return -ENOENT;
+	} else if (S_ISREG(e->mode)) {
+		text = text_of(n.slot, w->uid);
+	}
+	attr_fill(ret, ino, e->mode, text ? strlen(text) : 0,
+		  S_ISREG(e->mode) && n.slot != S_VERSION ? now_unix_ms() : 0);
+	/* What only the group may enter when others can come. */
+	if (fs.allow_other && n.slot >= S_JOBS && n.slot <= S_PARTIES)
+		ret->st.st_mode &= ~(mode_t)0007;
+	ret->entry_s = n.slot == S_JOBS_LATEST ? 0 : 3600;
+	ret->attr_s = S_ISDIR(e->mode) ? 1 : 0;
+	return 0;
+}
+
+static int root_lookup(const struct who *w, struct nid dir, const char *name,
+		       struct attr *ret)
+{
+	const struct ent *e = NULL;
+
+	switch (dir.slot) {
+	case S_ROOT:
+		e = ent_by_name(top, ARRAY_SIZE(top), name);
+		break;
+	case S_JOBS:
+		e = ent_by_name(in_jobs, ARRAY_SIZE(in_jobs), name);
+		if (!e)
+			return job_lookup(name, ret);
+		break;
+	case S_TABLES:
+		return namespace_lookup(name, ret);
+	case S_FEDERATION:
+		return peer_lookup(name, ret);
+	case S_PARTIES:
+		return party_lookup(name, ret);
+	case S_COMPONENTS:
+		return component_lookup(name, ret);
+	default:
+		return -ENOTDIR;
+	}
+	if (!e)
+		return -ENOENT;
+	return root_getattr(w, (struct nid){ K_STATIC, 0, e->slot }, ret);
+}
+
+static int root_list(const struct who *w, struct nid dir, struct listing *l)
+{
+	const struct ent *t = NULL;
+	size_t n = 0;
+
+	switch (dir.slot) {
+	case S_ROOT:
+		t = top;
+		n = ARRAY_SIZE(top);
+		break;
+	case S_JOBS:
+		t = in_jobs;
+		n = ARRAY_SIZE(in_jobs);
+		break;
+	case S_TABLES:
+		return namespaces_list(l);
+	case S_FEDERATION:
+		return peers_list(l);
+	case S_PARTIES:
+		return parties_list(l);
+	case S_COMPONENTS:
+		return components_list(l);
+	default:
+		return -ENOTDIR;
+	}
+	for (size_t i = 0; i < n; i++) {
+		struct attr a;
+		struct nid x = { K_STATIC, 0, t[i].slot };
+
+		if (S_ISLNK(t[i].mode) && root_getattr(w, x, &a))
+			continue; /* no job yet */
+		listing_add(l, t[i].name, nid_ino(K_STATIC, 0, t[i].slot),
+			    t[i].mode);
+	}
+	return dir.slot == S_JOBS ? jobs_list(l) : 0;
+}
+
+static int root_open(const struct who *w, struct nid n, int flags,
+		     struct handle **ret)
+{
+	if (n.slot == S_JOBS_NEW)
+		return jobs_new_open(w, n, flags, ret);
+	return open_text(w, n, flags, text_of(n.slot, w->uid), ret);
+}
+
+static int root_readlink(struct nid n, struct strbuf *ret)
+{
+	_cleanup_free_ char *id = NULL;
+
+	if (n.slot != S_JOBS_LATEST)
+		return -EINVAL;
+	id = sched_latest(fs.sched);
+	return id ? sb_adds(ret, id) : -ENOENT;
+}
+
+static int root_mkdir(const struct who *w, struct nid dir, const char *name,
+		      mode_t mode, struct attr *ret)
+{
+	(void)mode;
+	switch (dir.slot) {
+	case S_TABLES:
+		return namespace_mkdir(w, name, ret);
+	case S_PARTIES:
+		return party_mkdir(w, name, ret);
+	default:
+		return -EPERM;
+	}
+}
+
+static int root_rmdir(const struct who *w, struct nid dir, const char *name)
+{
+	switch (dir.slot) {
+	case S_TABLES:
+		return namespace_rmdir(w, name);
+	case S_PARTIES:
+		return party_rmdir(w, name);
+	case S_JOBS:
+		return job_remove(w, name);
+	default:
+		return -EPERM;
+	}
+}
+
+const struct tree tree_static = {
+	.lookup = root_lookup,
+	.getattr = root_getattr,
+	.list = root_list,
+	.open = root_open,
+	.readlink = root_readlink,
+	.mkdir = root_mkdir,
+	.rmdir = root_rmdir,
+};

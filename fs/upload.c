@@ -1,0 +1,395 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Writing a table: data.csv, the options before it, and what is ignored. */
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/stat.h>
+
+#include "fs/fs.h"
+
+#define OPTIONS_MAX (64u << 10)
+
+struct upload {
+	struct upload *next;
+	uint64_t id;
+	struct table_upload *u;
+	struct table *linked; /* a whole copy of this generation */
+	bool published;
+};
+
+static pthread_mutex_t active_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct upload *active;
+
+bool upload_active(uint64_t id)
+{
+	bool found = false;
+
+	pthread_mutex_lock(&active_lock);
+	for (const struct upload *x = active; x; x = x->next)
+		found |= x->id == id;
+	pthread_mutex_unlock(&active_lock);
+	return found;
+}
+
+char *options_path(uint64_t id)
+{
+	char *s = NULL;
+
+	return asprintf(&s, "%s/mount-tmp/upload-%llu.json", fs.conf->state,
+			(unsigned long long)id) < 0
+		   ? NULL
+		   : s;
+}
+
+static int begin(uint64_t id, struct table_upload **ret, struct err *e)
+{
+	_cleanup_free_ char *path = options_path(id);
+	_cleanup_strbuf_ struct strbuf text = STRBUF_INIT(OPTIONS_MAX);
+	json_t *options = NULL;
+	int no;
+
+	if (!path)
+		return -ENOMEM;
+	no = file_read(path, &text, NULL);
+	if (no && no != -ENOENT)
+		return err_set(e, -no, "upload.json cannot be read");
+	if (!no) {
+		options = json_parse(text.buf, text.len, e);
+		if (!options)
+			return err_wrap(e, "upload.json");
+	}
+	no = table_upload_begin(fs.tables, options, ret, e);
+	json_decref(options);
+	return no;
+}
+
+static struct who who_was(const struct handle *h)
+{
+	return (struct who){ NULL, h->uid, 0 };
+}
+
+/* With the handle's lock held. */
+static int upload_failed(struct handle *h, int no, const struct err *e)
+{
+	struct upload *x = h->own;
+	struct who w = who_was(h);
+
+	table_upload_abort(TAKE_PTR(x->u));
+	h->failed = no;
+	table_refused(&w, x->id, "data.csv", no, e->text);
+	return no;
+}
+
+static void upload_write(fuse_req_t r, struct handle *h, const char *buf,
+			 size_t n, off_t off)
+{
+	struct upload *x = h->own;
+	struct err e = { 0 };
+	int no = 0;
+
+	pthread_mutex_lock(&h->lock);
+	if (h->failed) {
+		no = h->failed;
+	} else if ((uint64_t)off != h->bytes || x->published) {
+		err_set(&e, EINVAL,
+			"a table is written from its start to its end");
+		no = upload_failed(h, -EINVAL, &e);
+	} else {
+		if (!x->u)
+			no = begin(x->id, &x->u, &e);
+		if (!no)
+			no = table_upload_write(x->u, buf, n, &e);
+		if (no)
+			upload_failed(h, no, &e);
+		else
+			h->bytes += n;
+	}
+	pthread_mutex_unlock(&h->lock);
+	if (no)
+		fuse_reply_err(r, -no);
+	else
+		fuse_reply_write(r, n);
+}
+
+/* With the lock held. */
+static int publish(struct handle *h)
+{
+	_cleanup_table_place_ struct table_place p = { 0 };
+	struct upload *x = h->own;
+	struct err e = { 0 };
+	int no;
+
+	if (x->published || (!x->u && !x->linked))
+		return 0; /* nothing was written, or told already */
+	no = table_place(x->id, &p);
+	if (no) {
+		err_set(&e, -no, "the table has gone");
+	} else if (x->linked) {
+		no = table_link(x->linked, p.ns, p.name, &e);
+	} else {
+		no = table_upload_publish(TAKE_PTR(x->u), p.ns, p.name, &e);
+	}
+	if (no)
+		return upload_failed(h, no, &e);
+	x->published = true;
+	notify_entry(nid_ino(K_TABLE, x->id, T_DIR), "data.csv");
+	notify_inode(nid_ino(K_TABLE, x->id, T_DIR));
+	return 0;
+}
+
+int upload_link(struct handle *h, struct table *t)
+{
+	struct upload *x;
+	int no = 0;
+
+	if (h->nid.slot != T_WRITE || !h->own)
+		return -EOPNOTSUPP;
+	x = h->own;
+	pthread_mutex_lock(&h->lock);
+	if (h->failed || x->u || x->linked || h->bytes) {
+		no = -EOPNOTSUPP;
+	} else {
+		x->linked = table_ref(t);
+		h->bytes = table_csv_size(t);
+	}
+	pthread_mutex_unlock(&h->lock);
+	return no;
+}
+
+static void upload_flush(fuse_req_t r, struct handle *h)
+{
+	int no = 0;
+
+	pthread_mutex_lock(&h->lock);
+	if (h->bytes && !h->failed) {
+		switch (proc_closer(h, r)) {
+		case CLOSE_KILLED:
+			h->killed = true;
+			break;
+		case CLOSE_OPENER:
+			no = publish(h);
+			break;
+		case CLOSE_OTHER:
+			break;
+		}
+	}
+	pthread_mutex_unlock(&h->lock);
+	fuse_reply_err(r, -no);
+}
+
+static void upload_fsync(fuse_req_t r, struct handle *h)
+{
+	int no;
+
+	pthread_mutex_lock(&h->lock);
+	no = h->failed ? h->failed : publish(h);
+	pthread_mutex_unlock(&h->lock);
+	fuse_reply_err(r, -no);
+}
+
+static void upload_read(fuse_req_t r, struct handle *h, size_t n, off_t off,
+			struct fuse_file_info *fi)
+{
+	(void)h, (void)n, (void)off, (void)fi;
+	fuse_reply_buf(r, NULL, 0); /* what is being written is not yet */
+}
+
+static int upload_truncate(struct handle *h, off_t size)
+{
+	struct upload *x = h->own;
+	int no = 0;
+
+	pthread_mutex_lock(&h->lock);
+	if (!size && !x->published) {
+		table_upload_abort(TAKE_PTR(x->u));
+		table_unref(TAKE_PTR(x->linked));
+		h->bytes = 0;
+		h->failed = 0;
+	} else if ((uint64_t)size != h->bytes) {
+		no = -EINVAL;
+	}
+	pthread_mutex_unlock(&h->lock);
+	return no;
+}
+
+static void upload_release(struct handle *h)
+{
+	struct upload *x = h->own;
+
+	/* The descriptor went on to another process, which is done now. */
+	if (!h->killed && !h->failed && publish(h))
+		log_warn("fs", "a table was refused after its writer had gone");
+	table_upload_abort(x->u);
+	table_unref(x->linked);
+	pthread_mutex_lock(&active_lock);
+	for (struct upload **p = &active; *p; p = &(*p)->next)
+		if (*p == x) {
+			*p = x->next;
+			break;
+		}
+	pthread_mutex_unlock(&active_lock);
+	free(x);
+}
+
+static const struct handle_ops upload_ops = {
+	.read = upload_read,
+	.write = upload_write,
+	.flush = upload_flush,
+	.fsync = upload_fsync,
+	.truncate = upload_truncate,
+	.release = upload_release,
+};
+
+int upload_open(const struct who *w, uint64_t id, int flags,
+		struct handle **ret)
+{
+	struct upload *x = calloc(1, sizeof(*x));
+	struct handle *h;
+
+	if (!x)
+		return -ENOMEM;
+	h = handle_new(w, (struct nid){ K_TABLE, id, T_WRITE }, flags,
+		       &upload_ops);
+	if (!h) {
+		free(x);
+		return -ENOMEM;
+	}
+	x->id = id;
+	h->own = x;
+	pthread_mutex_lock(&active_lock);
+	x->next = active;
+	active = x;
+	pthread_mutex_unlock(&active_lock);
+	*ret = h;
+	return 0;
+}
+
+int upload_file(const struct who *w, uint64_t id, const char *path)
+{
+	_cleanup_table_place_ struct table_place p = { 0 };
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	_cleanup_free_ char *buf = malloc(256u << 10);
+	struct table_upload *u = NULL;
+	struct err e = { 0 };
+	ssize_t k = 0;
+	int no;
+
+	if (fd < 0)
+		return -errno;
+	if (!buf)
+		return -ENOMEM;
+	no = table_place(id, &p);
+	if (!no)
+		no = begin(id, &u, &e);
+	while (!no && (k = read(fd, buf, 256u << 10)) > 0)
+		no = table_upload_write(u, buf, (size_t)k, &e);
+	if (!no && k < 0)
+		no = -errno;
+	if (no)
+		table_upload_abort(u);
+	else
+		no = table_upload_publish(u, p.ns, p.name, &e);
+	if (no)
+		table_refused(w, id, "data.csv", no, e.text);
+	return no;
+}
+
+/* ---- upload.json: small, kept whole, replaced at close ---------------- */
+
+static void options_write(fuse_req_t r, struct handle *h, const char *buf,
+			  size_t n, off_t off)
+{
+	int no = 0;
+
+	pthread_mutex_lock(&h->lock);
+	if ((uint64_t)off != h->text.len)
+		no = -EINVAL;
+	else if (h->text.len + n > OPTIONS_MAX)
+		no = -EFBIG;
+	else
+		no = sb_add(&h->text, buf, n);
+	if (!no)
+		h->bytes += n;
+	pthread_mutex_unlock(&h->lock);
+	if (no)
+		fuse_reply_err(r, -no);
+	else
+		fuse_reply_write(r, n);
+}
+
+static int options_store(struct handle *h)
+{
+	_cleanup_free_ char *path = options_path(h->nid.number);
+	struct who w = who_was(h);
+	struct err e = { 0 };
+	json_t *v;
+	int no;
+
+	if (!h->bytes)
+		return 0;
+	v = json_parse(h->text.buf, h->text.len, &e);
+	no = v ? 0 : -EINVAL;
+	json_decref(v);
+	if (!no)
+		no = path ? file_replace(path, h->text.buf, h->text.len, 0600,
+					 true, &e)
+			  : -ENOMEM;
+	if (no)
+		table_refused(&w, h->nid.number, "upload.json", no, e.text);
+	return no;
+}
+
+static void options_flush(fuse_req_t r, struct handle *h)
+{
+	int no = 0;
+
+	pthread_mutex_lock(&h->lock);
+	if (h->bytes && proc_closer(h, r) == CLOSE_OPENER)
+		no = options_store(h);
+	pthread_mutex_unlock(&h->lock);
+	fuse_reply_err(r, -no);
+}
+
+static const struct handle_ops options_ops = {
+	.write = options_write,
+	.flush = options_flush,
+};
+
+int options_open(const struct who *w, uint64_t id, int flags,
+		 struct handle **ret)
+{
+	struct nid n = { K_TABLE, id, T_OPTIONS };
+	_cleanup_free_ char *path = options_path(id);
+
+	if (!path)
+		return -ENOMEM;
+	if ((flags & O_ACCMODE) == O_RDONLY)
+		return open_disk(w, n, flags, path, true, ret);
+	*ret = handle_new(w, n, flags, &options_ops);
+	return *ret ? 0 : -ENOMEM;
+}
+
+/* ---- derived files that cp -r writes ---------------------------------- */
+
+static void sink_write(fuse_req_t r, struct handle *h, const char *buf,
+		       size_t n, off_t off)
+{
+	(void)h, (void)buf, (void)off;
+	fuse_reply_write(r, n);
+}
+
+static int sink_truncate(struct handle *h, off_t size)
+{
+	(void)h, (void)size;
+	return 0;
+}
+
+static const struct handle_ops sink_ops = {
+	.write = sink_write,
+	.truncate = sink_truncate,
+};
+
+int sink_open(const struct who *w, struct nid n, int flags, struct handle **ret)
+{
+	*ret = handle_new(w, n, flags, &sink_ops);
+	return *ret ? 0 : -ENOMEM;
+}
