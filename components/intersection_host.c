@@ -28,7 +28,7 @@ static int host_hello(struct psi *p, uint32_t *guest_rows, struct err *e)
 				    &all, &got, e);
 	if (rc < 0)
 		return rc;
-	if (got != n || memcmp(all, guest, PSI_SALT) != 0 ||
+	if (!all || got != n || memcmp(all, guest, PSI_SALT) != 0 ||
 	    memcmp(all + (ctx_index(p->c) + 1) * PSI_SALT, own, PSI_SALT) != 0)
 		return psi_fail(p, e, "the guest changed a salt");
 	psi_mix_salt(p, all, n);

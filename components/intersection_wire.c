@@ -216,7 +216,7 @@ int psi_recv_tags(struct psi *p, const char *role, size_t i, const char *name,
 		size_t n = psi_block_len(count, k);
 		int rc = psi_recv_exact(p, role, i, name, k, PSI_TAG, n, &v, e);
 
-		for (size_t j = 0; rc == 0 && j < n; j++) {
+		for (size_t j = 0; rc == 0 && v && j < n; j++) {
 			size_t at = k * BLOCK + j;
 
 			memcpy(t[at].b, v + j * PSI_TAG, PSI_TAG);

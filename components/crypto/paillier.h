@@ -10,7 +10,7 @@
  * Ciphertexts travel as fixed-width big-endian records of cipher_width()
  * bytes; records that are 0, >= n^2 or not coprime to n are refused.
  * "threads" below: functions split work over up to that many threads.
- * Constant time where a secret decides: decryption uses mpz_powm_sec.
+ * Constant time where a secret decides: decryption, docs/crypto.md.
  */
 #ifndef COMPONENTS_CRYPTO_PAILLIER_H
 #define COMPONENTS_CRYPTO_PAILLIER_H
