@@ -234,6 +234,7 @@ int ctx_recv_bytes(struct ctx *c, const char *role, size_t i, const char *name,
 	if (*ret_n <= max)
 		return 0;
 	free(*ret);
+	*ret = NULL;
 	return err_set(e, EPROTO, "%s is too long", name);
 }
 
