@@ -300,22 +300,25 @@ static bool number(const struct cell *x, double *ret)
 	return isfinite(*ret);
 }
 
+/* Equal texts that are numbers are equal numbers: most cells are done without
+ * a look at the texts. */
+static bool marked(const struct marks *m, const struct cell *x, bool is_number,
+		   double v)
+{
+	if (is_number)
+		return marked_number(m, v);
+	return x->type == CELL_STRING && marked_text(m, x->str, x->len);
+}
+
 static enum found look(const struct transform *d, const struct column *k,
 		       const struct cell *x, double *v)
 {
 	bool ok = number(x, v);
 
-	if (x->type == CELL_F64 && isnan(x->f64))
+	if ((x->type == CELL_F64 && isnan(x->f64)) ||
+	    marked(&d->missing.marks, x, ok, *v))
 		return IS_MISSING;
-	if (x->type == CELL_STRING &&
-	    marked_text(&d->missing.marks, x->str, x->len))
-		return IS_MISSING;
-	if (ok && marked_number(&d->missing.marks, *v))
-		return IS_MISSING;
-	if (d->outlier.on &&
-	    ((x->type == CELL_STRING &&
-	      marked_text(&d->outlier.marks, x->str, x->len)) ||
-	     (ok && marked_number(&d->outlier.marks, *v))))
+	if (d->outlier.on && marked(&d->outlier.marks, x, ok, *v))
 		return IS_OUTLIER;
 	if (!ok || (k->kind == KIND_INT && *v != nearbyint(*v)))
 		return IS_BAD;
