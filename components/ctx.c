@@ -178,7 +178,7 @@ const json_t *ctx_input_model(struct ctx *c, const char *key)
 
 void ctx_event(struct ctx *c, const char *fmt, ...)
 {
-	char when[40], text[1024], line[1100];
+	char when[40], text[1024], line[1400];
 	va_list ap;
 	int n;
 
@@ -192,6 +192,10 @@ void ctx_event(struct ctx *c, const char *fmt, ...)
 		     time_rfc3339(when, sizeof(when), now_unix_ms()), text);
 	if (c->events >= 0 && write_all(c->events, line, (size_t)n) < 0)
 		log_warn("task", "events cannot be written");
+	n = snprintf(line, sizeof(line), "%s %s %s-%s %.800s\n", when,
+		     ctx_component(c), ctx_role(c), ctx_party(c), text);
+	if (c->job_events >= 0 && write_all(c->job_events, line, (size_t)n) < 0)
+		log_warn("task", "the job's events cannot be written");
 	log_info("task", "%s", text);
 }
 
@@ -203,7 +207,7 @@ void ctx_log(struct ctx *c, const char *fmt, ...)
 	va_start(ap, fmt);
 	(void)vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	log_info(c->component, "%s", text);
+	log_info("task", "%s", text);
 }
 
 void ctx_progress(struct ctx *c, double fraction)

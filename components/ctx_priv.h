@@ -16,7 +16,8 @@ struct ctx {
 	struct table_store *store;
 	struct channel *channel;
 	int events;
-	int percent; /* last one written; -1 = none */
+	int job_events; /* or -1 */
+	int percent;	/* last one written; -1 = none */
 	char code[64];
 	const char *public; /* fixed sentence for partners */
 	json_t *models;	    /* path -> model read */

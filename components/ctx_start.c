@@ -113,6 +113,7 @@ static int open_channel(struct ctx *c, struct err *e)
 static int open_files(struct ctx *c, struct err *e)
 {
 	_cleanup_free_ char *events = xasprintf("%s/events", c->dir);
+	_cleanup_free_ char *job_events = xasprintf("%s/../../events", c->dir);
 	_cleanup_free_ char *tables = NULL;
 	const char *state;
 
@@ -123,6 +124,8 @@ static int open_files(struct ctx *c, struct err *e)
 	    open(events, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
 	if (c->events < 0)
 		return err_sys(e, errno, "%s", events);
+	/* The job's events get a copy: that is where people look. */
+	c->job_events = open(job_events, O_WRONLY | O_APPEND | O_CLOEXEC);
 	return table_store_open(tables, &c->store, e);
 }
 
@@ -130,7 +133,7 @@ int ctx_start(struct ctx *c, struct err *e)
 {
 	int r;
 
-	c->events = -1;
+	c->events = c->job_events = -1;
 	c->percent = -1;
 	c->models = json_object();
 	c->parents = json_array();
@@ -166,6 +169,8 @@ void ctx_end(struct ctx *c)
 		table_store_close(c->store);
 	if (c->events >= 0)
 		close(c->events);
+	if (c->job_events >= 0)
+		close(c->job_events);
 	json_decref(c->models);
 	json_decref(c->parents);
 	explicit_bzero(c->secret, sizeof(c->secret));

@@ -123,6 +123,28 @@ static json_t *model_inputs(const struct job *j, const struct task *t,
 	return out;
 }
 
+/* out/<name> appears with the table, so that it never dangles. */
+static void link_outputs(struct sched *s, const struct job *j,
+			 const struct task *t)
+{
+	json_t *c = json_object_get(json_object_get(j->plan, "components"),
+				    t->component);
+	_cleanup_free_ char *dir = task_dir(j, t);
+	json_t *name;
+	size_t i;
+
+	json_array_foreach (json_object_get(c, "data_outputs"), i, name) {
+		const char *output = json_string_value(name);
+		char *ns, *table;
+
+		if (!made(s, j, t->role, t->component, output, &ns, &table))
+			continue;
+		link_table(dir, "out", output, ns, table);
+		free(ns);
+		free(table);
+	}
+}
+
 static json_t *outputs(const struct job *j, const struct task *t,
 		       const json_t *c, const char *dir)
 {
@@ -137,7 +159,6 @@ static json_t *outputs(const struct job *j, const struct task *t,
 		json_array_append_new(data, json_pack("{s:O, s:s, s:s}", "name",
 						      name, "namespace", ns,
 						      "table", table));
-		link_table(dir, "out", json_string_value(name), ns, table);
 	}
 	json_array_foreach (json_object_get(c, "model_outputs"), i, name) {
 		_cleanup_free_ char *path =
@@ -312,6 +333,7 @@ void task_reap(struct sched *s, struct job *j, struct task *t)
 	free(t->error);
 	t->error = NULL;
 	if (!strcmp(status, "success") || !strcmp(status, "pass")) {
+		link_outputs(s, j, t);
 		task_moved(s, j, t, status_of(status), NULL, NULL);
 	} else if (t->stopping) {
 		task_moved(s, j, t, t->stop_as, NULL, NULL);

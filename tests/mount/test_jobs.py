@@ -268,7 +268,7 @@ def test_rerun_goes_on_after_the_cause_is_gone(three):
     three[9999].upload_file("experiment", "text", os.path.join(
         os.path.dirname(__file__), "../data/breast_guest.csv"))
     with open(three[9999].path("jobs", job, "ctl"), "w") as f:
-        f.write("rerun reader_0\n")
+        f.write("rerun reader_0 force\n")
     eventually(lambda: three[9999].status(job) != "failed", 5)
     assert three[9999].wait(job, 60) == "success", three[9999].error(job)
 

@@ -82,6 +82,8 @@ def test_bad_party_is_refused(tmp_path):
 def run_rollfs(tmp_path, text, key_mode=0o600):
     conf = tmp_path / "p.conf"
     conf.write_text(text)
+    for name in ("p.pem", "ca.pem"):
+        (tmp_path / name).write_text("no certificate")
     key = tmp_path / "p.key"
     key.write_text("no key")
     key.chmod(key_mode)
