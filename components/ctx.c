@@ -204,6 +204,7 @@ void ctx_log(struct ctx *c, const char *fmt, ...)
 	char text[1500];
 	va_list ap;
 
+	(void)c;
 	va_start(ap, fmt);
 	(void)vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
