@@ -23,7 +23,7 @@ int link_open(struct link *l, const char *socket_path, struct err *e)
 			       socket_path);
 	} else {
 		_cleanup_free_ char *d =
-		    strndup(socket_path, (size_t)(slash - socket_path));
+		    xasprintf("%.*s", (int)(slash - socket_path), socket_path);
 
 		dir = open(d, O_PATH | O_DIRECTORY | O_CLOEXEC);
 		if (dir < 0)

@@ -157,21 +157,11 @@ static char *party_of_session(const struct conf *conf, gnutls_session_t tls)
 	return party;
 }
 
-/* Verified once per connection, kept beside it. "" = refused. */
-static const char *connection_party(struct site *s, struct MHD_Connection *c)
+/* Who is at the other end; "" = nobody we know.  The caller frees. */
+static char *verified_party(struct site *s, gnutls_session_t tls)
 {
-	const union MHD_ConnectionInfo *ctx =
-	    MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-	const union MHD_ConnectionInfo *tls =
-	    MHD_get_connection_info(c, MHD_CONNECTION_INFO_GNUTLS_SESSION);
-	char **slot = ctx ? ctx->socket_context : NULL;
-	char *party;
+	char *party = party_of_session(s->conf, tls);
 
-	if (!slot || !tls)
-		return "";
-	if (*slot)
-		return *slot;
-	party = party_of_session(s->conf, tls->tls_session);
 	if (party) {
 		_cleanup_free_ char *known = party_address(s->conf, party);
 
@@ -185,7 +175,22 @@ static const char *connection_party(struct site *s, struct MHD_Connection *c)
 		log_warn("audit", "a connection without a certificate of this "
 				  "federation");
 	}
-	*slot = party ? party : xstrdup("");
+	return party ? party : xstrdup("");
+}
+
+/* Verified once per connection, kept beside it. "" = refused. */
+static const char *connection_party(struct site *s, struct MHD_Connection *c)
+{
+	const union MHD_ConnectionInfo *ctx =
+	    MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+	const union MHD_ConnectionInfo *tls =
+	    MHD_get_connection_info(c, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+	char **slot = ctx ? ctx->socket_context : NULL;
+
+	if (!slot || !tls)
+		return "";
+	if (!*slot)
+		*slot = verified_party(s, tls->tls_session);
 	return *slot;
 }
 
