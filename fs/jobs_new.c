@@ -21,6 +21,7 @@ enum phase { EMPTY, PARTIAL, CHECKING, COMPLETE, SUBMITTED, REFUSED };
 struct submission {
 	enum phase phase;
 	struct strbuf text;
+	size_t checking; /* bytes of the write that is being checked */
 	struct sched_draft *draft;
 	struct strbuf answer; /* id or the refusal, for reading back */
 	size_t at;
@@ -143,10 +144,15 @@ static void new_write(fuse_req_t r, struct handle *h, const char *buf, size_t n,
 
 	(void)off; /* one text, in the order of its writes */
 	pthread_mutex_lock(&h->lock);
+	/* The kernel sends the writes of a file one after the other: an
+	 * interrupt has answered the one before, whose bytes come again. */
+	if (s->phase == CHECKING) {
+		s->text.len -= s->checking;
+		s->text.buf[s->text.len] = '\0';
+		s->phase = s->text.len ? PARTIAL : EMPTY;
+	}
 	if (s->phase == REFUSED)
 		no = h->failed;
-	else if (s->phase == CHECKING) /* an interrupted check */
-		no = -EINTR;
 	else if (s->phase == COMPLETE || s->phase == SUBMITTED) {
 		if (!blank(buf, n)) {
 			if (s->phase == COMPLETE) {
@@ -166,8 +172,10 @@ static void new_write(fuse_req_t r, struct handle *h, const char *buf, size_t n,
 		no = sched_text_state(s->text.buf, s->text.len, &e);
 		if (no < 0)
 			refuse(h, no, e.text);
-		else if (no > 0)
+		else if (no > 0) {
 			s->phase = CHECKING;
+			s->checking = n;
+		}
 	}
 	pthread_mutex_unlock(&h->lock);
 	if (no < 0)
@@ -189,8 +197,8 @@ static int finish(struct handle *h)
 		return 0;
 	case REFUSED: /* the write that was refused has told it */
 		return 0;
-	case CHECKING:
-		return -EINTR;
+	case CHECKING: /* not EINTR: callers would ask again for ever */
+		return -EBUSY;
 	case PARTIAL: {
 		char text[128];
 

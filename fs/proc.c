@@ -4,6 +4,8 @@
  * descriptor (a forked child too) and also when a signal ends one; only the
  * opener's own close means "done".
  */
+#include <ctype.h>
+#include <fcntl.h>
 #include <signal.h>
 
 #include "fs/fs.h"
@@ -58,6 +60,39 @@ static bool dies_by_signal(pid_t tid)
 	return (flags & PF_EXITING) && (code & 0x7f);
 }
 
+/* Does the process hold the descriptor to write to the node? */
+static bool writes_to(pid_t tid, const char *fd, fuse_ino_t ino)
+{
+	char what[64], buf[1024];
+	const char *flags, *node;
+
+	snprintf(what, sizeof(what), "fdinfo/%.20s", fd);
+	if (slurp(tid, what, buf, sizeof(buf)))
+		return false;
+	flags = strstr(buf, "flags:");
+	node = strstr(buf, "\nino:"); /* since Linux 5.14 */
+	return flags && node && strtoull(node + 5, NULL, 10) == ino &&
+	       (strtoul(flags + 6, NULL, 8) & O_ACCMODE) != O_RDONLY;
+}
+
+/* A shell's builtin makes a copy of descriptor 3 and closes it for each
+ * "echo ... >&3": the opener's, and yet not the end. */
+static bool still_open(const struct handle *h, pid_t tid)
+{
+	fuse_ino_t ino = nid_ino(h->nid.kind, h->nid.number, h->nid.slot);
+	_cleanup_closedir_ DIR *d = NULL;
+	const struct dirent *de;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/fdinfo", (int)tid);
+	d = tid > 0 ? opendir(path) : NULL;
+	while (d && (de = readdir(d)))
+		if (isdigit((unsigned char)de->d_name[0]) &&
+		    writes_to(tid, de->d_name, ino))
+			return true;
+	return false;
+}
+
 enum closer proc_closer(const struct handle *h, fuse_req_t r)
 {
 	pid_t tid = fuse_req_ctx(r)->pid;
@@ -66,6 +101,10 @@ enum closer proc_closer(const struct handle *h, fuse_req_t r)
 		return CLOSE_KILLED;
 	/* Outside our pid namespace everybody is 0: each close counts. */
 	if (h->opener && proc_tgid(tid) != h->opener)
+		return CLOSE_OTHER;
+	/* A job's text says itself where it ends, and the threads of a program
+	 * may have jobs/new open at the same time. */
+	if (h->nid.kind != K_STATIC && still_open(h, tid))
 		return CLOSE_OTHER;
 	return CLOSE_OPENER;
 }
