@@ -22,8 +22,6 @@
 #define WORKERS_MAX 64
 #define SERVERS	    4
 
-extern char **environ;
-
 struct job {
 	struct job *next;
 	json_t *head;
