@@ -335,7 +335,7 @@ static void op_mknod(fuse_req_t r, fuse_ino_t dir, const char *name,
 
 	(void)dev;
 	if (S_ISREG(mode) && t->create && strlen(name) <= 255)
-		no = t->create(&w, n, name, mode, O_WRONLY | O_EXCL, &a, &h);
+		no = t->create(&w, n, name, mode, O_WRONLY, &a, &h);
 	reply_entry(r, no, &a);
 	handle_free(h);
 }

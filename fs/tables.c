@@ -34,6 +34,7 @@ static const struct ent table_files[] = {
 struct known {
 	uint64_t id;
 	char *ns, *name; /* name NULL: a namespace */
+	unsigned made;	 /* bits of directories made in the empty table */
 	UT_hash_handle hh;
 };
 static pthread_mutex_t known_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -83,6 +84,22 @@ static int recall(uint64_t id, char **ret_ns, char **ret_name)
 	}
 	pthread_mutex_unlock(&known_lock);
 	return *ret_ns && (!ret_name || *ret_name) ? 0 : -ESTALE;
+}
+
+/* cp -r makes parts/ and parents/ before there is a data.csv. */
+static bool made(uint64_t id, unsigned slot, bool make)
+{
+	struct known *k;
+	bool is = false;
+
+	pthread_mutex_lock(&known_lock);
+	HASH_FIND(hh, known, &id, sizeof(id), k);
+	if (k) {
+		k->made |= make ? 1u << slot : 0;
+		is = k->made & 1u << slot;
+	}
+	pthread_mutex_unlock(&known_lock);
+	return is;
 }
 
 void table_place_free(struct table_place *p)
@@ -441,9 +458,10 @@ static int in_table(const struct who *w, struct nid dir, const char *name,
 
 			if (!p || access(p, F_OK))
 				return -ENOENT;
-		} else {
+		} else if (e->slot != T_ROWS) {
 			no = table_now(dir.number, &t);
-			if (no || !t) /* an empty table has none of them */
+			/* An empty table has none of them. */
+			if (no || (!t && !made(dir.number, e->slot, false)))
 				return -ENOENT;
 		}
 		n.slot = e->slot;
@@ -524,6 +542,7 @@ static int tables_list(const struct who *w, struct nid dir, struct listing *l)
 			struct attr a;
 
 			if (!(e->flags & E_HIDDEN) &&
+			    (t || !S_ISDIR(e->mode)) &&
 			    !in_table(w, dir, e->name, &a))
 				listing_add(l, e->name, a.st.st_ino, e->mode);
 		}
@@ -687,17 +706,14 @@ static int tables_mkdir(const struct who *w, struct nid dir, const char *name,
 	}
 	if (dir.slot == T_DIR &&
 	    (!strcmp(name, "parts") || !strcmp(name, "parents"))) {
+		unsigned slot = strcmp(name, "parts") ? T_PARENTS : T_PARTS;
 		struct attr a;
 
 		if (!in_table(w, dir, name, &a))
 			return -EEXIST;
+		made(dir.number, slot, true);
 		return table_getattr(
-		    w,
-		    (struct nid){ K_TABLE, dir.number,
-				  name[2] == 'r' && name[3] == 't'
-				      ? T_PARTS
-				      : T_PARENTS },
-		    ret);
+		    w, (struct nid){ K_TABLE, dir.number, slot }, ret);
 	}
 	return -EPERM;
 }

@@ -155,12 +155,23 @@ int upload_link(struct handle *h, struct table *t)
 	return no;
 }
 
+/* Was it opened to replace what is there? touch(1) does not say so. */
+static bool empties(const struct handle *h)
+{
+	return h->flags & (O_TRUNC | O_EXCL);
+}
+
 static void upload_flush(fuse_req_t r, struct handle *h)
 {
 	int no = 0;
 
 	pthread_mutex_lock(&h->lock);
-	if (h->bytes && !h->failed) {
+	if (!h->bytes && !h->failed) {
+		/* Nothing at all where a table was to be: there is no header.
+		 * Shells flush before the first byte and ignore the answer. */
+		if (empties(h) && proc_closer(h, r) == CLOSE_OPENER)
+			no = -EINVAL;
+	} else if (!h->failed) {
 		switch (proc_closer(h, r)) {
 		case CLOSE_KILLED:
 			h->killed = true;
@@ -215,6 +226,12 @@ static void upload_release(struct handle *h)
 {
 	struct upload *x = h->own;
 
+	if (!h->bytes && !h->failed && !h->killed && empties(h)) {
+		struct who w = who_was(h);
+
+		table_refused(&w, x->id, "data.csv", -EINVAL,
+			      "line 1: the header is missing");
+	}
 	/* The descriptor went on to another process, which is done now. */
 	if (!h->killed && !h->failed && publish(h))
 		log_warn("fs", "a table was refused after its writer had gone");
