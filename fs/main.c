@@ -47,7 +47,7 @@ static char *mountpoint_path(const char *s)
 	char *slash, *out = NULL;
 	size_t n;
 
-	if (p || errno != ENOTCONN)
+	if (p || (errno != ENOTCONN && errno != ECONNABORTED))
 		return p;
 	dir = strdup(s);
 	if (!dir)
@@ -195,7 +195,9 @@ static void clear_stale(const char *mnt)
 {
 	struct stat st;
 
-	for (int i = 0; i < 8 && stat(mnt, &st) && errno == ENOTCONN; i++) {
+	for (int i = 0; i < 8 && stat(mnt, &st) &&
+			(errno == ENOTCONN || errno == ECONNABORTED);
+	     i++) {
 		char *argv[] = { (char *)"fusermount3", (char *)"-u",
 				 (char *)"-z", (char *)mnt, NULL };
 		pid_t pid;
