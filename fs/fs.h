@@ -82,7 +82,8 @@ static inline struct nid ino_nid(fuse_ino_t i)
 
 /* What lookup and getattr find out. */
 struct attr {
-	struct stat st; /* st_ino set */
+	struct stat st;	 /* st_ino set */
+	fuse_ino_t node; /* 0: the same as st_ino */
 	double entry_s, attr_s;
 };
 

@@ -214,7 +214,7 @@ static int find(const struct who *w, fuse_ino_t dir, const char *name,
 static void entry_of(const struct attr *a, struct fuse_entry_param *ret)
 {
 	memset(ret, 0, sizeof(*ret));
-	ret->ino = a->st.st_ino;
+	ret->ino = a->node ? a->node : a->st.st_ino;
 	ret->attr = a->st;
 	ret->attr_timeout = a->attr_s;
 	ret->entry_timeout = a->entry_s;
