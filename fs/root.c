@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The top of the mount, and the files that belong to no object. */
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/stat.h>
 
 #include "lib/version.h"
@@ -48,7 +49,30 @@ static char *version_text(void)
 	return s;
 }
 
-static char *metrics_text(void)
+/* Texts are made when asked for; when did this one last read otherwise? */
+static int64_t changed_ms(unsigned slot, const char *text)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	static struct {
+		uint64_t hash;
+		int64_t ms;
+	} seen[16];
+	uint64_t h = 14695981039346656037u;
+	int64_t ms;
+
+	for (; text && *text; text++)
+		h = (h ^ (unsigned char)*text) * 1099511628211u;
+	pthread_mutex_lock(&lock);
+	if (seen[slot % 16].hash != h) {
+		seen[slot % 16].hash = h;
+		seen[slot % 16].ms = now_unix_ms();
+	}
+	ms = seen[slot % 16].ms;
+	pthread_mutex_unlock(&lock);
+	return ms;
+}
+
+static char *metrics_make(void)
 {
 	struct strbuf sb = STRBUF_INIT(4u << 20);
 	_cleanup_free_ char *a = transfer_metrics_text(fs.transfer);
@@ -59,6 +83,25 @@ static char *metrics_text(void)
 	if (b)
 		sb_adds(&sb, b);
 	return sb_detach(&sb);
+}
+
+/* One for a second, so that stat and read agree. */
+static char *metrics_text(void)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	static char *text;
+	static int64_t until_ms;
+	char *copy;
+
+	pthread_mutex_lock(&lock);
+	if (!text || now_mono_ms() >= until_ms) {
+		free(text);
+		text = metrics_make();
+		until_ms = now_mono_ms() + 1000;
+	}
+	copy = text ? strdup(text) : NULL;
+	pthread_mutex_unlock(&lock);
+	return copy;
 }
 
 /* The text of a file, NULL = it is not such a file. */
@@ -101,7 +144,7 @@ static int root_getattr(const struct who *w, struct nid n, struct attr *ret)
 		text = text_of(n.slot, w->uid);
 	}
 	attr_fill(ret, ino, e->mode, text ? strlen(text) : 0,
-		  S_ISREG(e->mode) && n.slot != S_VERSION ? now_unix_ms() : 0);
+		  S_ISREG(e->mode) ? changed_ms(n.slot, text) : 0);
 	/* What only the group may enter when others can come. */
 	if (fs.allow_other && n.slot >= S_JOBS && n.slot <= S_PARTIES)
 		ret->st.st_mode &= ~(mode_t)0007;
