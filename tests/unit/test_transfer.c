@@ -23,6 +23,7 @@
 
 #include "transfer/channel.h"
 #include "transfer/transfer.h"
+#include "transfer/transfer_priv.h"
 
 static char dir[] = "/tmp/rollfs-test-transfer-XXXXXX";
 static char program[4096];
@@ -641,6 +642,24 @@ static void a_receiver_waits_on_while_its_rollsite_dies(void **state)
 	pair_close(&p);
 }
 
+static void a_taken_message_stays_taken_when_rollsite_dies(void **state)
+{
+	struct pair p = pair_open();
+	void *data;
+	size_t n;
+
+	(void)state;
+	send_text(p.a, host2, "one", "1");
+	send_text(p.a, host2, "two", "2");
+	expect_text(p.b, guest1, "one", "1");
+	kill_site(1);
+	kill_site(0);
+	send_text(p.a, host2, "one", "1"); /* a task that repeats itself */
+	expect_text(p.b, guest1, "two", "2");
+	FAILS(ESTALE, channel_recv(p.b, guest1, "one", "-", 10, &data, &n, &e));
+	pair_close(&p);
+}
+
 static void a_damaged_message_is_noticed_by_the_task(void **state)
 {
 	struct pair p = pair_open();
@@ -814,9 +833,77 @@ static void calls_go_on_after_both_rollsites_died(void **state)
 	kill_site(0);
 	kill_site(1);
 	call(&a, 0, "2", "echo", json_object());
-	print_message("# after both died: %d %s\n", a.status, a.text);
 	assert_int_equal(a.status, 0);
 	json_decref(a.body);
+}
+
+/* A rollfs that takes a call and dies: its connection closes. */
+static void *take_and_die(void *arg)
+{
+	_cleanup_free_ char *path = transfer_socket_path(sites[1].conf->state);
+	json_t *head = json_pack("{s:s}", "op", "serve"), *q = NULL;
+	struct link l;
+	struct err e = { 0 };
+
+	if (!link_open(&l, path, &e) &&
+	    !link_request(&l, head, NULL, 0, -1, &q, NULL, &e))
+		*(bool *)arg = true;
+	json_decref(q);
+	json_decref(head);
+	link_close(&l);
+	return NULL;
+}
+
+static void a_call_that_a_dying_rollfs_took_goes_to_the_next(void **state)
+{
+	bool taken = false;
+	struct answer a;
+	pthread_t t;
+
+	(void)state;
+	for (int i = 0; i < 20; i++) {
+		pthread_create(&t, NULL, take_and_die, &taken);
+		for (int k = 0; k < 200; k++) {
+			call(&a, 0, "2", "echo", json_object());
+			assert_int_equal(a.status, 0);
+			json_decref(a.body);
+			if (!pthread_tryjoin_np(t, NULL))
+				break;
+			assert_true(k < 199);
+		}
+	}
+	assert_true(taken);
+}
+
+static void calls_both_ways_at_once_do_not_wait_for_each_other(void **state)
+{
+	int64_t start = now_mono_ms();
+	struct answer a[2];
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		a[i] = (struct answer){ .left = 100 };
+		pthread_mutex_init(&a[i].lock, NULL);
+		pthread_cond_init(&a[i].cond, NULL);
+	}
+	for (int k = 0; k < 100; k++) {
+		json_t *body = json_object();
+
+		transfer_rpc(sites[0].t, "2", "echo", body, 8000, on_answer,
+			     &a[0]);
+		transfer_rpc(sites[1].t, "1", "echo", body, 8000, on_answer,
+			     &a[1]);
+		json_decref(body);
+	}
+	for (int i = 0; i < 2; i++) {
+		pthread_mutex_lock(&a[i].lock);
+		while (a[i].left)
+			pthread_cond_wait(&a[i].cond, &a[i].lock);
+		pthread_mutex_unlock(&a[i].lock);
+		assert_int_equal(a[i].status, 0);
+		json_decref(a[i].body);
+	}
+	assert_true(now_mono_ms() - start < 8000);
 }
 
 /* ---- who may ask -------------------------------------------------------- */
@@ -1152,6 +1239,8 @@ int main(void)
 		cmocka_unit_test(
 		    a_stream_survives_the_death_of_the_senders_rollsite),
 		cmocka_unit_test(a_receiver_waits_on_while_its_rollsite_dies),
+		cmocka_unit_test(
+		    a_taken_message_stays_taken_when_rollsite_dies),
 		cmocka_unit_test(a_damaged_message_is_noticed_by_the_task),
 		cmocka_unit_test(a_call_reaches_the_partner_and_is_answered),
 		cmocka_unit_test(a_call_to_oneself_is_answered),
@@ -1160,6 +1249,10 @@ int main(void)
 		cmocka_unit_test(a_call_to_a_party_that_is_down_fails_soon),
 		cmocka_unit_test(a_call_without_an_answer_times_out),
 		cmocka_unit_test(calls_go_on_after_both_rollsites_died),
+		cmocka_unit_test(
+		    a_call_that_a_dying_rollfs_took_goes_to_the_next),
+		cmocka_unit_test(
+		    calls_both_ways_at_once_do_not_wait_for_each_other),
 		cmocka_unit_test(only_certificates_of_known_parties_are_served),
 		cmocka_unit_test(requests_out_of_the_contract_are_refused),
 		cmocka_unit_test(
