@@ -11,7 +11,8 @@
  *   hello           -                                party, child, version
  *   send            key, sha256, size; payload as    -
  *                   body, or as a passed file
- *   recv            key, max (waits)                 sha256, size; body or file
+ *   recv            key (waits)                      sha256, size; body, or
+ *                                                    file and offset
  *   drop            key                              -
  *   rpc             party, verb, timeout_ms; body    body
  *   serve           (waits for a call)               call, party, verb; body
