@@ -28,7 +28,8 @@ struct node {
 	char *pending; /* spool file while it is written and not handed over */
 	uint64_t nlookup;
 	unsigned opens;
-	char *key; /* of by_key; NULL when path is */
+	unsigned waits; /* fsyncs that were parked; which alias is given out */
+	char *key;	/* of by_key; NULL when path is */
 	UT_hash_handle hh, hk;
 };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -280,6 +281,8 @@ static int known(struct real_at at, struct attr *ret)
 	if (n) {
 		n->nlookup++;
 		ret->st.st_ino = nid_ino(K_REAL, n->number, 0);
+		ret->node = nid_ino(K_REAL, n->number,
+				    n->waits & ((1u << SLOT_BITS) - 1));
 	}
 	pthread_mutex_unlock(&lock);
 	return n ? 0 : -ENOMEM;
@@ -719,6 +722,22 @@ static bool cancel_sync(void *arg, uint64_t number)
 	return !c->called;
 }
 
+/*
+ * The kernel holds the node's lock while an fsync is answered: rm of the file
+ * would wait for it, and with rm everything in its directory.  Who looks the
+ * name up from now on gets another node for the same file.
+ */
+static void set_aside(struct real_at at)
+{
+	struct node *n;
+
+	pthread_mutex_lock(&lock);
+	n = node_find(at);
+	if (n)
+		n->waits++;
+	pthread_mutex_unlock(&lock);
+}
+
 /* Answered when the partner has it. */
 static void wait_committed(fuse_req_t r, struct real_at at)
 {
@@ -732,6 +751,7 @@ static void wait_committed(fuse_req_t r, struct real_at at)
 		return;
 	}
 	c->park = p;
+	set_aside(at);
 	transfer_file_wait(fs.transfer, party, at.path, on_committed, c);
 	park_arm(p, 1);
 }
