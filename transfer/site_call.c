@@ -49,8 +49,7 @@ int call_run(struct site *s, const char *party, const char *verb,
 	s->count.calls++;
 	pthread_cond_broadcast(&s->changed);
 	while (!c->answered && now_mono_ms() < deadline) {
-		unsigned left =
-		    (unsigned)MAX(deadline - now_mono_ms(), 1);
+		unsigned left = (unsigned)MAX(deadline - now_mono_ms(), 1);
 
 		/* Without a rollfs the caller tries again. */
 		if (!c->taken && !s->servers && now_mono_ms() + 500 < deadline)
