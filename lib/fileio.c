@@ -128,6 +128,20 @@ int dir_sync(const char *path, struct err *e)
 	return 0;
 }
 
+/* The directory of a file, so that its name is on the disk too. */
+static int parent_sync(const char *path, struct err *e)
+{
+	const char *slash = strrchr(path, '/');
+	_cleanup_free_ char *dir = NULL;
+
+	if (!slash)
+		return dir_sync(".", e);
+	dir = strndup(path, slash == path ? 1 : (size_t)(slash - path));
+	if (!dir)
+		return err_sys(e, ENOMEM, "%s", path);
+	return dir_sync(dir, e);
+}
+
 int file_replace(const char *path, const void *data, size_t n, mode_t mode,
 		 bool durable, struct err *e)
 {
@@ -153,16 +167,7 @@ int file_replace(const char *path, const void *data, size_t n, mode_t mode,
 		(void)unlink(tmp);
 		return err_sys(e, -r, "%s", path);
 	}
-	if (durable) {
-		_cleanup_free_ char *dir = strdup(path);
-		char *slash = dir ? strrchr(dir, '/') : NULL;
-
-		if (slash) {
-			*slash = '\0';
-			return dir_sync(*dir ? dir : "/", e);
-		}
-	}
-	return 0;
+	return durable ? parent_sync(path, e) : 0;
 }
 
 int mkdir_p(const char *path, mode_t mode, struct err *e)

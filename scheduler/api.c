@@ -456,7 +456,7 @@ int sched_remove(struct sched *s, const char *job, struct err *e)
 		if (rename(j->dir, away))
 			r = err_sys(e, errno, "%s", j->dir);
 	}
-	if (!r) {
+	if (!r && j) {
 		*p = j->next;
 		if (s->latest && !strcmp(s->latest, j->id)) {
 			free(s->latest);

@@ -560,7 +560,8 @@ static void answer_create(struct incoming *in, struct job *j)
 static int in_create(struct incoming *in)
 {
 	struct sched *s = in->s;
-	struct job *j, *old;
+	struct job *j = NULL, *old;
+	json_t *roles = NULL;
 	int r;
 
 	if (!digits(job_of(in)))
@@ -571,14 +572,19 @@ static int in_create(struct incoming *in)
 		pthread_mutex_unlock(&s->lock);
 		return not_allowed(in);
 	}
+	/* Without the lock a job may be removed: hold what is needed of it. */
+	if (old)
+		roles = json_incref(json_object_get(old->plan, "roles"));
 	pthread_mutex_unlock(&s->lock);
-	j = old ? NULL : accept_job(in);
-	if (!old && !j)
-		return -in->e.no;
+	if (!old) {
+		j = accept_job(in);
+		if (!j)
+			return -in->e.no;
+		roles = json_incref(json_object_get(j->plan, "roles"));
+	}
 	/* Before anybody can send: the answer lets the others begin. */
-	r = transfer_job_open(s->o.transfer, job_of(in),
-			      json_object_get((old ? old : j)->plan, "roles"),
-			      &in->e);
+	r = transfer_job_open(s->o.transfer, job_of(in), roles, &in->e);
+	json_decref(roles);
 	if (!r && j)
 		r = job_make_dir(s, j, &in->e);
 	if (r) {
@@ -587,7 +593,9 @@ static int in_create(struct incoming *in)
 	}
 	pthread_mutex_lock(&s->lock);
 	old = job_find(s, job_of(in));
-	if (!old) {
+	if (!old && !j) {
+		r = err_set(&in->e, EAGAIN, "create: the job is being removed");
+	} else if (!old) {
 		job_insert(s, j);
 		job_event(j, "submitted by party %s", in->party);
 		notes(s, j);
@@ -599,10 +607,12 @@ static int in_create(struct incoming *in)
 		if (status_ended(old->status))
 			job_reopen(s, old);
 	}
-	old->heard = now_mono_ms();
-	answer_create(in, old);
+	if (!r) {
+		old->heard = now_mono_ms();
+		answer_create(in, old);
+	}
 	pthread_mutex_unlock(&s->lock);
-	return 0;
+	return r;
 }
 
 static int in_release(struct incoming *in)
