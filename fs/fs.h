@@ -315,8 +315,23 @@ int real_mkdir(const struct who *w, struct real_at at, mode_t mode,
 int real_unlink(const struct who *w, struct real_at at);
 int real_rmdir(const struct who *w, struct real_at at);
 int real_rename(const struct who *w, struct real_at from, struct real_at to);
-/* Where its bytes are now; caller frees. */
+/* Where its bytes are now, and where they belong; caller frees. */
 char *real_disk(struct real_at at);
+char *real_disk_of(struct real_at at, bool temporary);
+/* Under a temporary name: never sent. */
+bool real_kept_here(struct real_at at);
+bool real_exists(struct real_at at);
+/* The place of a node; caller frees the path that *ret points to, and the
+ * spool file it is written to (NULL: none; ret_pending may be NULL). */
+int real_place(uint64_t number, struct real_at *ret, char **ret_path,
+	       char **ret_pending);
+int real_attr(struct attr *a, uint64_t number, const char *disk);
+int real_open(const struct who *w, struct nid n, int flags,
+	      struct handle **ret);
+void real_forget(struct nid n, uint64_t count);
+
+/* ---- federation.c ------------------------------------------------------ */
+/* Makes the directories of all parties. */
 int real_start(struct err *e) MUST_CHECK;
 int peer_lookup(const char *name, struct attr *ret);
 int peers_list(struct listing *l);

@@ -514,11 +514,13 @@ struct wait_call {
 
 static void give(fuse_req_t r, struct waiter *x, size_t n)
 {
+	char out[sizeof(x->answer)];
 	size_t k = MIN(n, strlen(x->answer) - x->at);
-	const char *from = x->answer + x->at;
 
+	/* Once answered, the reader may close and the handle be gone. */
+	memcpy(out, x->answer + x->at, k);
 	x->at += k;
-	fuse_reply_buf(r, from, k);
+	fuse_reply_buf(r, out, k);
 }
 
 static void on_end(void *arg, const char *status)

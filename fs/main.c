@@ -30,6 +30,13 @@ struct args {
 	bool foreground;
 };
 
+static void args_free(struct args *a)
+{
+	free(a->config);
+	free(a->mountpoint);
+	free(a->options);
+}
+
 static void usage(FILE *f)
 {
 	fputs("usage: rollfs CONFIG MOUNTPOINT [-f] [-o options]\n"
@@ -425,7 +432,9 @@ int main(int argc, char **argv)
 		}
 		if (child) {
 			close(pipe_fd[1]);
-			return wait_ready(pipe_fd[0], child);
+			no = wait_ready(pipe_fd[0], child);
+			args_free(&a);
+			return no;
 		}
 		close(pipe_fd[0]);
 		setsid();
@@ -436,8 +445,6 @@ int main(int argc, char **argv)
 	if (chdir("/"))
 		return 1;
 	no = serve(&a, pipe_fd[1]);
-	free(a.config);
-	free(a.mountpoint);
-	free(a.options);
+	args_free(&a);
 	return no ? 1 : 0;
 }

@@ -194,8 +194,17 @@ int open_text(const struct who *w, struct nid n, int flags, char *text,
 void reply_read_text(fuse_req_t r, const struct strbuf *t, size_t n, off_t off)
 {
 	size_t at = MIN((size_t)MAX(off, 0), t->len);
+	_cleanup_free_ char *out = NULL;
 
-	fuse_reply_buf(r, t->buf + at, MIN(n, t->len - at));
+	n = MIN(n, t->len - at);
+	/* Once answered, the reader may close and the text be gone. */
+	out = malloc(n + 1);
+	if (!out) {
+		fuse_reply_err(r, ENOMEM);
+		return;
+	}
+	memcpy(out, t->buf + at, n);
+	fuse_reply_buf(r, out, n);
 }
 
 /* ---- requests --------------------------------------------------------- */

@@ -124,8 +124,8 @@ static struct node *node_by(uint64_t number)
 }
 
 /* The place of a node, copied; caller frees path. */
-static int place_of(uint64_t number, struct real_at *ret, char **ret_path,
-		    char **ret_pending)
+int real_place(uint64_t number, struct real_at *ret, char **ret_path,
+	       char **ret_pending)
 {
 	const struct node *n;
 	int no = -ESTALE;
@@ -172,13 +172,13 @@ static bool path_ok(const char *path)
 	return depth <= DEPTH_MAX && strlen(path) < 4000;
 }
 
-static bool kept_here(struct real_at at)
+bool real_kept_here(struct real_at at)
 {
 	return at.kind == REAL_TEMP ||
 	       (at.kind == REAL_OUT && path_temporary(at.path));
 }
 
-static char *disk_of(struct real_at at, bool temporary)
+char *real_disk_of(struct real_at at, bool temporary)
 {
 	const char *state = fs.conf->state;
 	unsigned long long o = at.owner;
@@ -209,7 +209,7 @@ char *real_disk(struct real_at at)
 	if (n && n->pending)
 		s = strdup(n->pending);
 	pthread_mutex_unlock(&lock);
-	return s ? s : disk_of(at, kept_here(at));
+	return s ? s : real_disk_of(at, real_kept_here(at));
 }
 
 static int make_parents(const char *path)
@@ -250,7 +250,7 @@ static char *spool_new(struct real_at at)
 	return s;
 }
 
-static int real_attr(struct attr *a, uint64_t number, const char *disk)
+int real_attr(struct attr *a, uint64_t number, const char *disk)
 {
 	struct stat st;
 	int no;
@@ -325,8 +325,8 @@ static void list_pending(struct real_at dir, struct listing *l)
 		if (len && (strncmp(name, dir.path, len) || name[len] != '/'))
 			continue;
 		name += len ? len + 1 : 0;
-		disk = disk_of((struct real_at){ n->kind, n->owner, n->path },
-			       false);
+		disk = real_disk_of(
+		    (struct real_at){ n->kind, n->owner, n->path }, false);
 		if (!strchr(name, '/') && disk && access(disk, F_OK))
 			listing_add(l, name, INO_UNKNOWN, S_IFREG);
 	}
@@ -335,16 +335,16 @@ static void list_pending(struct real_at dir, struct listing *l)
 
 int real_list(struct real_at dir, struct listing *l)
 {
-	_cleanup_free_ char *disk = disk_of(dir, kept_here(dir));
+	_cleanup_free_ char *disk = real_disk_of(dir, real_kept_here(dir));
 	_cleanup_free_ char *temps = NULL;
 
-	list_disk(disk, dir.kind != REAL_OUT || kept_here(dir), l);
-	if (dir.kind == REAL_OUT && !kept_here(dir)) {
+	list_disk(disk, dir.kind != REAL_OUT || real_kept_here(dir), l);
+	if (dir.kind == REAL_OUT && !real_kept_here(dir)) {
 		_cleanup_closedir_ DIR *d = NULL;
 		const struct dirent *de;
 
 		list_pending(dir, l);
-		temps = disk_of(dir, true);
+		temps = real_disk_of(dir, true);
 		d = temps ? opendir(temps) : NULL;
 		while (d && (de = readdir(d)))
 			if (name_temporary(de->d_name) &&
@@ -356,7 +356,7 @@ int real_list(struct real_at dir, struct listing *l)
 	return 0;
 }
 
-static int exists(struct real_at at)
+bool real_exists(struct real_at at)
 {
 	_cleanup_free_ char *disk = real_disk(at);
 	struct stat st;
@@ -367,7 +367,7 @@ static int exists(struct real_at at)
 int real_mkdir(const struct who *w, struct real_at at, mode_t mode,
 	       struct attr *ret)
 {
-	_cleanup_free_ char *disk = disk_of(at, kept_here(at));
+	_cleanup_free_ char *disk = real_disk_of(at, real_kept_here(at));
 
 	(void)w, (void)mode;
 	if (at.kind == REAL_IN)
@@ -395,12 +395,12 @@ int real_unlink(const struct who *w, struct real_at at)
 	if (n)
 		node_unname(n);
 	pthread_mutex_unlock(&lock);
-	disk = disk_of(at, kept_here(at));
+	disk = real_disk_of(at, real_kept_here(at));
 	if (!disk || !party)
 		return -ENOMEM;
 	if (access(disk, F_OK) && pending)
 		return 0; /* its writer finds that it has no name any more */
-	if (at.kind == REAL_OUT && !kept_here(at)) {
+	if (at.kind == REAL_OUT && !real_kept_here(at)) {
 		no = transfer_file_remove(fs.transfer, party, at.path, &e);
 		/* Known to nobody but present: left by an older state. */
 		if (no == -ENOENT && !unlink(disk))
@@ -414,14 +414,14 @@ int real_unlink(const struct who *w, struct real_at at)
 
 int real_rmdir(const struct who *w, struct real_at at)
 {
-	_cleanup_free_ char *disk = disk_of(at, kept_here(at));
+	_cleanup_free_ char *disk = real_disk_of(at, real_kept_here(at));
 	_cleanup_free_ char *temps = NULL;
 
 	(void)w;
 	if (!disk)
 		return -ENOMEM;
-	if (at.kind == REAL_OUT && !kept_here(at)) {
-		temps = disk_of(at, true);
+	if (at.kind == REAL_OUT && !real_kept_here(at)) {
+		temps = real_disk_of(at, true);
 		if (temps && rmdir(temps) && errno != ENOENT)
 			return -errno;
 	}
@@ -474,8 +474,8 @@ static int hand_over(uid_t uid, struct real_at at, const char *spool)
 static int move_bytes(const struct who *w, struct real_at from,
 		      struct real_at to)
 {
-	_cleanup_free_ char *a = disk_of(from, kept_here(from));
-	_cleanup_free_ char *b = disk_of(to, kept_here(to));
+	_cleanup_free_ char *a = real_disk_of(from, real_kept_here(from));
+	_cleanup_free_ char *b = real_disk_of(to, real_kept_here(to));
 	_cleanup_free_ char *spool = NULL, *party = party_of(from);
 	struct stat st;
 	int no;
@@ -484,13 +484,13 @@ static int move_bytes(const struct who *w, struct real_at from,
 		return -ENOMEM;
 	if (lstat(a, &st))
 		return -errno;
-	if (kept_here(from) && kept_here(to)) {
+	if (real_kept_here(from) && real_kept_here(to)) {
 		no = make_parents(b);
 		return no ? no : rename(a, b) ? -errno : 0;
 	}
 	if (S_ISDIR(st.st_mode))
 		return -EXDEV; /* mv then copies file by file */
-	if (kept_here(to)) {
+	if (real_kept_here(to)) {
 		no = make_parents(b);
 		if (!no)
 			no = copy_file(a, b);
@@ -504,7 +504,7 @@ static int move_bytes(const struct who *w, struct real_at from,
 		no = hand_over(w->uid, to, spool);
 	if (no)
 		return no;
-	if (kept_here(from))
+	if (real_kept_here(from))
 		return unlink(a) ? -errno : 0;
 	return transfer_file_remove(fs.transfer, party, from.path, NULL);
 }
@@ -524,7 +524,7 @@ int real_rename(const struct who *w, struct real_at from, struct real_at to)
 	pending = n && n->pending;
 	pthread_mutex_unlock(&lock);
 	/* A file still being written is handed over under its last name. */
-	if (!pending || kept_here(to))
+	if (!pending || real_kept_here(to))
 		no = move_bytes(w, from, to);
 	if (no)
 		return no;
@@ -559,7 +559,7 @@ static void node_release(struct node *n)
 
 static int writer_place(struct writer *x, struct real_at *ret, char **ret_path)
 {
-	return place_of(x->node->number, ret, ret_path, NULL);
+	return real_place(x->node->number, ret, ret_path, NULL);
 }
 
 static void set_pending(struct writer *x, const char *spool)
@@ -589,8 +589,8 @@ static int put(struct handle *h)
 	}
 	if (fsync(h->fd))
 		return -errno;
-	if (kept_here(at)) { /* renamed to a temporary name meanwhile */
-		_cleanup_free_ char *disk = disk_of(at, true);
+	if (real_kept_here(at)) { /* renamed to a temporary name meanwhile */
+		_cleanup_free_ char *disk = real_disk_of(at, true);
 
 		no = disk ? make_parents(disk) : -ENOMEM;
 		if (!no && rename(x->spool, disk))
@@ -622,7 +622,7 @@ static int prepare_change(struct handle *h)
 		no = writer_place(x, &at, &path);
 		if (no)
 			return no;
-		disk = disk_of(at, false);
+		disk = real_disk_of(at, false);
 		spool = spool_new(at);
 		no = disk && spool ? copy_file(disk, spool) : -ENOMEM;
 		if (no)
@@ -768,7 +768,7 @@ static void real_fsync(fuse_req_t r, struct handle *h)
 	if (!no)
 		no = writer_place(x, &at, &path);
 	pthread_mutex_unlock(&h->lock);
-	if (no || at.kind != REAL_OUT || kept_here(at))
+	if (no || at.kind != REAL_OUT || real_kept_here(at))
 		fuse_reply_err(r, no == -ESTALE ? 0 : -no);
 	else
 		wait_committed(r, at);
@@ -817,7 +817,7 @@ static int open_node(const struct who *w, struct node *n, struct real_at at,
 		h->fd = open(disk, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 		no = h->fd < 0 ? -errno : 0;
 		x->direct = true; /* fsync waits, nothing is handed over */
-	} else if (kept_here(at)) {
+	} else if (real_kept_here(at)) {
 		no = make_parents(disk);
 		x->direct = true;
 		if (!no)
@@ -871,7 +871,7 @@ int real_create(const struct who *w, struct real_at at, mode_t mode, int flags,
 		return -EPERM;
 	if (!path_ok(at.path))
 		return -EINVAL;
-	if (exists(at) && (flags & O_EXCL))
+	if (real_exists(at) && (flags & O_EXCL))
 		return -EEXIST;
 	pthread_mutex_lock(&lock);
 	n = node_get(at);
@@ -880,7 +880,7 @@ int real_create(const struct who *w, struct real_at at, mode_t mode, int flags,
 	pthread_mutex_unlock(&lock);
 	if (!n)
 		return -ENOMEM;
-	no = open_node(w, n, at, flags | (exists(at) ? 0 : O_TRUNC), true,
+	no = open_node(w, n, at, flags | (real_exists(at) ? 0 : O_TRUNC), true,
 		       ret_h);
 	if (no)
 		return no;
@@ -892,108 +892,12 @@ int real_create(const struct who *w, struct real_at at, mode_t mode, int flags,
 	return no;
 }
 
-/* ---- the tree of these nodes ------------------------------------------ */
-
-static char *below(const char *dir, const char *name)
-{
-	char *s = NULL;
-
-	return asprintf(&s, "%s%s%s", dir, *dir ? "/" : "", name) < 0 ? NULL
-								      : s;
-}
-
-/* The place of a name in a directory: a node, or the top of a party. */
-static int child(struct nid dir, const char *name, struct real_at *ret,
-		 char **ret_path)
-{
-	_cleanup_free_ char *path = NULL;
-	struct real_at at;
-	int no;
-
-	*ret_path = NULL;
-	if (dir.kind == K_PEER) {
-		at = (struct real_at){ dir.slot ? REAL_IN : REAL_OUT,
-				       dir.number, "" };
-		if (!dir.slot &&
-		    (!strcmp(name, "inbox") || !strcmp(name, "pull")))
-			return -EPERM;
-	} else {
-		no = place_of(dir.number, &at, &path, NULL);
-		if (no)
-			return no;
-	}
-	*ret_path = below(at.path, name);
-	if (!*ret_path)
-		return -ENOMEM;
-	*ret = (struct real_at){ at.kind, at.owner, *ret_path };
-	return 0;
-}
-
-static void peer_attr(struct nid n, struct attr *ret)
-{
-	attr_fill(ret, nid_ino(K_PEER, n.number, n.slot),
-		  S_IFDIR | (n.slot ? 0775 : 0775), 0, 0);
-	ret->entry_s = 1;
-}
-
-static int tree_lookup(const struct who *w, struct nid dir, const char *name,
-		       struct attr *ret)
-{
-	_cleanup_free_ char *path = NULL;
-	struct real_at at;
-	int no;
-
-	(void)w;
-	if (dir.kind == K_PEER && !dir.slot && !strcmp(name, "inbox")) {
-		peer_attr((struct nid){ K_PEER, dir.number, 1 }, ret);
-		return 0;
-	}
-	no = child(dir, name, &at, &path);
-	return no == -EPERM ? -ENOENT : no ? no : real_lookup(at, ret);
-}
-
-static int node_getattr(const struct who *w, struct nid n, struct attr *ret)
-{
-	_cleanup_free_ char *path = NULL, *pending = NULL, *disk = NULL;
-	struct real_at at;
-	int no = place_of(n.number, &at, &path, &pending);
-
-	(void)w;
-	if (no)
-		return no;
-	disk = pending ? TAKE_PTR(pending) : disk_of(at, kept_here(at));
-	return disk ? real_attr(ret, n.number, disk) : -ENOMEM;
-}
-
-static int peer_getattr(const struct who *w, struct nid n, struct attr *ret)
-{
-	(void)w;
-	peer_attr(n, ret);
-	return 0;
-}
-
-static int tree_list(const struct who *w, struct nid dir, struct listing *l)
-{
-	_cleanup_free_ char *path = NULL;
-	struct real_at at = { dir.slot ? REAL_IN : REAL_OUT, dir.number, "" };
-	int no = 0;
-
-	(void)w;
-	if (dir.kind == K_PEER && !dir.slot)
-		listing_add(l, "inbox", nid_ino(K_PEER, dir.number, 1),
-			    S_IFDIR);
-	if (dir.kind == K_REAL)
-		no = place_of(dir.number, &at, &path, NULL);
-	return no ? no : real_list(at, l);
-}
-
-static int node_open(const struct who *w, struct nid n, int flags,
-		     struct handle **ret)
+int real_open(const struct who *w, struct nid n, int flags, struct handle **ret)
 {
 	_cleanup_free_ char *path = NULL;
 	struct real_at at;
 	struct node *node;
-	int no = place_of(n.number, &at, &path, NULL);
+	int no = real_place(n.number, &at, &path, NULL);
 
 	if (no)
 		return no;
@@ -1007,128 +911,7 @@ static int node_open(const struct who *w, struct nid n, int flags,
 	return node ? open_node(w, node, at, flags, false, ret) : -ESTALE;
 }
 
-static int tree_create(const struct who *w, struct nid dir, const char *name,
-		       mode_t mode, int flags, struct attr *ret,
-		       struct handle **ret_h)
-{
-	_cleanup_free_ char *path = NULL;
-	struct real_at at;
-	int no = child(dir, name, &at, &path);
-
-	return no ? no : real_create(w, at, mode, flags, ret, ret_h);
-}
-
-static int tree_mkdir(const struct who *w, struct nid dir, const char *name,
-		      mode_t mode, struct attr *ret)
-{
-	_cleanup_free_ char *path = NULL;
-	struct real_at at;
-	int no = child(dir, name, &at, &path);
-
-	return no ? no : real_mkdir(w, at, mode, ret);
-}
-
-static int tree_unlink(const struct who *w, struct nid dir, const char *name)
-{
-	_cleanup_free_ char *path = NULL;
-	struct real_at at;
-	int no = child(dir, name, &at, &path);
-
-	return no ? no : real_unlink(w, at);
-}
-
-static int tree_rmdir(const struct who *w, struct nid dir, const char *name)
-{
-	_cleanup_free_ char *path = NULL;
-	struct real_at at;
-	int no = child(dir, name, &at, &path);
-
-	return no ? no : real_rmdir(w, at);
-}
-
-static int tree_rename(const struct who *w, struct nid dir, const char *name,
-		       struct nid to, const char *to_name, unsigned flags)
-{
-	_cleanup_free_ char *a_path = NULL, *b_path = NULL;
-	struct real_at a, b;
-	int no;
-
-	if (to.kind != K_PEER && to.kind != K_REAL)
-		return -EXDEV;
-	no = child(dir, name, &a, &a_path);
-	if (!no)
-		no = child(to, to_name, &b, &b_path);
-	if (no)
-		return no;
-	if (a.owner != b.owner)
-		return -EXDEV;
-	if (flags && exists(b))
-		return -EEXIST;
-	return real_rename(w, a, b);
-}
-
-static int node_truncate(const struct who *w, struct nid n, off_t size)
-{
-	struct handle *h = NULL;
-	int no = node_open(w, n, O_WRONLY | (size ? 0 : O_TRUNC), &h);
-
-	if (!no)
-		no = real_truncate_open(h, size);
-	handle_free(h); /* which hands it over */
-	return no;
-}
-
-/* Times are kept (rsync -a compares them), modes are not. */
-static int node_setattr(const struct who *w, struct nid n,
-			const struct stat *st, int valid)
-{
-	_cleanup_free_ char *path = NULL, *disk = NULL;
-	struct timespec t[2] = { { .tv_nsec = UTIME_OMIT },
-				 { .tv_nsec = UTIME_OMIT } };
-	struct real_at at;
-
-	(void)w;
-	if (!(valid & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW)) ||
-	    place_of(n.number, &at, &path, NULL) || at.kind == REAL_IN)
-		return 0;
-	disk = real_disk(at);
-	t[1] = valid & FUSE_SET_ATTR_MTIME_NOW
-		   ? (struct timespec){ .tv_nsec = UTIME_NOW }
-		   : st->st_mtim;
-	if (disk)
-		(void)utimensat(AT_FDCWD, disk, t, AT_SYMLINK_NOFOLLOW);
-	return 0;
-}
-
-static int node_xattrs(struct nid n, struct strbuf *ret)
-{
-	_cleanup_free_ char *path = NULL, *party = NULL;
-	struct real_at at;
-	const char *key;
-	json_t *state, *v;
-
-	if (place_of(n.number, &at, &path, NULL) || at.kind != REAL_OUT ||
-	    kept_here(at))
-		return 0;
-	party = party_of(at);
-	state = party ? transfer_file_state(fs.transfer, party, at.path) : NULL;
-	json_object_foreach (state, key, v) {
-		_cleanup_free_ char *text = json_is_string(v)
-						? strdup(json_string_value(v))
-						: json_text(v, false);
-
-		if (!text)
-			continue;
-		sb_addf(ret, "user.rollfs.%s", key);
-		sb_addc(ret, '\0');
-		sb_adds(ret, text);
-		sb_addc(ret, '\0');
-	}
-	json_decref(state);
-	return 0;
-}
-
-static void node_forget(struct nid nid, uint64_t count)
+void real_forget(struct nid nid, uint64_t count)
 {
 	struct node *n;
 
@@ -1140,73 +923,3 @@ static void node_forget(struct nid nid, uint64_t count)
 	}
 	pthread_mutex_unlock(&lock);
 }
-
-int peer_lookup(const char *name, struct attr *ret)
-{
-	if (!party_known(name))
-		return -ENOENT;
-	peer_attr((struct nid){ K_PEER, strtoull(name, NULL, 10), 0 }, ret);
-	return 0;
-}
-
-int peers_list(struct listing *l)
-{
-	char **ids = party_list(fs.conf);
-
-	for (char **p = ids; p && *p; p++) {
-		listing_add(l, *p, nid_ino(K_PEER, strtoull(*p, NULL, 10), 0),
-			    S_IFDIR);
-		free(*p);
-	}
-	free(ids);
-	return 0;
-}
-
-/* What a dead daemon left half-written is of no use to anybody. */
-int real_start(struct err *e)
-{
-	char **ids = party_list(fs.conf);
-	char path[4096];
-	int no;
-
-	snprintf(path, sizeof(path), "%s/mount-tmp", fs.conf->state);
-	no = mkdir_p(path, 0700, e);
-	for (char **p = ids; p && *p; p++) {
-		static const char *const sub[] = { "out", "in", "spool" };
-
-		for (size_t i = 0; i < ARRAY_SIZE(sub) && !no; i++) {
-			snprintf(path, sizeof(path), "%s/federation/%s/%s",
-				 fs.conf->state, *p, sub[i]);
-			no = mkdir_p(path, 0700, e);
-		}
-		free(*p);
-	}
-	free(ids);
-	return no;
-}
-
-const struct tree tree_real = {
-	.lookup = tree_lookup,
-	.getattr = node_getattr,
-	.list = tree_list,
-	.open = node_open,
-	.create = tree_create,
-	.mkdir = tree_mkdir,
-	.unlink = tree_unlink,
-	.rmdir = tree_rmdir,
-	.rename = tree_rename,
-	.truncate = node_truncate,
-	.setattr = node_setattr,
-	.xattrs = node_xattrs,
-	.forget = node_forget,
-};
-const struct tree tree_peers = {
-	.lookup = tree_lookup,
-	.getattr = peer_getattr,
-	.list = tree_list,
-	.create = tree_create,
-	.mkdir = tree_mkdir,
-	.unlink = tree_unlink,
-	.rmdir = tree_rmdir,
-	.rename = tree_rename,
-};

@@ -230,30 +230,30 @@ int namespace_rmdir(const struct who *w, const char *name)
 
 /* ---- writers' second lookup ------------------------------------------- */
 
+/* By thread only: the generation may be replaced between the two lookups. */
 static struct intent {
 	pid_t pid;
-	uint64_t gen;
 	int64_t until_ms;
 } intents[64];
 static unsigned next_intent;
 static pthread_mutex_t intent_lock = PTHREAD_MUTEX_INITIALIZER;
 
-static void intent_add(pid_t pid, uint64_t gen)
+static void intent_add(pid_t pid)
 {
 	pthread_mutex_lock(&intent_lock);
 	intents[next_intent++ % ARRAY_SIZE(intents)] =
-	    (struct intent){ pid, gen, now_mono_ms() + 2000 };
+	    (struct intent){ pid, now_mono_ms() + 1000 };
 	pthread_mutex_unlock(&intent_lock);
 }
 
 /* drop: the writer has arrived. */
-static bool intent_of(pid_t pid, uint64_t gen, bool drop)
+static bool intent_of(pid_t pid, bool drop)
 {
 	bool found = false;
 
 	pthread_mutex_lock(&intent_lock);
 	for (size_t i = 0; i < ARRAY_SIZE(intents); i++)
-		if (intents[i].pid == pid && intents[i].gen == gen &&
+		if (intents[i].pid == pid &&
 		    intents[i].until_ms > now_mono_ms()) {
 			found = true;
 			if (drop)
@@ -414,7 +414,7 @@ static int data_lookup(const struct who *w, uint64_t id, struct attr *ret)
 
 	if (no)
 		return no;
-	if (t && !intent_of(w->pid, table_generation(t), false)) {
+	if (t && !intent_of(w->pid, false)) {
 		data_attr(t, ret);
 		return 0;
 	}
@@ -615,8 +615,7 @@ static int tables_open(const struct who *w, struct nid n, int flags,
 	if (no)
 		return no;
 	if (n.slot == T_WRITE && writes) {
-		if (t)
-			intent_of(w->pid, table_generation(t), true);
+		intent_of(w->pid, true);
 		return upload_open(w, n.number, flags, ret);
 	}
 	if (writes) /* derived: taken and forgotten */
@@ -906,7 +905,7 @@ static int data_open(const struct who *w, struct nid n, int flags,
 	int no;
 
 	if ((flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC)) {
-		intent_add(w->pid, n.number);
+		intent_add(w->pid);
 		return -ESTALE;
 	}
 	no = table_open_gen(fs.tables, n.number, &t, NULL);

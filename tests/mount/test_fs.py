@@ -119,6 +119,8 @@ def test_inode_numbers_survive_a_restart(sandboxes):
     assert [os.stat(s[1].path(f)).st_ino for f in files] == before
 
 
+@pytest.mark.skipif(os.path.basename(BUILD) in ("asan", "tsan"),
+                    reason="a sanitizer keeps what was freed")
 def test_memory_does_not_grow_with_lookups(p):
     p.upload("many", "t", CSV)
 
@@ -359,12 +361,18 @@ def test_parallel_readers_and_writers(p):
     bad = []
 
     def write(k):
-        for i in range(10):
-            p.upload("par", "t", "id,x\n" + "%d,%d\n" % (k, i) * 1)
+        try:
+            for i in range(20):
+                p.upload("par", "t", "id,x\n%d,%d\n" % (k, i))
+        except OSError as e:
+            bad.append(e)
 
     def look():
-        for _ in range(50):
-            text = p.read("tables/par/t/data.csv")
+        for _ in range(100):
+            try:
+                text = p.read("tables/par/t/data.csv")
+            except OSError as e:
+                text = str(e)
             if not text.startswith("id,x\n") or not text.endswith("\n"):
                 bad.append(text)
 
