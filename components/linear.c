@@ -335,16 +335,18 @@ void linear_plan_make(struct ctx *c, const struct linear_params *p, size_t rows,
 	*ret = s;
 }
 
-int linear_plan_send(struct ctx *c, const struct linear_plan *s, struct err *e)
+int linear_plan_send(struct ctx *c, const struct linear_plan *plan,
+		     struct err *e)
 {
 	static const char *const roles[] = { "host", "arbiter" };
 	json_t *o = json_pack(
 	    "{s:I, s:I, s:I, s:I, s:b, s:b, s:I, s:I}", "rows",
-	    (json_int_t)s->rows, "batch_size", (json_int_t)s->batch_size,
-	    "masked_batch_size", (json_int_t)s->masked_batch_size, "batch_num",
-	    (json_int_t)s->batches, "batch_mutable", s->mutable_batches,
-	    "use_async", s->async, "models", (json_int_t)s->models,
-	    "gradient_scale", (json_int_t)s->gradient_scale);
+	    (json_int_t)plan->rows, "batch_size", (json_int_t)plan->batch_size,
+	    "masked_batch_size", (json_int_t)plan->masked_batch_size,
+	    "batch_num", (json_int_t)plan->batches, "batch_mutable",
+	    plan->mutable_batches, "use_async", plan->async, "models",
+	    (json_int_t)plan->models, "gradient_scale",
+	    (json_int_t)plan->gradient_scale);
 	int r = o ? 0 : err_set(e, ENOMEM, "batch_info: out of memory");
 
 	for (size_t k = 0; k < ARRAY_SIZE(roles); k++)
@@ -412,36 +414,37 @@ int linear_plan_recv(struct ctx *c, const struct linear_params *p, size_t rows,
 	return 0;
 }
 
-size_t linear_batch_true(const struct linear_plan *s, unsigned b)
+size_t linear_batch_true(const struct linear_plan *plan, unsigned b)
 {
-	return MIN(s->batch_size, s->rows - b * s->batch_size);
+	return MIN(plan->batch_size, plan->rows - b * plan->batch_size);
 }
 
-size_t linear_batch_sent(const struct linear_plan *s, unsigned b)
+size_t linear_batch_sent(const struct linear_plan *plan, unsigned b)
 {
-	return s->masked_batch_size > s->batch_size ? s->masked_batch_size
-						    : linear_batch_true(s, b);
+	return plan->masked_batch_size > plan->batch_size
+		   ? plan->masked_batch_size
+		   : linear_batch_true(plan, b);
 }
 
-bool linear_plan_legal(const struct linear_plan *s, size_t cols)
+bool linear_plan_legal(const struct linear_plan *plan, size_t cols)
 {
-	return linear_batch_sent(s, s->batches - 1) > cols;
+	return linear_batch_sent(plan, plan->batches - 1) > cols;
 }
 
-void linear_tag(char *tag, const struct linear_plan *s, unsigned model,
+void linear_tag(char *tag, const struct linear_plan *plan, unsigned model,
 		unsigned epoch, unsigned batch)
 {
-	if (s->models > 1)
+	if (plan->models > 1)
 		(void)snprintf(tag, LINEAR_TAG, "%u.%u.%u", model, epoch,
 			       batch);
 	else
 		(void)snprintf(tag, LINEAR_TAG, "%u.%u", epoch, batch);
 }
 
-void linear_tag_epoch(char *tag, const struct linear_plan *s, unsigned model,
+void linear_tag_epoch(char *tag, const struct linear_plan *plan, unsigned model,
 		      unsigned epoch)
 {
-	if (s->models > 1)
+	if (plan->models > 1)
 		(void)snprintf(tag, LINEAR_TAG, "%u.%u", model, epoch);
 	else
 		(void)snprintf(tag, LINEAR_TAG, "%u", epoch);

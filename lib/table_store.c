@@ -2,6 +2,7 @@
 /* Names and generations: what exists, who refers to it, what may go. */
 #include <ctype.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 
@@ -145,8 +146,7 @@ int table_store_numbers(struct table_store *s, uint64_t n, uint64_t *ret_first,
 		return r;
 	if (!r)
 		first = strtoull(sb.buf, NULL, 10);
-	(void)snprintf(text, sizeof(text), "%llu\n",
-		       (unsigned long long)(first + n));
+	(void)snprintf(text, sizeof(text), "%" PRIu64 "\n", first + n);
 	/* Not fsynced: after a power cut a number can come again only for an
 	 * object whose own publishing (which syncs) did not happen either. */
 	r = file_replace(path, text, strlen(text), 0600, false, e);

@@ -85,7 +85,7 @@ struct sched_job_info {
 /* Copies; NULL if there is none. By id or by a number that belongs to it. */
 struct sched_job_info *sched_job(struct sched *s, const char *id);
 struct sched_job_info *sched_job_by_number(struct sched *s, uint64_t number);
-void sched_job_info_free(struct sched_job_info *i);
+void sched_job_info_free(struct sched_job_info *x);
 /* All ids, oldest first; NULL-terminated; free each and the list. */
 char **sched_jobs(struct sched *s);
 char *sched_latest(struct sched *s); /* submitted last here; NULL = none */

@@ -17,8 +17,6 @@
 
 #define KILL_AFTER_MS 500
 
-extern char **environ;
-
 static char *attempt_dir(const struct job *j, const struct task *t)
 {
 	return xasprintf("%s/%s/%s/.task/%u", j->dir, t->role, t->component,
