@@ -115,14 +115,20 @@ lint: $(LINTED) ## layers, format, static analysis, shell scripts
 	tools/check-layers.sh
 	clang-format --dry-run -Werror $(SRC) $(TESTSRC) $(shell git ls-files '*.h')
 	shellcheck $(shell grep -lE '^#!/bin/(ba)?sh' tools/* .ci/run 2>/dev/null)
+	$(PYTHON) -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]' \
+	    $(shell git grep -lE '^#!.*python' -- tools tests) $(shell git ls-files '*.py')
 	@echo lint: clean
 build/lint/%.analyzer: %.c
 	@mkdir -p $(@D)
 	gcc -std=gnu11 -D_GNU_SOURCE -DROLLFS_VERSION='"lint"' -I. $(WARN) $(CFLAGS_PKG) -O1 -fanalyzer -Werror -MMD -MP -MF $@.d -MT $@ -c -o /dev/null $<
 	@touch $@
-build/lint/%.cppcheck: %.c
+# cppcheck 2.10 does not know the cleanup attribute: -fanalyzer and the address
+# sanitizer look for leaks.
+CPPCHECK := -q --std=c11 --enable=warning,portability,performance --inline-suppr --error-exitcode=1 \
+            --library=tools/cppcheck.cfg --suppress=memleak --suppress=resourceLeak
+build/lint/%.cppcheck: %.c tools/cppcheck.cfg
 	@mkdir -p $(@D)
-	cppcheck -q --std=c11 --enable=warning,portability,performance --inline-suppr --error-exitcode=1 -I. $<
+	cppcheck $(CPPCHECK) -I. $<
 	@touch $@
 build/lint/%.tidy: %.c .clang-tidy
 	@mkdir -p $(@D)

@@ -64,8 +64,8 @@ uint64_t sched_prepare(struct sched *s, const char *text, size_t n,
 bool sched_prepare_cancel(struct sched *s, uint64_t number);
 /* Makes the job; id of at most 40 bytes. Consumes the draft. The job is
  * durable and visible when this returns (blocks for an fsync). */
-int sched_submit(struct sched *s, struct sched_draft *d, char *ret_id,
-		 size_t n, struct err *e) MUST_CHECK;
+int sched_submit(struct sched *s, struct sched_draft *d, char *ret_id, size_t n,
+		 struct err *e) MUST_CHECK;
 void sched_draft_free(struct sched_draft *d);
 
 /* ---- looking ---------------------------------------------------------- */
@@ -74,11 +74,11 @@ struct sched_task_info {
 };
 struct sched_job_info {
 	char id[41];
-	uint64_t number;	 /* of the store's counter; job directory */
-	size_t n_tasks;		 /* this party's tasks; number+1+i is task i */
+	uint64_t number; /* of the store's counter; job directory */
+	size_t n_tasks;	 /* this party's tasks; number+1+i is task i */
 	struct sched_task_info *tasks;
 	size_t n_parties;
-	char **parties;		 /* "<role>-<party>" */
+	char **parties; /* "<role>-<party>" */
 	bool ended;
 	int64_t created_ms, changed_ms;
 };
