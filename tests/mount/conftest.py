@@ -23,10 +23,6 @@ SLOW = 4 if os.path.basename(BUILD) in ("asan", "tsan", "cov") else 1
 ENDED = ("success", "failed", "canceled", "timeout")
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "speed: a bound that only an optimised build keeps")
-
-
 def eventually(what, seconds=10.0, every=0.02):
     """Waits until what() is true and gives its value."""
     deadline = time.monotonic() + seconds * SLOW
