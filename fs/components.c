@@ -16,7 +16,7 @@ static json_t *module_at(size_t i, const char **ret_name)
 		*ret_name = json_str_or(v, "module", NULL);
 	} else if (json_is_object(all)) {
 		const char *key;
-		json_t *o = (json_t *)(uintptr_t)all;
+		json_t *o = (json_t *)all;
 		json_t *x;
 		size_t at = 0;
 
@@ -77,7 +77,7 @@ int components_list(struct listing *l)
 
 		if (!module_at(i, &module))
 			continue;
-		snprintf(name, sizeof(name), "%s.json", module);
+		(void)snprintf(name, sizeof(name), "%s.json", module);
 		listing_add(l, name, nid_ino(K_COMPONENT, i, 0), S_IFREG);
 	}
 	return 0;

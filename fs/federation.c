@@ -42,8 +42,7 @@ static int child(struct nid dir, const char *name, struct real_at *ret,
 
 static void peer_attr(struct nid n, struct attr *ret)
 {
-	attr_fill(ret, nid_ino(K_PEER, n.number, n.slot),
-		  S_IFDIR | (n.slot ? 0775 : 0775), 0, 0);
+	attr_fill(ret, nid_ino(K_PEER, n.number, n.slot), S_IFDIR | 0775, 0, 0);
 	ret->entry_s = 1;
 }
 
@@ -203,7 +202,8 @@ static int node_xattrs(struct nid n, struct strbuf *ret)
 	if (real_place(n.number, &at, &path, NULL) || at.kind != REAL_OUT ||
 	    real_kept_here(at))
 		return 0;
-	snprintf(party, sizeof(party), "%llu", (unsigned long long)at.owner);
+	(void)snprintf(party, sizeof(party), "%llu",
+		       (unsigned long long)at.owner);
 	state = transfer_file_state(fs.transfer, party, at.path);
 	json_object_foreach (state, key, v) {
 		_cleanup_free_ char *text = json_is_string(v)
@@ -249,14 +249,15 @@ int real_start(struct err *e)
 	char path[4096];
 	int no;
 
-	snprintf(path, sizeof(path), "%s/mount-tmp", fs.conf->state);
+	(void)snprintf(path, sizeof(path), "%s/mount-tmp", fs.conf->state);
 	no = mkdir_p(path, 0700, e);
 	for (char **p = ids; p && *p; p++) {
 		static const char *const sub[] = { "out", "in", "spool" };
 
 		for (size_t i = 0; i < ARRAY_SIZE(sub) && !no; i++) {
-			snprintf(path, sizeof(path), "%s/federation/%s/%s",
-				 fs.conf->state, *p, sub[i]);
+			(void)snprintf(path, sizeof(path),
+				       "%s/federation/%s/%s", fs.conf->state,
+				       *p, sub[i]);
 			no = mkdir_p(path, 0700, e);
 		}
 		free(*p);

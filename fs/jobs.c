@@ -532,7 +532,7 @@ static void on_end(void *arg, const char *status)
 		struct waiter *x = c.h->own;
 
 		pthread_mutex_lock(&c.h->lock);
-		snprintf(x->answer, sizeof(x->answer), "%s\n", status);
+		(void)snprintf(x->answer, sizeof(x->answer), "%s\n", status);
 		pthread_mutex_unlock(&c.h->lock);
 		give(r, x, c.n);
 	}
@@ -633,7 +633,8 @@ static void ctl_write(fuse_req_t r, struct handle *h, const char *buf, size_t n,
 		if (no) {
 			char what[64];
 
-			snprintf(what, sizeof(what), "jobs/%s/ctl", c->job);
+			(void)snprintf(what, sizeof(what), "jobs/%s/ctl",
+				       c->job);
 			errors_add(h->uid, what, no, e.text);
 			fuse_reply_err(r, -no);
 			return;
@@ -663,7 +664,7 @@ static int ctl_open(const struct who *w, struct nid n, int flags,
 		handle_free(h);
 		return -ENOMEM;
 	}
-	snprintf(c->job, sizeof(c->job), "%s", job);
+	(void)snprintf(c->job, sizeof(c->job), "%s", job);
 	h->own = c;
 	*ret = h;
 	return 0;
@@ -692,7 +693,7 @@ static int wait_open(const struct who *w, struct nid n, int flags,
 	}
 	h->own = x;
 	h->nonseekable = true;
-	snprintf(x->job, sizeof(x->job), "%s", i->id);
+	(void)snprintf(x->job, sizeof(x->job), "%s", i->id);
 	if (t) {
 		x->role = strdup(t->role);
 		x->component = strdup(t->component);
@@ -751,7 +752,7 @@ int job_remove(const struct who *w, const char *name)
 	if (no) {
 		char what[300];
 
-		snprintf(what, sizeof(what), "jobs/%s", name);
+		(void)snprintf(what, sizeof(what), "jobs/%s", name);
 		errors_add(w->uid, what, no, e.text);
 	}
 	return no;

@@ -202,9 +202,10 @@ static int finish(struct handle *h)
 	case PARTIAL: {
 		char text[128];
 
-		snprintf(text, sizeof(text),
-			 "unfinished: %zu bytes do not make a dsl and a conf",
-			 s->text.len);
+		(void)snprintf(
+		    text, sizeof(text),
+		    "unfinished: %zu bytes do not make a dsl and a conf",
+		    s->text.len);
 		errors_add(h->uid, "jobs/new", -EINVAL, text);
 		return -EINVAL;
 	}

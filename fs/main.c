@@ -22,8 +22,6 @@
 
 #define THREADS 8
 
-extern char **environ;
-
 struct args {
 	char *config, *mountpoint; /* absolute */
 	char *options;		   /* of -o, joined by commas; NULL */
@@ -39,11 +37,12 @@ static void args_free(struct args *a)
 
 static void usage(FILE *f)
 {
-	fputs("usage: rollfs CONFIG MOUNTPOINT [-f] [-o options]\n"
-	      "  -f  stay in the foreground\n"
-	      "  -o  allow_other, auto_unmount, ro, noexec ... ; options that\n"
-	      "      only mean something to mount(8) are ignored\n",
-	      f);
+	(void)fputs(
+	    "usage: rollfs CONFIG MOUNTPOINT [-f] [-o options]\n"
+	    "  -f  stay in the foreground\n"
+	    "  -o  allow_other, auto_unmount, ro, noexec ... ; options that\n"
+	    "      only mean something to mount(8) are ignored\n",
+	    f);
 }
 
 /* A dead daemon's mount point cannot be resolved, what holds it can. */
@@ -91,7 +90,8 @@ static int parse(int argc, char **argv, struct args *ret)
 			const char *o = a[2] ? a + 2 : argv[++i];
 
 			if (!o) {
-				fputs("rollfs: -o needs options\n", stderr);
+				(void)fputs("rollfs: -o needs options\n",
+					    stderr);
 				return -EINVAL;
 			}
 			sb_addf(&opts, "%s%s", opts.len ? "," : "", o);
@@ -99,7 +99,7 @@ static int parse(int argc, char **argv, struct args *ret)
 			usage(stdout);
 			exit(0);
 		} else if (!strcmp(a, "-V") || !strcmp(a, "--version")) {
-			printf("rollfs %s\n", rollfs_version());
+			(void)printf("rollfs %s\n", rollfs_version());
 			exit(0);
 		} else if (a[0] == '-' && a[1] &&
 			   strspn(a + 1, "nsvwr") == strlen(a + 1)) {
@@ -117,12 +117,14 @@ static int parse(int argc, char **argv, struct args *ret)
 	}
 	ret->config = realpath(words[0], NULL);
 	if (!ret->config) {
-		fprintf(stderr, "rollfs: %s: %s\n", words[0], strerror(errno));
+		(void)fprintf(stderr, "rollfs: %s: %s\n", words[0],
+			      strerror(errno));
 		return -errno;
 	}
 	ret->mountpoint = mountpoint_path(words[1]);
 	if (!ret->mountpoint) {
-		fprintf(stderr, "rollfs: %s: %s\n", words[1], strerror(errno));
+		(void)fprintf(stderr, "rollfs: %s: %s\n", words[1],
+			      strerror(errno));
 		return -errno;
 	}
 	ret->options = opts.len ? sb_detach(&opts) : NULL;
@@ -190,7 +192,7 @@ static int mount_options(const char *options, struct strbuf *ret,
 			sb_addf(ret, ",%s", o);
 			*ret_other |= !strcmp(o, "allow_other");
 		} else if (!one_of(o, ignore, ARRAY_SIZE(ignore))) {
-			fprintf(stderr, "rollfs: unknown option %s\n", o);
+			(void)fprintf(stderr, "rollfs: unknown option %s\n", o);
 			return -EINVAL;
 		}
 	}
@@ -247,7 +249,7 @@ static void on_inbox(void *arg, const char *party, const char *path)
 
 static int fail(const struct err *e)
 {
-	fprintf(stderr, "rollfs: %s\n", e->text);
+	(void)fprintf(stderr, "rollfs: %s\n", e->text);
 	return -e->no;
 }
 
@@ -296,7 +298,7 @@ static void log_to_file(void)
 	char path[4096];
 	int fd;
 
-	snprintf(path, sizeof(path), "%s/rollfs.log", fs.conf->state);
+	(void)snprintf(path, sizeof(path), "%s/rollfs.log", fs.conf->state);
 	fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	if (fd >= 0) {
 		(void)dup2(fd, STDERR_FILENO);
@@ -405,8 +407,9 @@ static int wait_ready(int fd, pid_t child)
 	if (n == 1)
 		return 0;
 	if (waitpid(child, &status, 0) == child && WIFSIGNALED(status))
-		fprintf(stderr, "rollfs: killed by signal %d at its start\n",
-			WTERMSIG(status));
+		(void)fprintf(stderr,
+			      "rollfs: killed by signal %d at its start\n",
+			      WTERMSIG(status));
 	return 1; /* the child has said why */
 }
 

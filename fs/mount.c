@@ -25,6 +25,13 @@ static const struct tree *const trees[KINDS] = {
 };
 static const struct tree nothing;
 
+/* What open or opendir made. */
+static void *fh_of(const struct fuse_file_info *fi)
+{
+	/* NOLINTNEXTLINE(performance-no-int-to-ptr): FUSE keeps a number */
+	return (void *)(uintptr_t)fi->fh;
+}
+
 static const struct tree *tree_of(struct nid n)
 {
 	return n.kind < KINDS && trees[n.kind] ? trees[n.kind] : &nothing;
@@ -253,7 +260,7 @@ static void reply_entry(fuse_req_t r, int status, const struct attr *a)
 static void op_lookup(fuse_req_t r, fuse_ino_t dir, const char *name)
 {
 	struct who w = who_of(r);
-	struct attr a;
+	struct attr a = { 0 };
 
 	reply_entry(r, find(&w, dir, name, &a), &a);
 }
@@ -281,7 +288,7 @@ static int get(const struct who *w, fuse_ino_t ino, struct attr *a)
 static void op_getattr(fuse_req_t r, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct who w = who_of(r);
-	struct attr a;
+	struct attr a = { 0 };
 	int no = get(&w, ino, &a);
 
 	(void)fi;
@@ -297,8 +304,8 @@ static void op_setattr(fuse_req_t r, fuse_ino_t ino, struct stat *st, int valid,
 	struct who w = who_of(r);
 	struct nid n = ino_nid(ino);
 	const struct tree *t = tree_of(n);
-	struct handle *h = fi ? (struct handle *)(uintptr_t)fi->fh : NULL;
-	struct attr a;
+	struct handle *h = fi ? fh_of(fi) : NULL;
+	struct attr a = { 0 };
 	int no = 0;
 
 	if (valid & FUSE_SET_ATTR_SIZE) {
@@ -339,7 +346,7 @@ static void op_mknod(fuse_req_t r, fuse_ino_t dir, const char *name,
 	struct nid n = ino_nid(dir);
 	const struct tree *t = tree_of(n);
 	struct handle *h = NULL;
-	struct attr a;
+	struct attr a = { 0 };
 	int no = -EPERM;
 
 	(void)dev;
@@ -355,7 +362,7 @@ static void op_mkdir(fuse_req_t r, fuse_ino_t dir, const char *name,
 	struct who w = who_of(r);
 	struct nid n = ino_nid(dir);
 	const struct tree *t = tree_of(n);
-	struct attr a;
+	struct attr a = { 0 };
 	int no = strlen(name) > 255 ? -ENAMETOOLONG
 		 : t->mkdir	    ? t->mkdir(&w, n, name, mode, &a)
 				    : -EPERM;
@@ -410,7 +417,7 @@ static void op_symlink(fuse_req_t r, const char *to, fuse_ino_t dir,
 {
 	struct who w = who_of(r);
 	const struct tree *t = tree_of(ino_nid(dir));
-	struct attr a;
+	struct attr a = { 0 };
 	int no =
 	    t->symlink ? t->symlink(&w, ino_nid(dir), name, to, &a) : -EPERM;
 
@@ -450,7 +457,7 @@ static void op_create(fuse_req_t r, fuse_ino_t dir, const char *name,
 	const struct tree *t = tree_of(n);
 	struct fuse_entry_param p;
 	struct handle *h = NULL;
-	struct attr a;
+	struct attr a = { 0 };
 	int no = -EPERM;
 
 	if (strlen(name) > 255)
@@ -494,7 +501,7 @@ static ssize_t table_bytes(struct handle *h, off_t off, char *buf, size_t n,
 static void op_read(fuse_req_t r, fuse_ino_t ino, size_t n, off_t off,
 		    struct fuse_file_info *fi)
 {
-	struct handle *h = (struct handle *)(uintptr_t)fi->fh;
+	struct handle *h = fh_of(fi);
 
 	(void)ino;
 	if (h->ops->read) {
@@ -526,7 +533,7 @@ static void op_read(fuse_req_t r, fuse_ino_t ino, size_t n, off_t off,
 static void op_write(fuse_req_t r, fuse_ino_t ino, const char *buf, size_t n,
 		     off_t off, struct fuse_file_info *fi)
 {
-	struct handle *h = (struct handle *)(uintptr_t)fi->fh;
+	struct handle *h = fh_of(fi);
 
 	(void)ino;
 	if (h->ops->write)
@@ -537,7 +544,7 @@ static void op_write(fuse_req_t r, fuse_ino_t ino, const char *buf, size_t n,
 
 static void op_flush(fuse_req_t r, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct handle *h = (struct handle *)(uintptr_t)fi->fh;
+	struct handle *h = fh_of(fi);
 
 	(void)ino;
 	if (h && h->ops->flush)
@@ -549,7 +556,7 @@ static void op_flush(fuse_req_t r, fuse_ino_t ino, struct fuse_file_info *fi)
 static void op_fsync(fuse_req_t r, fuse_ino_t ino, int datasync,
 		     struct fuse_file_info *fi)
 {
-	struct handle *h = (struct handle *)(uintptr_t)fi->fh;
+	struct handle *h = fh_of(fi);
 
 	(void)ino, (void)datasync;
 	if (h && h->ops->fsync)
@@ -568,14 +575,14 @@ static void op_fsyncdir(fuse_req_t r, fuse_ino_t ino, int datasync,
 static void op_release(fuse_req_t r, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)ino;
-	handle_free((struct handle *)(uintptr_t)fi->fh);
+	handle_free(fh_of(fi));
 	fuse_reply_err(r, 0);
 }
 
 static void op_poll(fuse_req_t r, fuse_ino_t ino, struct fuse_file_info *fi,
 		    struct fuse_pollhandle *ph)
 {
-	struct handle *h = (struct handle *)(uintptr_t)fi->fh;
+	struct handle *h = fh_of(fi);
 
 	(void)ino;
 	if (h && h->ops->poll) {
@@ -665,7 +672,7 @@ static void op_opendir(fuse_req_t r, fuse_ino_t ino, struct fuse_file_info *fi)
 static void op_readdir(fuse_req_t r, fuse_ino_t ino, size_t n, off_t off,
 		       struct fuse_file_info *fi)
 {
-	struct listing *l = (struct listing *)(uintptr_t)fi->fh;
+	struct listing *l = fh_of(fi);
 	_cleanup_free_ char *buf = malloc(n ? n : 1);
 	struct who w = who_of(r);
 	size_t used = 0;
@@ -694,7 +701,7 @@ static void op_readdir(fuse_req_t r, fuse_ino_t ino, size_t n, off_t off,
 static void op_releasedir(fuse_req_t r, fuse_ino_t ino,
 			  struct fuse_file_info *fi)
 {
-	struct listing *l = (struct listing *)(uintptr_t)fi->fh;
+	struct listing *l = fh_of(fi);
 
 	(void)ino;
 	listing_reset(l);
@@ -789,8 +796,8 @@ static void op_copy_file_range(fuse_req_t r, fuse_ino_t in, off_t off_in,
 			       off_t off_out, struct fuse_file_info *fi_out,
 			       size_t len, int flags)
 {
-	struct handle *from = (struct handle *)(uintptr_t)fi_in->fh;
-	struct handle *to = (struct handle *)(uintptr_t)fi_out->fh;
+	struct handle *from = fh_of(fi_in);
+	struct handle *to = fh_of(fi_out);
 	uint64_t size;
 	int no;
 

@@ -74,7 +74,7 @@ static char *text_of(struct nid n)
 	char id[24];
 	char *text = NULL;
 
-	snprintf(id, sizeof(id), "%llu", (unsigned long long)n.number);
+	(void)snprintf(id, sizeof(id), "%llu", (unsigned long long)n.number);
 	if (n.slot == P_ADDRESS)
 		return ended(party_address(fs.conf, id));
 	if (n.slot == P_ALLOW)
@@ -186,7 +186,7 @@ int party_mkdir(const struct who *w, const char *name, struct attr *ret)
 	if (!no)
 		no = mkdir_p(dir, 0700, &e);
 	if (!no) {
-		snprintf(dir, sizeof(dir), "%s/parties", fs.conf->state);
+		(void)snprintf(dir, sizeof(dir), "%s/parties", fs.conf->state);
 		no = dir_sync(dir, &e);
 	}
 	if (!no)
@@ -259,8 +259,8 @@ static int refused(struct handle *h, int no, const struct err *e)
 {
 	char what[64];
 
-	snprintf(what, sizeof(what), "parties/%llu/%s",
-		 (unsigned long long)h->nid.number, name_of(h->nid));
+	(void)snprintf(what, sizeof(what), "parties/%llu/%s",
+		       (unsigned long long)h->nid.number, name_of(h->nid));
 	errors_add(h->uid, what, no, e->text);
 	h->failed = no;
 	return no;
@@ -290,8 +290,8 @@ static void party_write(fuse_req_t r, struct handle *h, const char *buf,
 	if (h->nid.slot == P_PING) { /* any text means: ask again */
 		char id[24];
 
-		snprintf(id, sizeof(id), "%llu",
-			 (unsigned long long)h->nid.number);
+		(void)snprintf(id, sizeof(id), "%llu",
+			       (unsigned long long)h->nid.number);
 		transfer_ping_refresh(fs.transfer, id);
 		cache_drop(h->nid.number);
 		fuse_reply_write(r, n);
@@ -335,12 +335,12 @@ static int store(struct handle *h)
 	if (!h->bytes || h->failed)
 		return 0;
 	no = validate(h, &e);
-	snprintf(path, sizeof(path), "%s/parties/%llu", fs.conf->state,
-		 (unsigned long long)h->nid.number);
+	(void)snprintf(path, sizeof(path), "%s/parties/%llu", fs.conf->state,
+		       (unsigned long long)h->nid.number);
 	if (!no)
 		no = mkdir_p(path, 0700, &e);
-	snprintf(path, sizeof(path), "%s/parties/%llu/%s", fs.conf->state,
-		 (unsigned long long)h->nid.number, name_of(h->nid));
+	(void)snprintf(path, sizeof(path), "%s/parties/%llu/%s", fs.conf->state,
+		       (unsigned long long)h->nid.number, name_of(h->nid));
 	if (!no)
 		no = file_replace(path, h->text.buf, h->text.len, 0600, true,
 				  &e);
@@ -429,7 +429,7 @@ static int parties_unlink(const struct who *w, struct nid dir, const char *name)
 	char id[24];
 
 	(void)name;
-	snprintf(id, sizeof(id), "%llu", (unsigned long long)dir.number);
+	(void)snprintf(id, sizeof(id), "%llu", (unsigned long long)dir.number);
 	if (w->uid != fs.uid || conf_party(fs.conf, id))
 		return -EPERM;
 	return 0;

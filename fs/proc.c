@@ -18,7 +18,7 @@ static int slurp(pid_t tid, const char *what, char *buf, size_t n)
 	_cleanup_fclose_ FILE *f = NULL;
 	size_t got;
 
-	snprintf(path, sizeof(path), "/proc/%d/%s", (int)tid, what);
+	(void)snprintf(path, sizeof(path), "/proc/%d/%s", (int)tid, what);
 	f = fopen(path, "re");
 	if (!f)
 		return -errno;
@@ -66,7 +66,7 @@ static bool writes_to(pid_t tid, const char *fd, fuse_ino_t ino)
 	char what[64], buf[1024];
 	const char *flags, *node;
 
-	snprintf(what, sizeof(what), "fdinfo/%.20s", fd);
+	(void)snprintf(what, sizeof(what), "fdinfo/%.20s", fd);
 	if (slurp(tid, what, buf, sizeof(buf)))
 		return false;
 	flags = strstr(buf, "flags:");
@@ -84,7 +84,7 @@ static bool still_open(const struct handle *h, pid_t tid)
 	const struct dirent *de;
 	char path[64];
 
-	snprintf(path, sizeof(path), "/proc/%d/fdinfo", (int)tid);
+	(void)snprintf(path, sizeof(path), "/proc/%d/fdinfo", (int)tid);
 	d = tid > 0 ? opendir(path) : NULL;
 	while (d && (de = readdir(d)))
 		if (isdigit((unsigned char)de->d_name[0]) &&

@@ -151,7 +151,7 @@ static bool path_temporary(const char *path)
 	for (const char *p = path; *p;) {
 		size_t n = strcspn(p, "/");
 
-		snprintf(part, sizeof(part), "%.*s", (int)MIN(n, 255), p);
+		(void)snprintf(part, sizeof(part), "%.*s", (int)MIN(n, 255), p);
 		if (name_temporary(part))
 			return true;
 		p += n;
@@ -463,8 +463,8 @@ static int hand_over(uid_t uid, struct real_at at, const char *spool)
 	if (no) {
 		char what[512];
 
-		snprintf(what, sizeof(what), "federation/%s/%s",
-			 party ? party : "", at.path);
+		(void)snprintf(what, sizeof(what), "federation/%s/%s",
+			       party ? party : "", at.path);
 		errors_add(uid, what, no, e.text);
 	}
 	return no;

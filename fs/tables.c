@@ -428,7 +428,7 @@ static bool part_number(const char *name, unsigned *ret)
 	char again[32];
 	unsigned long k = strtoul(name, NULL, 10);
 
-	snprintf(again, sizeof(again), "%lu.csv", k);
+	(void)snprintf(again, sizeof(again), "%lu.csv", k);
 	*ret = (unsigned)k;
 	return k < PARTS_MAX && !strcmp(again, name);
 }
@@ -551,7 +551,7 @@ static int tables_list(const struct who *w, struct nid dir, struct listing *l)
 		for (unsigned k = 0; t && k < table_parts(t); k++) {
 			char name[32];
 
-			snprintf(name, sizeof(name), "%u.csv", k);
+			(void)snprintf(name, sizeof(name), "%u.csv", k);
 			listing_add(l, name,
 				    nid_ino(K_TABLE, dir.number, T_PART0 + k),
 				    S_IFREG);
