@@ -32,6 +32,9 @@ static void call_free(struct call *c)
 	free(c);
 }
 
+static void on_create(struct sched *s, struct job *j, struct call *c);
+static void stop_stray(struct sched *s, struct call *c, enum status as);
+
 static void on_loop(struct sched *s, void *arg)
 {
 	struct call *c = arg;
@@ -43,6 +46,8 @@ static void on_loop(struct sched *s, void *arg)
 				j->contact[i] = now_mono_ms();
 	if (j && c->fn)
 		c->fn(s, j, c);
+	else if (!j && c->fn == on_create && !c->status)
+		stop_stray(s, c, ST_CANCELED); /* removed meanwhile */
 	call_free(c);
 }
 
@@ -178,8 +183,13 @@ static void created(struct sched *s, struct job *j)
 
 static void on_create(struct sched *s, struct job *j, struct call *c)
 {
-	if (!j->creating)
+	if (!j->creating) {
+		/* It ended while this answer was on its way, and our stop may
+		 * have come before the create: say it again. */
+		if (!c->status && (j->ending || status_ended(j->status)))
+			stop_stray(s, c, j->ending ? j->end_as : j->status);
 		return;
+	}
 	if (c->status) {
 		job_add_error(s, j, "%s",
 			      *c->e.text ? c->e.text : "a partner refused");
@@ -193,6 +203,26 @@ static void on_create(struct sched *s, struct job *j, struct call *c)
 	}
 	if (!--j->pending)
 		created(s, j);
+}
+
+static void ignore_answer(void *arg, int status, json_t *body,
+			  const struct err *e)
+{
+	(void)arg;
+	(void)status;
+	(void)body;
+	(void)e;
+}
+
+/* A partner has just made a job that has ended here. */
+static void stop_stray(struct sched *s, struct call *c, enum status as)
+{
+	json_t *body = json_pack("{s:s, s:s, s:[]}", "job", c->job, "status",
+				 status_name(as), "errors");
+
+	transfer_rpc(s->o.transfer, c->party, "stop", body, STOP_MS,
+		     ignore_answer, NULL);
+	json_decref(body);
 }
 
 void party_create(struct sched *s, struct job *j)
@@ -398,15 +428,6 @@ void party_leases(struct sched *s)
 			send_call(call_new(s, j, j->others[i], NULL), "lease",
 				  json_pack("{s:[s]}", "jobs", j->id), CALL_MS);
 	}
-}
-
-static void ignore_answer(void *arg, int status, json_t *body,
-			  const struct err *e)
-{
-	(void)arg;
-	(void)status;
-	(void)body;
-	(void)e;
 }
 
 void party_poke(struct sched *s)
