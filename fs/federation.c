@@ -183,9 +183,10 @@ static int node_setattr(const struct who *w, struct nid n,
 	    real_place(n.number, &at, &path, NULL) || at.kind == REAL_IN)
 		return 0;
 	disk = real_disk(at);
-	t[1] = valid & FUSE_SET_ATTR_MTIME_NOW
-		   ? (struct timespec){ .tv_nsec = UTIME_NOW }
-		   : st->st_mtim;
+	if (valid & FUSE_SET_ATTR_MTIME_NOW)
+		t[1].tv_nsec = UTIME_NOW;
+	else
+		t[1] = st->st_mtim;
 	if (disk)
 		(void)utimensat(AT_FDCWD, disk, t, AT_SYMLINK_NOFOLLOW);
 	return 0;

@@ -55,8 +55,9 @@ static void take(struct park *p)
 		p->next->prev = p->prev;
 }
 
-/* Nobody will answer but us; the interrupt function is not set any more. */
-static void give_up(struct park *p)
+/* Nobody will answer but us; gives back refs references and, when it will not
+ * come, the callback's. */
+static void give_up(struct park *p, unsigned refs)
 {
 	uint64_t number;
 
@@ -65,9 +66,8 @@ static void give_up(struct park *p)
 	number = p->number;
 	pthread_mutex_unlock(&park_lock);
 	if (number && p->cancel && p->cancel(p->arg, number))
-		park_unref(p, 2);
-	else
-		park_unref(p, 1);
+		refs++; /* the callback's */
+	park_unref(p, refs);
 }
 
 static void on_interrupt(fuse_req_t r, void *data)
@@ -85,7 +85,7 @@ static void on_interrupt(fuse_req_t r, void *data)
 	}
 	pthread_mutex_unlock(&park_lock);
 	if (ours)
-		give_up(p);
+		give_up(p, 1);
 }
 
 struct park *park_new(fuse_req_t r, bool (*cancel)(void *arg, uint64_t number),
@@ -124,9 +124,10 @@ void park_arm(struct park *p, uint64_t number)
 	pthread_mutex_unlock(&park_lock);
 	if (ours) {
 		fuse_req_interrupt_func(p->req, NULL, NULL);
-		give_up(p);
+		give_up(p, 2);
+	} else {
+		park_unref(p, 1);
 	}
-	park_unref(p, 1);
 }
 
 fuse_req_t park_take(struct park *p)
@@ -159,7 +160,7 @@ void park_abort_all(void)
 		if (!p)
 			break;
 		fuse_req_interrupt_func(p->req, NULL, NULL);
-		give_up(p);
+		give_up(p, 1);
 	}
 }
 
