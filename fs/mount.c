@@ -597,7 +597,9 @@ static void op_poll(fuse_req_t r, fuse_ino_t ino, struct fuse_file_info *fi,
 }
 
 /* The analyzer does not follow what is kept in a growing array. */
+#ifndef __clang__
 #pragma GCC diagnostic ignored "-Wanalyzer-malloc-leak"
+#endif
 
 /* ---- directories: a listing is made at opendir and at rewind ---------- */
 

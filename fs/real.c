@@ -19,7 +19,9 @@
 #include "fs/fs.h"
 
 /* The analyzer does not follow what a hash table keeps. */
+#ifndef __clang__
 #pragma GCC diagnostic ignored "-Wanalyzer-malloc-leak"
+#endif
 
 #define DEPTH_MAX 64
 
