@@ -28,6 +28,7 @@ struct sent {
 	enum file_status status;
 	int error_no;
 	char *error;
+	char *spool; /* its bytes are still there; NULL = in their place */
 	unsigned attempts;
 	int64_t queued_ms, committed_ms, started_mono;
 	int64_t next_try; /* monotonic */
@@ -60,19 +61,21 @@ static void sent_free(struct sent *f)
 	free(f->path);
 	free(f->sha256);
 	free(f->error);
+	free(f->spool);
 	free(f);
 }
 
 static json_t *sent_json(const struct sent *f)
 {
 	return json_pack(
-	    "{s:s, s:s, s:I, s:I, s:s, s:i, s:s, s:I, s:I, s:i}", "path",
+	    "{s:s, s:s, s:I, s:I, s:s, s:i, s:s, s:I, s:I, s:i, s:s*}", "path",
 	    f->path, "sha256", f->sha256, "size", (json_int_t)f->size,
 	    "generation", (json_int_t)f->generation, "status",
 	    status_names[f->status == SENDING ? QUEUED : f->status], "error_no",
 	    f->error_no, "error", f->error ? f->error : "", "queued_ms",
 	    (json_int_t)f->queued_ms, "committed_ms",
-	    (json_int_t)f->committed_ms, "attempts", (int)f->attempts);
+	    (json_int_t)f->committed_ms, "attempts", (int)f->attempts, "spool",
+	    f->spool);
 }
 
 /* lock held */
@@ -203,12 +206,6 @@ int file_put(struct site *s, const char *party, const char *path,
 	if (parent < 0)
 		return err_sys(e, -parent, "%s", path);
 	pthread_mutex_lock(&s->lock);
-	if (renameat(AT_FDCWD, spool, parent, last_part(path)) ||
-	    fsync(parent)) {
-		r = err_sys(e, errno, "%s", path);
-		pthread_mutex_unlock(&s->lock);
-		return r;
-	}
 	f = find_sent(party, path);
 	if (!f) {
 		f = xcalloc(1, sizeof(*f));
@@ -232,7 +229,20 @@ int file_put(struct site *s, const char *party, const char *path,
 	f->next_try = 0;
 	f->queued_ms = now_unix_ms();
 	f->committed_ms = 0;
+	/* The journal names the spool file first: whoever dies between the two
+	 * finds the rename to be done, or done. */
+	free(f->spool);
+	f->spool = xstrdup(spool + strlen(base));
 	r = journal(s, party, e);
+	if (!r && (renameat(AT_FDCWD, spool, parent, last_part(path)) ||
+		   fsync(parent)))
+		r = err_sys(e, errno, "%s", path);
+	if (r) {
+		f->status = FAILED;
+		f->error_no = -r;
+	}
+	free(f->spool);
+	f->spool = NULL;
 	pthread_cond_broadcast(&s->changed);
 	pthread_mutex_unlock(&s->lock);
 	peer_file_wake(s, party);
@@ -594,7 +604,30 @@ static void load_receipts(const char *party, const char *file)
 	}
 }
 
-static void load_sent(const char *party, const json_t *list)
+/* A put that was cut off between its journal and its rename. */
+static void finish_rename(struct site *s, const char *party, const char *path,
+			  const char *spool)
+{
+	_cleanup_free_ char *dir =
+	    xasprintf("%s/federation/%s", s->conf->state, party);
+	_cleanup_free_ char *out = xasprintf("%s/out", dir);
+	_cleanup_free_ char *from = xasprintf("%s/spool/%s", dir, spool);
+	_cleanup_close_ int parent = -1;
+
+	if (!*spool || strchr(spool, '/') || !path_valid(path))
+		return;
+	parent = parent_beneath(out, path);
+	if (parent < 0 ||
+	    (renameat(AT_FDCWD, from, parent, last_part(path)) &&
+	     errno != ENOENT) ||
+	    fsync(parent))
+		log_warn("rollsite",
+			 "a file for party %s cannot be put into "
+			 "its place",
+			 party);
+}
+
+static void load_sent(struct site *s, const char *party, const json_t *list)
 {
 	json_t *o;
 	size_t i;
@@ -610,6 +643,7 @@ static void load_sent(const char *party, const json_t *list)
 		f->size = (uint64_t)json_int_or(o, "size", 0);
 		f->generation = (uint64_t)json_int_or(o, "generation", 0);
 		f->error_no = (int)json_int_or(o, "error_no", 0);
+		finish_rename(s, party, f->path, json_str_or(o, "spool", ""));
 		f->queued_ms = json_int_or(o, "queued_ms", 0);
 		f->committed_ms = json_int_or(o, "committed_ms", 0);
 		f->status = !strcmp(status, "committed") ? COMMITTED
@@ -667,7 +701,7 @@ int file_open(struct site *s, struct err *e)
 		o = json_read_file(p, e);
 		if (!o)
 			return -EIO;
-		load_sent(party, o);
+		load_sent(s, party, o);
 		json_decref(o);
 	}
 	expire(s);
