@@ -46,20 +46,23 @@ static void peer_attr(struct nid n, struct attr *ret)
 	ret->entry_s = 1;
 }
 
-static int tree_lookup(const struct who *w, struct nid dir, const char *name,
-		       struct attr *ret)
+static int child_lookup(struct nid dir, const char *name, struct attr *ret)
 {
 	_cleanup_free_ char *path = NULL;
 	struct real_at at;
-	int no;
+	int no = child(dir, name, &at, &path);
 
-	(void)w;
-	if (dir.kind == K_PEER && !dir.slot && !strcmp(name, "inbox")) {
-		peer_attr((struct nid){ K_PEER, dir.number, 1 }, ret);
-		return 0;
-	}
-	no = child(dir, name, &at, &path);
 	return no == -EPERM ? -ENOENT : no ? no : real_lookup(at, ret);
+}
+
+static int tree_lookup(const struct who *w, struct nid dir, const char *name,
+		       struct attr *ret)
+{
+	(void)w;
+	if (dir.kind != K_PEER || dir.slot || strcmp(name, "inbox"))
+		return child_lookup(dir, name, ret);
+	peer_attr((struct nid){ K_PEER, dir.number, 1 }, ret);
+	return 0;
 }
 
 static int node_getattr(const struct who *w, struct nid n, struct attr *ret)
