@@ -30,6 +30,8 @@ FLAGS_test    := $(HARD) $(HOOKS)
 FLAGS_asan    := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all $(HOOKS)
 FLAGS_tsan    := -O1 -g -fsanitize=thread $(HOOKS)
 FLAGS_cov     := -O0 -g --coverage $(HOOKS)
+FLAGS_fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all $(HOOKS) \
+                 -Wno-implicit-fallthrough -Wno-format-nonliteral
 LD_release    := -pie -Wl,-z,relro,-z,now
 LD_test       := $(LD_release)
 $(if $(FLAGS_$(V)),,$(error V=$(V): use release, asan, tsan or cov))
@@ -65,7 +67,8 @@ $(O)/components.a: $(call obj,components/%.c)
 $(O)/lib.a:        $(call obj,lib/%.c)
 $(UNIT) $(REPLAY) $(BENCH): %: %.o $(ARCH)
 $(UNIT): private LIBS += -lcmocka
-$(REPLAY:=.o): private CFLAGS += -DREPLAY
+$(REPLAY:=.o): private CFLAGS += $(if $(filter fuzz,$(V)),,-DREPLAY)
+$(REPLAY): private LIBS += $(if $(filter fuzz,$(V)),-fsanitize=fuzzer)
 $(O)/tests/unit/test_transfer $(O)/tools/bench_transfer: | $(O)/rollsite # which they start
 $(PROGS:%=$(O)/%) $(UNIT) $(REPLAY) $(BENCH):
 	$(CC) $(C_ALL) $(LDALL) -o $@ $^ $(LIBS)
@@ -96,14 +99,14 @@ PART := $(if $(filter command,$(firstword $(origin B))),$(B))
 bench: $(if $(filter crypto transfer tables,$(PART)),$(filter %bench_$(PART),$(BENCH)),all $(BENCH)) ## measure and write build/bench.tsv (B=crypto|transfer|tables|jobs: one part)
 	@O=$(O) $(PYTHON) tools/bench $(PART)
 
-FUZZ := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
-fuzz: $(FUZZ) ## libFuzzer binaries under build/fuzz (clang); SECONDS=30 runs each
-	@$(if $(SECONDS),for f in $(FUZZ); do $$f -max_total_time=$(SECONDS) -print_final_stats=0 \
-	    -artifact_prefix=build/fuzz/ build/fuzz/ tests/fuzz/corpus/$${f##*/} || exit 1; done,)
-build/fuzz/%: tests/fuzz/%.c $(LIB_C)
-	@mkdir -p $(@D)
-	clang -std=gnu11 -D_GNU_SOURCE -DROLLFS_TEST_HOOKS=1 -DROLLFS_VERSION='"fuzz"' -I. -g -O1 \
-	    -fsanitize=fuzzer,address,undefined $(CFLAGS_PKG) -o $@ $^ $(LIBS)
+ifeq ($(V),fuzz)
+fuzz: $(REPLAY)
+	@$(if $(SECONDS),for f in $(REPLAY); do n=build/fuzz/new/$${f##*/}; echo "$${f##*/}"; mkdir -p $$n; \
+	    $$f -max_total_time=$(SECONDS) -verbosity=0 -artifact_prefix=build/fuzz/ \
+	    $$n tests/fuzz/corpus/$${f##*/} || exit 1; done,)
+else
+fuzz: ; @+$(MAKE) --no-print-directory V=fuzz CC=clang fuzz ## libFuzzer programs in build/fuzz/tests/fuzz (clang); SECONDS=30 runs each
+endif
 
 cov: ## coverage of the whole suite
 	@+$(MAKE) --no-print-directory V=cov check
