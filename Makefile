@@ -8,7 +8,8 @@ PREFIX ?= /usr/local
 V      ?= release
 O      := build/$(V)
 GOALS  := $(or $(MAKECMDGOALS),all)
-ifeq ($(filter -j% --jobserver%,$(MAKEFLAGS)),)
+# On all cores, unless told; a sub-make is told by the one above.
+ifeq ($(or $(filter-out 0,$(MAKELEVEL)),$(filter -j% --jobserver%,$(MAKEFLAGS))),)
 MAKEFLAGS += -j$(shell nproc)
 endif
 # Packages first: everything below asks pkg-config.  A sub-make need not.
