@@ -326,13 +326,19 @@ static void party_write(fuse_req_t r, struct handle *h, const char *buf,
 		fuse_reply_write(r, n);
 }
 
+/* ": > allow" takes every right away. */
+static bool emptied(const struct handle *h)
+{
+	return h->nid.slot == P_ALLOW && (h->flags & O_TRUNC);
+}
+
 static int store(struct handle *h)
 {
 	char path[4096];
 	struct err e = { 0 };
 	int no;
 
-	if (!h->bytes || h->failed)
+	if ((!h->bytes && !emptied(h)) || h->failed)
 		return 0;
 	no = validate(h, &e);
 	(void)snprintf(path, sizeof(path), "%s/parties/%llu", fs.conf->state,
@@ -349,6 +355,7 @@ static int store(struct handle *h)
 	if (no)
 		return refused(h, no, &e);
 	h->bytes = 0;
+	h->flags &= ~O_TRUNC;
 	cache_drop(h->nid.number);
 	return 0;
 }
@@ -358,7 +365,7 @@ static void party_flush(fuse_req_t r, struct handle *h)
 	int no = 0;
 
 	pthread_mutex_lock(&h->lock);
-	if (h->bytes && proc_closer(h, r) == CLOSE_OPENER)
+	if ((h->bytes || emptied(h)) && proc_closer(h, r) == CLOSE_OPENER)
 		no = store(h);
 	pthread_mutex_unlock(&h->lock);
 	fuse_reply_err(r, -no);
@@ -381,6 +388,7 @@ static int party_truncate(struct handle *h, off_t size)
 		return -EINVAL;
 	pthread_mutex_lock(&h->lock);
 	sb_reset(&h->text);
+	h->flags |= O_TRUNC;
 	pthread_mutex_unlock(&h->lock);
 	return 0;
 }

@@ -169,6 +169,8 @@ static bool path_ok(const char *path)
 {
 	unsigned depth = 1;
 
+	if (!utf8_valid(path, strlen(path)))
+		return false;
 	for (const char *p = path; *p; p++) {
 		if ((unsigned char)*p < 0x20 || *p == 0x7f)
 			return false;

@@ -375,6 +375,12 @@ static int table_getattr(const struct who *w, struct nid n, struct attr *ret)
 		break;
 	case T_WRITE: /* what is published until the new one is */
 		attr_fill(ret, ino, DATA_MODE, t ? table_csv_size(t) : 0, ms);
+		/* vim takes a file with another number for a stranger's. */
+		if (t) {
+			ret->st.st_ino =
+			    nid_ino(K_DATA, table_generation(t), 0);
+			ret->node = ino;
+		}
 		break;
 	case T_SCHEMA:
 	case T_COUNT:

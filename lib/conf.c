@@ -591,7 +591,7 @@ int allow_check(const char *rules, struct err *e)
 			    "NAMESPACE/NAME|NAMESPACE/*|*', 'role guest|"
 			    "host|arbiter|*' or 'push *', found '%.*s'",
 			    line,
-			    (int)MIN(u.kind_len + u.what_len + 1, (size_t)200),
+			    (int)MIN(strcspn(u.kind, "\r\n"), (size_t)200),
 			    u.kind);
 	}
 	return 0;

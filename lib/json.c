@@ -123,6 +123,12 @@ static void add_value(struct strbuf *sb, const json_t *v, int depth)
 	int inner = depth < 0 ? -1 : depth + 1;
 	size_t n = 0, i;
 
+	/* What jansson could not make, of text that is not UTF-8 for one. */
+	if (!v) {
+		if (!sb->error)
+			sb->error = -EINVAL;
+		return;
+	}
 	switch (json_typeof(v)) {
 	case JSON_OBJECT: {
 		_cleanup_free_ const char **keys = NULL;

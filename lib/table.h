@@ -88,6 +88,7 @@ char *table_escape(const char *s);
 char *table_unescape(const char *s);
 /* UTF-8, 1..TABLE_NAME_MAX bytes, not "." or "..", no control character. */
 bool table_name_valid(const char *s);
+bool utf8_valid(const char *s, size_t n);
 
 struct table_id {
 	uint64_t id;  /* of the name; constant while the name exists */

@@ -84,6 +84,5 @@ void table_collect(struct table_store *s, uint64_t seq, uint64_t gen);
 int table_build_add_line(struct table_build *b, const char *key, size_t key_len,
 			 const struct cell *cells, uint64_t line,
 			 struct err *e) MUST_CHECK;
-bool utf8_valid(const char *s, size_t n);
 
 #endif

@@ -52,11 +52,16 @@ void link_close(struct link *l)
 int link_request(struct link *l, const json_t *head, const void *body, size_t n,
 		 int pass_fd, json_t **ret, int *ret_fd, struct err *e)
 {
-	_cleanup_free_ char *text = json_text(head, false);
+	_cleanup_free_ char *text = NULL;
 	_cleanup_close_ int fd = -1;
 	json_t *o;
-	int r = frame_send(l->fd, text, strlen(text), body, n, pass_fd);
+	int r;
 
+	/* A head that could not be made holds what JSON cannot. */
+	if (!head)
+		return err_set(e, EINVAL, "not UTF-8 text");
+	text = json_text(head, false);
+	r = frame_send(l->fd, text, strlen(text), body, n, pass_fd);
 	if (!r)
 		r = frame_recv(l->fd, &l->head, &l->body, &fd);
 	if (r) {

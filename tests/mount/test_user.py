@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people and their programs do with a mount, and what went wrong."""
+import errno
+import os
+import shutil
+import subprocess
+
+import pytest
+from conftest import DATA, eventually, read
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe", b"caf\xe9", b"\xed\xa0\x80"])
+def test_a_federation_name_that_is_no_utf8_is_refused(two, name):
+    p = two[9999]
+    d = os.fsencode(p.path("federation/10000"))
+    with pytest.raises(OSError) as e:
+        os.close(os.open(os.path.join(d, name), os.O_WRONLY | os.O_CREAT))
+    assert e.value.errno == errno.EINVAL
+    with pytest.raises(OSError):
+        os.mkdir(os.path.join(d, name))
+    assert p.read("version")
+
+
+def test_emptying_allow_takes_every_right_away(two):
+    p = two[10000]
+    allow = p.path("parties/9999/allow")
+    before = read(allow)
+    try:
+        for command in (": >$0", "truncate -s 0 $0", "cp /dev/null $0"):
+            subprocess.run(["bash", "-c", "echo 'role host' >$0", allow], check=True)
+            assert read(allow) == "role host\n"
+            subprocess.run(["bash", "-c", command, allow], check=True)
+            assert read(allow) == "", command
+    finally:
+        with open(allow, "w", encoding="utf-8") as f:
+            f.write(before)
+    assert read(allow) == before
+
+
+def test_a_refused_allow_is_quoted_without_its_newline(two):
+    p = two[10000]
+    with pytest.raises(OSError):
+        with open(p.path("parties/9999/allow"), "w", encoding="utf-8") as f:
+            f.write("nonsense\n")
+    assert "found 'nonsense'\n" in p.read("errors")
+
+
+@pytest.mark.skipif(not shutil.which("vim"), reason="no vim")
+def test_vim_saves_a_table(two):
+    p = two[9999]
+    p.upload_file("user", "vim", os.path.join(DATA, "breast_guest.csv"))
+    data = p.path("tables/user/vim/data.csv")
+    first = read(data).splitlines()[1]
+    for backup in ("yes", "no", "auto"):
+        subprocess.run(["vim", "-u", "NONE", "-es", "-c", "set backupcopy=" + backup,
+                        "-c", "2s/^0,./0,7/", "-c", "w", "-c", "q", data],
+                       stdin=subprocess.DEVNULL, check=True, timeout=30)
+        assert read(data).splitlines()[1] == "0,7" + first[3:]
+        p.upload_file("user", "vim", os.path.join(DATA, "breast_guest.csv"))
+
+
+def test_a_file_sent_can_be_edited_in_place(two):
+    f = two[9999].path("federation/10000/edited")
+    with open(f, "w", encoding="utf-8") as out:
+        out.write("one\n")
+    subprocess.run(["sed", "-i", "s/one/two/", f], check=True)
+    got = two[10000].path("federation/9999/inbox/edited")
+    eventually(lambda: os.path.exists(got) and read(got) == "two\n")
