@@ -30,7 +30,7 @@ FLAGS_release := $(HARD)
 FLAGS_test    := $(HARD) $(HOOKS)
 FLAGS_asan    := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all $(HOOKS)
 FLAGS_tsan    := -O1 -g -fsanitize=thread $(HOOKS)
-FLAGS_cov     := -O0 -g --coverage $(HOOKS)
+FLAGS_cov     := -O0 -g --coverage -fprofile-update=atomic $(HOOKS)
 FLAGS_fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all $(HOOKS) \
                  -Wno-implicit-fallthrough -Wno-format-nonliteral
 LD_release    := -pie -Wl,-z,relro,-z,now
