@@ -283,6 +283,8 @@ def test_the_arbiter_keeps_no_weights_and_others_no_private_key(three, golden):
         base = os.path.join(p.state, "jobs", golden)
         for top, _, names in os.walk(base):
             for n in names:
+                if os.path.islink(os.path.join(top, n)):
+                    continue # in/ and out/ point into the mount
                 with open(os.path.join(top, n), "rb") as f:
                     text = f.read()
                 if n in ("dsl.json", "conf.json", "params.json", "task.json"):
