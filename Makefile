@@ -110,6 +110,7 @@ fuzz: ; @+$(MAKE) --no-print-directory V=fuzz CC=clang fuzz ## libFuzzer program
 endif
 
 cov: ## coverage of the whole suite
+	@if [ -d build/cov ]; then find build/cov -name '*.gcda' -delete; fi
 	@+$(MAKE) --no-print-directory V=cov check
 	gcovr -r . --object-directory build/cov -e tests/ --print-summary
 
