@@ -115,6 +115,7 @@ struct handle_ops {
 };
 /* An open file. Members that matter to more than one kind. */
 struct handle {
+	struct handle *next, *prev; /* of all; mount.c's lock */
 	const struct handle_ops *ops;
 	struct nid nid;
 	int flags; /* of open */
@@ -133,6 +134,8 @@ struct handle {
 struct handle *handle_new(const struct who *w, struct nid n, int flags,
 			  const struct handle_ops *ops);
 void handle_free(struct handle *h);
+/* What is open still when nothing is served any more is dropped unfinished. */
+void handles_end(void);
 
 /* The tree of one kind. NULL members answer EPERM (lookup: ENOENT). */
 struct tree {

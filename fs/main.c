@@ -385,6 +385,7 @@ stop:
 		fuse_remove_signal_handlers(fs.session);
 		fuse_session_destroy(fs.session);
 	}
+	handles_end();
 	fuse_opt_free_args(&fa);
 	if (fs.transfer)
 		transfer_stop(fs.transfer);

@@ -125,6 +125,8 @@ bool name_temporary(const char *name)
 /* ---- handles ---------------------------------------------------------- */
 
 static const struct handle_ops plain_ops;
+static pthread_mutex_t handles_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct handle *handles;
 
 struct handle *handle_new(const struct who *w, struct nid n, int flags,
 			  const struct handle_ops *ops)
@@ -142,6 +144,12 @@ struct handle *handle_new(const struct who *w, struct nid n, int flags,
 		h->opener = proc_tgid(w->pid);
 	sb_init(&h->text, 64u << 20);
 	pthread_mutex_init(&h->lock, NULL);
+	pthread_mutex_lock(&handles_lock);
+	h->next = handles;
+	if (handles)
+		handles->prev = h;
+	handles = h;
+	pthread_mutex_unlock(&handles_lock);
 	return h;
 }
 
@@ -149,6 +157,14 @@ void handle_free(struct handle *h)
 {
 	if (!h)
 		return;
+	pthread_mutex_lock(&handles_lock);
+	if (h->next)
+		h->next->prev = h->prev;
+	if (h->prev)
+		h->prev->next = h->next;
+	else
+		handles = h->next;
+	pthread_mutex_unlock(&handles_lock);
 	if (h->ops->release)
 		h->ops->release(h);
 	if (h->fd >= 0)
@@ -157,6 +173,14 @@ void handle_free(struct handle *h)
 	sb_free(&h->text);
 	pthread_mutex_destroy(&h->lock);
 	free(h);
+}
+
+void handles_end(void)
+{
+	while (handles) {
+		handles->killed = true;
+		handle_free(handles);
+	}
 }
 
 int open_disk(const struct who *w, struct nid n, int flags, const char *path,
