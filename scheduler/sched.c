@@ -202,6 +202,9 @@ void task_begin(struct sched *s, struct job *j, struct task *t,
 	t->reported = false;
 	free(t->error);
 	t->error = NULL;
+	/* Whoever comes after us must know before there is a process. */
+	t->status = ST_RUNNING;
+	job_save(s, j, false);
 	if (task_spawn(s, j, t, &e)) {
 		t->error = xstrdup(e.text);
 		task_moved(s, j, t, ST_FAILED, "start",

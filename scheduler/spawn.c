@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Task processes: started in a group of their own, watched by pidfd (which
  * also works for one that a former rollfs started), read by result.json. */
+#include <ctype.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
@@ -348,17 +349,57 @@ void task_reap(struct sched *s, struct job *j, struct task *t)
 	json_decref(o);
 }
 
+/* The process of this attempt when its number was not yet written down. */
+static int pid_of(const char *attempt)
+{
+	_cleanup_closedir_ DIR *d = opendir("/proc");
+	const struct dirent *de;
+
+	while (d && (de = readdir(d))) {
+		_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(16384);
+		_cleanup_free_ char *path = NULL;
+		const char *arg;
+		size_t n = strlen(attempt);
+
+		if (!isdigit((unsigned char)de->d_name[0]))
+			continue;
+		path = xasprintf("/proc/%s/cmdline", de->d_name);
+		if (file_read(path, &sb, NULL) || !sb.len ||
+		    strcmp(sb.buf, "rollfs-task"))
+			continue;
+		arg = sb.buf + sizeof("rollfs-task");
+		if (arg < sb.buf + sb.len && !strncmp(arg, attempt, n) &&
+		    !strcmp(arg + n, "/task.json"))
+			return atoi(de->d_name);
+	}
+	return 0;
+}
+
 void task_adopt(struct sched *s, struct job *j, struct task *t)
 {
 	_cleanup_free_ char *attempt = attempt_dir(j, t);
 	_cleanup_free_ char *path = xasprintf("%s/pid", attempt);
+	_cleanup_free_ char *result = xasprintf("%s/result.json", attempt);
 	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(256);
 	unsigned long long ticks = 0;
+	struct err e = { 0 };
 	int pid = 0;
 
-	if (file_read(path, &sb, NULL) ||
-	    sscanf(sb.buf, "%d %llu", &pid, &ticks) != 2 || pid <= 1)
+	if (file_read(path, &sb, NULL)) {
+		pid = pid_of(attempt);
+		ticks = pid ? start_ticks(pid) : 0;
+		/* We died between the decision and the process. */
+		if (!pid && access(result, F_OK)) {
+			if (!task_spawn(s, j, t, &e))
+				return;
+			t->error = xstrdup(e.text);
+			task_moved(s, j, t, ST_FAILED, "start",
+				   "the task could not be started");
+			return;
+		}
+	} else if (sscanf(sb.buf, "%d %llu", &pid, &ticks) != 2 || pid <= 1) {
 		pid = 0;
+	}
 	/* The same number may be somebody else's by now. */
 	if (pid && ticks && start_ticks(pid) == ticks) {
 		t->pid = pid;

@@ -57,6 +57,19 @@ def test_a_killed_rollfs_comes_back_and_the_job_goes_on(s):
     nothing_runs(s)
 
 
+def test_a_task_whose_number_was_not_written_down_is_found_again(s):
+    """As if rollfs had died between the start of the process and its note."""
+    job = training(s)
+    for party in ("9999", "10001"):
+        p = s[party]
+        p.kill("rollfs")
+        role = "guest" if party == "9999" else "arbiter"
+        os.unlink(os.path.join(p.state, "jobs", job, role, "hetero_lr_0/.task/0/pid"))
+        p.start()
+    assert s[9999].wait(job, 120) == "success", s[9999].error(job)
+    nothing_runs(s)
+
+
 def test_jobs_and_tables_survive_a_restart(s):
     job = s[9999].run(*job_files("add"))
     s[9999].kill("rollfs")
