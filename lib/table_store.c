@@ -6,6 +6,8 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
+#include "lib/log.h"
+
 #include "lib/table_priv.h"
 
 #define PATH_SIZE 1600
@@ -684,14 +686,21 @@ struct used {
 	const char *ns;
 	struct name *list;
 	size_t n;
+	bool damaged;
 };
 
 static int use_table(void *arg, const char *name)
 {
 	struct used *u = arg;
+	struct err e = { 0 };
 	struct name n;
+	int r = name_read(u->s, u->ns, name, &n, &e);
 
-	if (name_read(u->s, u->ns, name, &n, NULL))
+	if (r && r != -ENOENT) {
+		log_error("tables", "%s: no unused rows are removed", e.text);
+		u->damaged = true;
+	}
+	if (r)
 		return 0;
 	u->list = xrealloc(u->list, (u->n + 1) * sizeof(*u->list));
 	u->list[u->n++] = n;
@@ -742,8 +751,9 @@ int table_store_sweep(struct table_store *s, struct err *e)
 	sweep_building(s);
 	if (table_list(s, NULL, use_namespace, &u, e))
 		return -EIO;
+	/* Rows whose name cannot be read look like rows without one. */
 	(void)snprintf(path, sizeof(path), "%s/data", s->dir);
-	d = opendir(path);
+	d = u.damaged ? NULL : opendir(path);
 	while (d && (de = readdir(d))) {
 		_cleanup_closedir_ DIR *g = NULL;
 		struct dirent *ge;

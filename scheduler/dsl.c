@@ -137,6 +137,13 @@ static int parse(const char *text, size_t n, struct dsl_docs *d, struct err *e)
 	if (r <= 0)
 		return r;
 	in = wrapped(first);
+	if (!in.dsl && !in.conf && !is_conf(first) &&
+	    !json_object_get(first, "components")) {
+		json_decref(first);
+		return refuse(text, skip_blanks(text, 0, n),
+			      "neither a dsl (components) nor a conf (role)",
+			      e);
+	}
 	if (!in.dsl || !in.conf) {
 		start = skip_blanks(text, at, n);
 		r = next_object(text, n, &at, &second, e);

@@ -66,3 +66,26 @@ def test_a_file_sent_can_be_edited_in_place(two):
     subprocess.run(["sed", "-i", "s/one/two/", f], check=True)
     got = two[10000].path("federation/9999/inbox/edited")
     eventually(lambda: os.path.exists(got) and read(got) == "two\n")
+
+
+def test_an_empty_object_is_refused_by_the_write(two):
+    r = subprocess.run(["bash", "-c", "echo '{}' >jobs/new"], cwd=two[9999].mount,
+                       stderr=subprocess.DEVNULL, check=False)
+    assert r.returncode == 1
+    assert "neither a dsl" in two[9999].read("errors")
+
+
+def test_the_rows_of_a_damaged_name_stay(two):
+    p = two[9999]
+    p.upload("user", "damaged", "id,x\n1,2\n")
+    name = os.path.join(p.state, "tables/names/user/damaged")
+    good = read(name)
+    p.kill("rollfs")
+    with open(name, "w", encoding="utf-8") as f:
+        f.write("garbage")
+    p.start()
+    p.kill("rollfs")
+    with open(name, "w", encoding="utf-8") as f:
+        f.write(good)
+    p.start()
+    assert p.read("tables/user/damaged/data.csv") == "id,x\n1,2\n"
