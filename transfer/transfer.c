@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdatomic.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -43,9 +44,10 @@ struct transfer {
 	char *socket, *program;
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
-	bool stopping;
+	atomic_bool stopping;
+	/* With the lock; before the threads start without. */
 	pid_t pid;	  /* of a rollsite that we started; 0 = none */
-	bool ours;	  /* it ends with us */
+	atomic_bool ours; /* it ends with us */
 	struct job *jobs; /* calls waiting for a worker */
 	struct job *answers;
 	unsigned workers, idle;
@@ -220,18 +222,28 @@ static void *watch(void *arg)
 	while (!t->stopping) {
 		struct err e = { 0 };
 		json_t *head, *answer = NULL;
+		transfer_inbox_cb cb;
+		void *cb_arg;
 		int status, r;
 
 		if (l.fd < 0 && !answers(t, &l)) {
+			bool gone;
+
+			pthread_mutex_lock(&t->lock);
 			if (t->pid &&
 			    waitpid(t->pid, &status, WNOHANG) == t->pid)
 				t->pid = 0;
-			if (t->ours && !t->pid && !t->stopping) {
+			gone = t->ours && !t->pid;
+			pthread_mutex_unlock(&t->lock);
+			if (gone && !t->stopping) {
 				pause_ms(delay);
 				delay = MIN(MAX(2 * delay, 100u), 5000u);
 				started = now_mono_ms();
+				/* None is born behind transfer_stop's back. */
+				pthread_mutex_lock(&t->lock);
 				if (!t->stopping && spawn_site(t, &e))
 					log_error("transfer", "%s", e.text);
+				pthread_mutex_unlock(&t->lock);
 			}
 			pause_ms(10);
 			continue;
@@ -240,10 +252,13 @@ static void *watch(void *arg)
 		head = json_pack("{s:s}", "op", "inbox");
 		r = link_request(&l, head, NULL, 0, -1, &answer, NULL, &e);
 		json_decref(head);
-		if (!r && t->inbox_cb)
-			t->inbox_cb(t->inbox_arg,
-				    json_str_or(answer, "party", ""),
-				    json_str_or(answer, "path", ""));
+		pthread_mutex_lock(&t->lock);
+		cb = t->inbox_cb;
+		cb_arg = t->inbox_arg;
+		pthread_mutex_unlock(&t->lock);
+		if (!r && cb)
+			cb(cb_arg, json_str_or(answer, "party", ""),
+			   json_str_or(answer, "path", ""));
 		json_decref(answer);
 		if (r == -EPIPE) {
 			link_close(&l);
@@ -701,8 +716,10 @@ char *transfer_metrics_text(struct transfer *t)
 
 void transfer_on_inbox(struct transfer *t, transfer_inbox_cb cb, void *arg)
 {
+	pthread_mutex_lock(&t->lock);
 	t->inbox_arg = arg;
 	t->inbox_cb = cb;
+	pthread_mutex_unlock(&t->lock);
 }
 
 /* ---- start and stop ------------------------------------------------------ */
@@ -744,6 +761,7 @@ void transfer_stop(struct transfer *t)
 	struct link l;
 	struct err e;
 	bool asked = false;
+	pid_t pid;
 
 	if (!t)
 		return;
@@ -759,20 +777,24 @@ void transfer_stop(struct transfer *t)
 		json_decref(head);
 		link_close(&l);
 	}
+	pthread_mutex_lock(&t->lock);
+	pid = t->pid;
+	t->pid = 0; /* the watching thread waits for it no more */
+	pthread_mutex_unlock(&t->lock);
 	for (int i = 0; asked && i < 400; i++) {
 		struct link probe;
 
-		if (t->pid && waitpid(t->pid, NULL, WNOHANG) == t->pid)
+		if (pid && waitpid(pid, NULL, WNOHANG))
 			break;
-		if (!t->pid && link_open(&probe, t->socket, &e))
+		if (!pid && link_open(&probe, t->socket, &e))
 			break;
-		if (!t->pid)
+		if (!pid)
 			link_close(&probe);
 		pause_ms(5);
 	}
-	if (t->pid && !asked) {
-		kill(t->pid, SIGTERM);
-		(void)waitpid(t->pid, NULL, 0);
+	if (pid && !asked) {
+		kill(pid, SIGTERM);
+		(void)waitpid(pid, NULL, 0);
 	}
 	/* Threads that wait on a rollsite which lives on stay blocked; the
 	 * process is about to end, so they keep what they use. */
