@@ -58,7 +58,10 @@ int sched_submit(struct sched *s, struct sched_draft *d, char *ret_id, size_t n,
 
 		make_id(s, id, sizeof(id));
 		taken = sched_job(s, id);
-		again = taken != NULL;
+		pthread_mutex_lock(&s->lock);
+		again = taken || !strcmp(id, s->last_id);
+		(void)snprintf(s->last_id, sizeof(s->last_id), "%s", id);
+		pthread_mutex_unlock(&s->lock);
 		sched_job_info_free(taken);
 	} while (again);
 	j = job_new(s, id, d->plan, d->dsl, d->conf,
@@ -329,13 +332,8 @@ static bool depends(const struct job *j, const char *name, const char *on,
 }
 
 /* The words behind "rerun": components, and perhaps force. */
-static int rerun(struct sched *s, struct job *j, char *words, struct err *e)
+static int rerun_may(const struct job *j, struct err *e)
 {
-	const char *names[256];
-	size_t n = 0;
-	bool force = false;
-	char *w;
-
 	if (!j->ours)
 		return err_set(e, EACCES,
 			       "rerun: only the initiator, party %s, may",
@@ -343,6 +341,19 @@ static int rerun(struct sched *s, struct job *j, char *words, struct err *e)
 	if (!status_ended(j->status))
 		return err_set(e, EBUSY, "rerun: the job has not ended (%s)",
 			       status_name(j->status));
+	return 0;
+}
+
+static int rerun(struct sched *s, struct job *j, char *words, struct err *e)
+{
+	const char *names[256];
+	size_t n = 0;
+	bool force = false;
+	char *w;
+	int r = rerun_may(j, e);
+
+	if (r)
+		return r;
 	while ((w = strtok_r(words, " \t", &words))) {
 		if (!strcmp(w, "force")) {
 			force = true;
@@ -378,10 +389,13 @@ static int rerun(struct sched *s, struct job *j, char *words, struct err *e)
 		struct task *t = &j->tasks[i];
 		bool hit = false;
 
-		for (size_t k = 0; k < j->n_tasks && !n && !hit; k++)
+		/* All that has not succeeded runs, named or not: with a number
+		 * that has no messages of the last attempt. */
+		for (size_t k = 0; k < j->n_tasks && !hit; k++)
 			hit = !strcmp(j->tasks[k].component, t->component) &&
-			      (force || !(j->tasks[k].status == ST_SUCCESS ||
-					  j->tasks[k].status == ST_PASS));
+			      ((force && !n) ||
+			       !(j->tasks[k].status == ST_SUCCESS ||
+				 j->tasks[k].status == ST_PASS));
 		for (size_t k = 0; k < n && !hit; k++)
 			hit = !strcmp(t->component, names[k]) ||
 			      depends(j, t->component, names[k], 0);
@@ -401,6 +415,8 @@ int sched_ctl(struct sched *s, const char *job, const char *line, struct err *e)
 	_cleanup_free_ char *copy = xstrdup(line);
 	char *rest = copy, *verb;
 	json_t *roles = NULL;
+	struct err why;
+	bool refused;
 	struct job *j;
 	int r;
 
@@ -419,9 +435,12 @@ int sched_ctl(struct sched *s, const char *job, const char *line, struct err *e)
 				    rest)
 			  : cancel(s, j, e);
 	} else if (!strcmp(verb, "rerun")) {
-		r = rerun(s, j, rest, e);
+		r = rerun_may(j, e);
 		if (!r)
-			roles = json_incref(json_object_get(j->plan, "roles"));
+			j = job_wait_closed(s, job);
+		if (!r && j)
+			roles =
+			    json_deep_copy(json_object_get(j->plan, "roles"));
 	} else {
 		r = err_set(e, EINVAL,
 			    "ctl: no verb \"%.100s\" (cancel, rerun "
@@ -429,9 +448,18 @@ int sched_ctl(struct sched *s, const char *job, const char *line, struct err *e)
 			    verb);
 	}
 	pthread_mutex_unlock(&s->lock);
-	if (roles) {
+	if (roles) { /* before the first task can send */
 		r = transfer_job_open(s->o.transfer, job, roles, e);
 		json_decref(roles);
+		pthread_mutex_lock(&s->lock);
+		j = job_find(s, job);
+		if (!r)
+			r = j ? rerun(s, j, rest, e)
+			      : err_set(e, ENOENT, "no job %s", job);
+		refused = r && j && status_ended(j->status);
+		pthread_mutex_unlock(&s->lock);
+		if (refused && transfer_job_close(s->o.transfer, job, &why))
+			log_warn("scheduler", "%s", why.text);
 	}
 	sched_post(s, begin_on_loop, NULL);
 	return r;

@@ -11,7 +11,8 @@
  *   create       initiator -> party   job, dsl, conf (slice), secret (guest
  *                                     and host only)
  *                                     -> reserved, need, free
- *   release      initiator -> party   job: cores back, the job waits
+ *   release      initiator -> party   job, round (of the create): cores back,
+ *                                     the job waits
  *   task-start   initiator -> party   job, component, attempt
  *                                     -> tasks [{role, status, code, public}]
  *   task-status  party -> initiator   job, component, role, attempt, status,
@@ -64,7 +65,8 @@ struct task {
 	uint64_t start_ticks;
 	bool stopping;
 	enum status stop_as;
-	int64_t kill_at; /* SIGKILL when still there then; 0 = never */
+	int64_t kill_at;    /* SIGKILL when still there then; 0 = never */
+	int64_t not_before; /* auto_retry_delay, at the initiator */
 	bool reported;
 	/* partner's, at the initiator */
 	bool asked; /* task-start is under way or was answered */
@@ -88,9 +90,12 @@ struct job {
 	char *initiator_role, *initiator;
 	bool ours; /* we are the initiator */
 	enum status status;
-	bool creating; /* create calls are under way */
-	bool reserved; /* cores here */
-	bool ending;   /* stop calls are under way */
+	bool creating;	/* create calls are under way */
+	bool reserved;	/* cores here */
+	bool ending;	/* stop calls are under way */
+	bool told;	/* partners may have it: they hear of its end */
+	bool closing;	/* its messages are being thrown away */
+	unsigned round; /* of create, so that no release meets a later one */
 	enum status end_as;
 	unsigned cores, pending;
 	bool all_reserved;
@@ -131,7 +136,8 @@ struct sched {
 	char *latest;
 	int64_t next_lease;
 	struct preparing *preparing;
-	json_t *poke; /* initiators whose jobs wait for cores here */
+	char last_id[64]; /* given to a job of ours */
+	json_t *poke;	  /* initiators whose jobs wait for cores here */
 };
 
 /* ---- sched.c ----------------------------------------------------------- */
@@ -158,9 +164,14 @@ void job_try_done(struct sched *s, struct job *j);
 /* Back to waiting after its end (rerun). */
 void job_reopen(struct sched *s, struct job *j);
 void queue_run(struct sched *s);
+/* Only those that no partner was asked for yet: cores here have become free. */
+void queue_run_here(struct sched *s);
+/* The same from another thread than the loop's; lock not held. */
+void queue_post(struct sched *s);
 void job_insert(struct sched *s, struct job *j);
 /* Cores of the job at this party given; false = not enough. */
 bool cores_take(struct sched *s, struct job *j);
+void cores_count(struct sched *s);
 void cores_give(struct sched *s, struct job *j);
 void waiters_answer(struct sched *s, struct job *j);
 
@@ -186,7 +197,9 @@ int task_spawn(struct sched *s, struct job *j, struct task *t,
 	       struct err *e) MUST_CHECK;
 /* Ends the process group, politely and then not. */
 void task_stop(struct sched *s, struct job *j, struct task *t, enum status as);
-/* After a restart: still alive? Takes it back, or collects what it left. */
+/* After a restart: still alive? Takes it back; else its pid becomes TASK_GONE
+ * and task_reap collects what it left. */
+#define TASK_GONE 0x7ffffff0 /* no such process */
 void task_adopt(struct sched *s, struct job *j, struct task *t);
 /* Its process is gone: what came of it. */
 void task_reap(struct sched *s, struct job *j, struct task *t);
@@ -203,6 +216,9 @@ void party_release(struct sched *s, struct job *j);
 void party_task_start(struct sched *s, struct job *j, const char *component);
 void party_report(struct sched *s, struct job *j, struct task *t);
 void party_stop(struct sched *s, struct job *j);
+/* Until no close of the job's messages is under way; lock held.  Returns the
+ * job, which may have gone. */
+struct job *job_wait_closed(struct sched *s, const char *id);
 void party_cancel(struct sched *s, struct job *j);
 void party_leases(struct sched *s);
 void party_poke(struct sched *s);

@@ -383,16 +383,19 @@ void job_save(struct sched *s, struct job *j, bool durable)
 		const struct task *t = &j->tasks[i];
 
 		json_array_append_new(
-		    tasks, json_pack("{s:s, s:i, s:s?, s:s?, s:s?}", "status",
-				     names[t->status], "attempt",
-				     (int)t->attempt, "code", t->code, "public",
-				     t->public, "error", t->error));
+		    tasks,
+		    json_pack("{s:s, s:i, s:i, s:s?, s:s?, s:s?}", "status",
+			      names[t->status], "attempt", (int)t->attempt,
+			      "want", (int)t->want, "code", t->code, "public",
+			      t->public, "error", t->error));
 	}
 	o = json_pack("{s:s, s:o, s:O, s:I, s:I, s:I, s:b}", "status",
 		      names[j->status], "tasks", tasks, "errors", j->errors,
 		      "retries", (json_int_t)j->retries, "started_ms",
 		      (json_int_t)j->started_ms, "ended_ms",
 		      (json_int_t)j->ended_ms, "reserved", j->reserved);
+	if (j->ending)
+		json_object_set_new(o, "ending", json_string(names[j->end_as]));
 	if (json_write_file(path, o, 0600, durable, &e))
 		log_error("scheduler", "%s", e.text);
 	json_decref(o);
@@ -411,6 +414,7 @@ static void load_state(struct job *j)
 		return; /* killed before the first change */
 	j->status = status_of(json_str_or(o, "status", "waiting"));
 	j->retries = (unsigned)json_int_or(o, "retries", 0);
+	j->end_as = status_of(json_str_or(o, "ending", "waiting"));
 	j->started_ms = json_int_or(o, "started_ms", 0);
 	j->ended_ms = json_int_or(o, "ended_ms", 0);
 	list = json_object_get(o, "errors");
@@ -426,6 +430,8 @@ static void load_state(struct job *j)
 			break;
 		t->status = status_of(json_str_or(v, "status", "waiting"));
 		t->attempt = (unsigned)json_int_or(v, "attempt", 0);
+		t->want = (unsigned)json_int_or(v, "want", t->attempt);
+		t->want = MAX(t->want, t->attempt);
 		text = json_str_or(v, "code", NULL);
 		t->code = text ? xstrdup(text) : NULL;
 		text = json_str_or(v, "public", NULL);
@@ -452,6 +458,7 @@ static struct job *load_one(struct sched *s, const char *id, struct err *e)
 			    json_str_or(o, "secret", NULL),
 			    json_int_or(o, "created_ms", 0), e);
 		j->number = (uint64_t)json_int_or(o, "number", 0);
+		j->told = j->n_others > 0;
 		load_state(j);
 	}
 	json_decref(o);

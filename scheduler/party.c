@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The same job at the other parties: calls out and calls in. */
+#include <sys/random.h>
 #include <time.h>
 
 #include "lib/fileio.h"
@@ -56,7 +57,7 @@ static void on_answer(void *arg, int status, json_t *body, const struct err *e)
 	struct call *c = arg;
 
 	c->status = status;
-	c->body = json_incref(body);
+	c->body = json_deep_copy(body); /* theirs is another thread's */
 	if (status)
 		c->e = *e;
 	sched_post(c->s, on_loop, c);
@@ -162,6 +163,15 @@ static void started(struct sched *s, struct job *j)
 	job_advance(s, j);
 }
 
+static unsigned dice(void)
+{
+	unsigned x;
+
+	if (getrandom(&x, sizeof(x), GRND_NONBLOCK) != (ssize_t)sizeof(x))
+		x = (unsigned)now_unix_ms();
+	return x & 0x7fffffff;
+}
+
 static void created(struct sched *s, struct job *j)
 {
 	j->creating = false;
@@ -177,8 +187,12 @@ static void created(struct sched *s, struct job *j)
 	}
 	cores_give(s, j);
 	party_release(s, j);
-	j->next_retry = now_mono_ms() + 5000; /* a lost poke does no harm */
+	/* A lost poke does no harm; two parties that stand in each other's way
+	 * do not meet again. */
+	j->next_retry = now_mono_ms() + 2000 + dice() % 4000;
 	job_changed(s, j);
+	/* What it gave back may do for another. */
+	queue_run_here(s);
 }
 
 static void on_create(struct sched *s, struct job *j, struct call *c)
@@ -190,6 +204,8 @@ static void on_create(struct sched *s, struct job *j, struct call *c)
 			stop_stray(s, c, j->ending ? j->end_as : j->status);
 		return;
 	}
+	if (c->attempt != j->round)
+		return; /* of a run that was canceled */
 	if (c->status) {
 		job_add_error(s, j, "%s",
 			      *c->e.text ? c->e.text : "a partner refused");
@@ -229,15 +245,19 @@ void party_create(struct sched *s, struct job *j)
 {
 	j->pending = (unsigned)j->n_others;
 	j->all_reserved = true;
+	j->told = j->n_others > 0;
+	j->round = dice();
 	for (size_t i = 0; i < j->n_others; i++) {
 		const char *p = j->others[i];
 		bool secret = plays(j, "guest", p) || plays(j, "host", p);
+		struct call *c = call_new(s, j, p, on_create);
 
-		send_call(call_new(s, j, p, on_create), "create",
-			  json_pack("{s:s, s:I, s:O, s:o, s:s*}", "job", j->id,
-				    "created_ms", (json_int_t)j->created_ms,
-				    "dsl", j->dsl, "conf",
-				    conf_slice(j->conf, p), "secret",
+		c->attempt = j->round;
+		send_call(c, "create",
+			  json_pack("{s:s, s:i, s:I, s:O, s:o, s:s*}", "job",
+				    j->id, "round", (int)j->round, "created_ms",
+				    (json_int_t)j->created_ms, "dsl", j->dsl,
+				    "conf", conf_slice(j->conf, p), "secret",
 				    secret ? j->secret : NULL),
 			  CALL_MS);
 	}
@@ -249,16 +269,22 @@ void party_release(struct sched *s, struct job *j)
 {
 	for (size_t i = 0; i < j->n_others; i++)
 		send_call(call_new(s, j, j->others[i], NULL), "release",
-			  json_pack("{s:s}", "job", j->id), CALL_MS);
+			  json_pack("{s:s, s:i}", "job", j->id, "round",
+				    (int)j->round),
+			  CALL_MS);
 }
 
 /* ---- tasks ------------------------------------------------------------------
  */
 
+static void task_start_at(struct sched *s, struct job *j, const char *component,
+			  const char *party);
+
+/* Only where it failed, or two silent partners double the calls each time. */
 static void start_again(struct sched *s, struct job *j, struct later *l)
 {
 	if (j->status == ST_RUNNING && !j->ending)
-		party_task_start(s, j, l->component);
+		task_start_at(s, j, l->component, l->role);
 }
 
 static void take_status(struct sched *s, struct job *j, const char *party,
@@ -269,7 +295,7 @@ static void take_status(struct sched *s, struct job *j, const char *party,
 	    task_find(j, json_str_or(o, "role", ""), component, party);
 	enum status st = status_of(json_str_or(o, "status", ""));
 
-	if (!t || t->local || t->attempt != attempt ||
+	if (!t || t->local || t->attempt != attempt || t->want > attempt ||
 	    status_ended(t->status) || !status_ended(st))
 		return;
 	task_moved(s, j, t, st, json_str_or(o, "code", NULL),
@@ -289,35 +315,39 @@ static void on_task_start(struct sched *s, struct job *j, struct call *c)
 		return;
 	}
 	if (c->status) {
-		later(s, j, c->component, "", start_again);
+		later(s, j, c->component, c->party, start_again);
 		return;
 	}
 	json_array_foreach (json_object_get(c->body, "tasks"), i, o)
 		take_status(s, j, c->party, c->component, c->attempt, o);
 }
 
+static void task_start_at(struct sched *s, struct job *j, const char *component,
+			  const char *party)
+{
+	const struct task *t = NULL;
+	struct call *c;
+
+	for (size_t k = 0; k < j->n_tasks && !t; k++)
+		if (!strcmp(j->tasks[k].component, component) &&
+		    !strcmp(j->tasks[k].party, party) &&
+		    j->tasks[k].status == ST_RUNNING)
+			t = &j->tasks[k];
+	if (!t)
+		return;
+	c = call_new(s, j, party, on_task_start);
+	c->component = xstrdup(component);
+	c->attempt = t->attempt;
+	send_call(c, "task-start",
+		  json_pack("{s:s, s:s, s:i}", "job", j->id, "component",
+			    component, "attempt", (int)t->attempt),
+		  CALL_MS);
+}
+
 void party_task_start(struct sched *s, struct job *j, const char *component)
 {
-	for (size_t i = 0; i < j->n_others; i++) {
-		const struct task *t = NULL;
-		struct call *c;
-
-		for (size_t k = 0; k < j->n_tasks && !t; k++)
-			if (!strcmp(j->tasks[k].component, component) &&
-			    !strcmp(j->tasks[k].party, j->others[i]) &&
-			    j->tasks[k].status == ST_RUNNING)
-				t = &j->tasks[k];
-		if (!t)
-			continue;
-		c = call_new(s, j, j->others[i], on_task_start);
-		c->component = xstrdup(component);
-		c->attempt = t->attempt;
-		send_call(c, "task-start",
-			  json_pack("{s:s, s:s, s:i}", "job", j->id,
-				    "component", component, "attempt",
-				    (int)t->attempt),
-			  CALL_MS);
-	}
+	for (size_t i = 0; i < j->n_others; i++)
+		task_start_at(s, j, component, j->others[i]);
 }
 
 static void report_again(struct sched *s, struct job *j, struct later *l)
@@ -361,7 +391,7 @@ void party_report(struct sched *s, struct job *j, struct task *t)
 
 static void on_stop(struct sched *s, struct job *j, struct call *c)
 {
-	if (c->status)
+	if (c->status && c->status != -EACCES)
 		job_event(j,
 			  "party %s does not know yet that the job has "
 			  "ended: %s",
@@ -371,31 +401,35 @@ static void on_stop(struct sched *s, struct job *j, struct call *c)
 	job_try_done(s, j);
 }
 
+static void stop_at(struct sched *s, struct job *j, const char *party,
+		    void (*fn)(struct sched *, struct job *, struct call *))
+{
+	json_t *errors = json_array();
+
+	/* Ours are for us: a partner gets fixed sentences only. */
+	for (size_t k = 0; k < j->n_tasks; k++) {
+		const struct task *t = &j->tasks[k];
+
+		if (t->status == ST_FAILED)
+			json_array_append_new(
+			    errors,
+			    json_pack("{s:s, s:s, s:s, s:s}", "role", t->role,
+				      "party", t->party, "component",
+				      t->component, "public",
+				      t->public ? t->public : "failed"));
+	}
+	send_call(call_new(s, j, party, fn), "stop",
+		  json_pack("{s:s, s:s, s:o}", "job", j->id, "status",
+			    status_name(j->ending ? j->end_as : j->status),
+			    "errors", errors),
+		  STOP_MS);
+}
+
 void party_stop(struct sched *s, struct job *j)
 {
 	j->pending = (unsigned)j->n_others;
-	for (size_t i = 0; i < j->n_others; i++) {
-		json_t *errors = json_array(), *v;
-		size_t k;
-
-		/* Ours are for us: a partner gets fixed sentences only. */
-		for (k = 0; k < j->n_tasks; k++) {
-			const struct task *t = &j->tasks[k];
-
-			if (t->status == ST_FAILED)
-				json_array_append_new(
-				    errors, json_pack("{s:s, s:s, s:s, s:s}",
-						      "role", t->role, "party",
-						      t->party, "component",
-						      t->component, "public",
-						      t->public ? t->public
-								: "failed"));
-		}
-		v = json_pack("{s:s, s:s, s:o}", "job", j->id, "status",
-			      status_name(j->end_as), "errors", errors);
-		send_call(call_new(s, j, j->others[i], on_stop), "stop", v,
-			  STOP_MS);
-	}
+	for (size_t i = 0; i < j->n_others; i++)
+		stop_at(s, j, j->others[i], on_stop);
 }
 
 static void on_cancel(struct sched *s, struct job *j, struct call *c)
@@ -422,7 +456,8 @@ void party_cancel(struct sched *s, struct job *j)
 void party_leases(struct sched *s)
 {
 	for (struct job *j = s->jobs; j; j = j->next) {
-		if (!j->ours || j->status != ST_RUNNING || j->ending)
+		if (!j->ours || !j->told || status_ended(j->status) ||
+		    j->ending)
 			continue;
 		for (size_t i = 0; i < j->n_others; i++)
 			send_call(call_new(s, j, j->others[i], NULL), "lease",
@@ -558,7 +593,10 @@ static void notes(struct sched *s, struct job *j)
 static void answer_create(struct incoming *in, struct job *j)
 {
 	struct sched *s = in->s;
-	bool got = cores_take(s, j);
+	/* What is still ending here begins at the next call. */
+	bool got = !j->ending && cores_take(s, j);
+
+	j->round = (unsigned)json_int_or(in->body, "round", 0);
 
 	json_object_set_new(in->answer, "reserved", json_boolean(got));
 	json_object_set_new(in->answer, "need", json_integer(j->cores));
@@ -575,6 +613,7 @@ static void answer_create(struct incoming *in, struct job *j)
 		free(j->why);
 		j->why = xasprintf("needs %u cores here, %u are free", j->cores,
 				   s->cores_free);
+		job_changed(s, j);
 	}
 }
 
@@ -588,7 +627,7 @@ static int in_create(struct incoming *in)
 	if (!digits(job_of(in)))
 		return err_set(&in->e, EINVAL, "create: not a job id");
 	pthread_mutex_lock(&s->lock);
-	old = job_find(s, job_of(in));
+	old = job_wait_closed(s, job_of(in));
 	if (old && strcmp(old->initiator, in->party)) {
 		pthread_mutex_unlock(&s->lock);
 		return not_allowed(in);
@@ -642,14 +681,20 @@ static int in_release(struct incoming *in)
 
 	pthread_mutex_lock(&in->s->lock);
 	j = initiated(in);
-	if (j && !status_ended(j->status)) {
+	/* One that was overtaken by the next create says nothing any more. */
+	if (j && !status_ended(j->status) && !j->ending &&
+	    json_int_or(in->body, "round", j->round) == (int64_t)j->round) {
 		cores_give(in->s, j);
 		j->status = ST_WAITING;
+		free(j->why);
+		j->why = xstrdup("cores are missing at another party");
 		job_write_status(j);
 		job_save(in->s, j, false);
 		job_changed(in->s, j);
 	}
 	pthread_mutex_unlock(&in->s->lock);
+	if (j)
+		queue_post(in->s);
 	return j ? 0 : not_allowed(in);
 }
 
@@ -670,7 +715,8 @@ static void start_on_loop(struct sched *s, void *arg)
 		if (strcmp(t->component, o->component) || !t->local ||
 		    j->ending || status_ended(j->status))
 			continue;
-		if (t->status == ST_WAITING || o->attempt > t->attempt)
+		if ((t->status == ST_WAITING && o->attempt >= t->attempt) ||
+		    o->attempt > t->attempt)
 			task_begin(s, j, t, o->attempt);
 	}
 	free(o->component);
@@ -730,6 +776,9 @@ static void status_on_loop(struct sched *s, void *arg)
 	struct status_order *o = arg;
 	struct job *j = job_find(s, o->job);
 
+	/* It was away when the job ended. */
+	if (j && j->ours && status_ended(j->status))
+		stop_at(s, j, o->party, NULL);
 	if (j && j->ours && j->status == ST_RUNNING && !j->ending)
 		take_status(
 		    s, j, o->party, json_str_or(o->body, "component", ""),
@@ -760,7 +809,7 @@ static int in_task_status(struct incoming *in)
 	o = xcalloc(1, sizeof(*o));
 	(void)snprintf(o->job, sizeof(o->job), "%s", job_of(in));
 	o->party = xstrdup(in->party);
-	o->body = json_incref(in->body);
+	o->body = json_deep_copy(in->body);
 	sched_post(s, status_on_loop, o);
 	return 0;
 }
@@ -809,7 +858,7 @@ static int in_stop(struct incoming *in)
 	o = xcalloc(1, sizeof(*o));
 	(void)snprintf(o->job, sizeof(o->job), "%s", job_of(in));
 	o->party = xstrdup(in->party);
-	o->body = json_incref(in->body);
+	o->body = json_deep_copy(in->body);
 	sched_post(s, stop_on_loop, o);
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += STOP_MS / 1000 - 1;
@@ -834,6 +883,8 @@ static void cancel_on_loop(struct sched *s, void *arg)
 	if (j && !j->ending && !status_ended(j->status)) {
 		job_event(j, "party %s canceled the job", o->party);
 		job_finish(s, j, ST_CANCELED);
+	} else if (j && status_ended(j->status)) {
+		stop_at(s, j, o->party, NULL); /* it does not know yet */
 	}
 	free(o->party);
 	free(o);

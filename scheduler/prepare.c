@@ -376,7 +376,7 @@ static void on_check(void *arg, int status, json_t *body, const struct err *e)
 	pthread_mutex_lock(&p->s->lock);
 	p->asks[x->i].answered = true;
 	p->asks[x->i].status = status;
-	p->asks[x->i].body = json_incref(body);
+	p->asks[x->i].body = json_deep_copy(body);
 	p->asks[x->i].error = xstrdup(status ? e->text : "");
 	p->left--;
 	pthread_cond_broadcast(&p->answered);

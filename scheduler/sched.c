@@ -117,12 +117,23 @@ bool cores_take(struct sched *s, struct job *j)
 	return true;
 }
 
+/* Counted anew, so that fewer cores in the configuration than jobs had when
+ * rollfs was stopped never make more of them later. */
+void cores_count(struct sched *s)
+{
+	unsigned used = 0;
+
+	for (const struct job *j = s->jobs; j; j = j->next)
+		used += j->reserved ? j->cores : 0;
+	s->cores_free = s->o.conf->cores - MIN(used, s->o.conf->cores);
+}
+
 void cores_give(struct sched *s, struct job *j)
 {
 	if (!j->reserved)
 		return;
 	j->reserved = false;
-	s->cores_free += j->cores;
+	cores_count(s);
 }
 
 static void set_why(struct job *j, const char *fmt, ...)
@@ -146,8 +157,29 @@ void queue_run(struct sched *s)
 			job_begin(s, j);
 }
 
+/* Those that wait for cores here; the others have their own time. */
+void queue_run_here(struct sched *s)
+{
+	for (struct job *j = s->jobs; j; j = j->next)
+		if (j->ours && j->status == ST_WAITING && !j->creating &&
+		    !j->ending && !j->next_retry)
+			job_begin(s, j);
+}
+
+static void queue_event(struct sched *s, void *arg)
+{
+	(void)arg;
+	queue_run_here(s);
+}
+
+void queue_post(struct sched *s)
+{
+	sched_post(s, queue_event, NULL);
+}
+
 void job_begin(struct sched *s, struct job *j)
 {
+	j->next_retry = 0;
 	if (!cores_take(s, j)) {
 		set_why(j, "needs %u cores here, %u of %u are free", j->cores,
 			s->cores_free, s->o.conf->cores);
@@ -235,6 +267,17 @@ static void component_start(struct sched *s, struct job *j, const char *name,
 	}
 }
 
+/* When its next attempt may start: 0 = now. */
+static int64_t component_pause(const struct job *j, const char *name)
+{
+	int64_t at = 0;
+
+	for (size_t i = 0; i < j->n_tasks; i++)
+		if (!strcmp(j->tasks[i].component, name))
+			at = MAX(at, j->tasks[i].not_before);
+	return at > now_mono_ms() ? at : 0;
+}
+
 /* The attempt that a waiting component gets: beyond any it has had. */
 static unsigned next_attempt(const struct job *j, const char *name)
 {
@@ -263,7 +306,7 @@ void job_advance(struct sched *s, struct job *j)
 	json_t *order = json_object_get(j->plan, "order"), *v;
 	int64_t at_once =
 	    json_int_or(json_object_get(j->plan, "job"), "task_parallelism", 1);
-	int64_t running = 0;
+	int64_t running = 0, at;
 	bool done = true;
 	size_t i;
 
@@ -277,8 +320,7 @@ void job_advance(struct sched *s, struct job *j)
 			return;
 		}
 	}
-	if (j->next_retry)
-		return; /* a component's retry is waited for */
+	j->next_retry = 0;
 	json_array_foreach (order, i, v)
 		running += component_has(j, json_string_value(v), ST_RUNNING);
 	json_array_foreach (order, i, v) {
@@ -290,6 +332,13 @@ void job_advance(struct sched *s, struct job *j)
 		if (running >= at_once || component_has(j, name, ST_RUNNING) ||
 		    !upstream_done(j, name))
 			continue;
+		/* Only this component waits for its retry. */
+		at = component_pause(j, name);
+		if (at) {
+			if (!j->next_retry || at < j->next_retry)
+				j->next_retry = at;
+			continue;
+		}
 		running++;
 		component_start(s, j, name, next_attempt(j, name));
 		if (j->ending || status_ended(j->status))
@@ -300,6 +349,7 @@ void job_advance(struct sched *s, struct job *j)
 }
 
 struct closing {
+	struct sched *s;
 	struct transfer *t;
 	char *what;
 	bool job;
@@ -308,11 +358,18 @@ struct closing {
 static void *close_thread(void *arg)
 {
 	struct closing *c = arg;
+	struct job *j;
 	struct err e;
 
 	if (c->job ? transfer_job_close(c->t, c->what, &e)
 		   : transfer_session_close(c->t, c->what, &e))
 		log_warn("scheduler", "%s", e.text);
+	pthread_mutex_lock(&c->s->lock);
+	j = c->job ? job_find(c->s, c->what) : NULL;
+	if (j)
+		j->closing = false;
+	pthread_cond_broadcast(&c->s->changed);
+	pthread_mutex_unlock(&c->s->lock);
 	free(c->what);
 	free(c);
 	return NULL;
@@ -325,15 +382,41 @@ static void close_messages(struct sched *s, char *what, bool job)
 	pthread_attr_t a;
 	pthread_t t;
 
-	*c = (struct closing){ .t = s->o.transfer, .what = what, .job = job };
+	*c = (struct closing){
+		.s = s, .t = s->o.transfer, .what = what, .job = job
+	};
 	pthread_attr_init(&a);
 	pthread_attr_setdetachstate(&a, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&a, 256u << 10);
 	if (pthread_create(&t, &a, close_thread, c)) {
+		struct job *j = job ? job_find(s, what) : NULL;
+
+		if (j)
+			j->closing = false;
 		free(c->what);
 		free(c);
 	}
 	pthread_attr_destroy(&a);
+}
+
+/* A rerun must not open its messages before the end has closed them. */
+struct job *job_wait_closed(struct sched *s, const char *id)
+{
+	struct timespec until;
+	struct job *j;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += 5;
+	while ((j = job_find(s, id)) && j->closing &&
+	       pthread_cond_timedwait(&s->changed, &s->lock, &until) !=
+		   ETIMEDOUT)
+		;
+	return job_find(s, id);
+}
+
+static int64_t auto_retries(const struct job *j)
+{
+	return json_int_or(json_object_get(j->plan, "job"), "auto_retries", 0);
 }
 
 /* auto_retries: all parties try the component again. */
@@ -345,7 +428,7 @@ static bool retry(struct sched *s, struct job *j, const struct task *t)
 	unsigned attempt = t->attempt;
 
 	if (!j->ours || j->ending || status_ended(j->status) ||
-	    (int64_t)attempt >= json_int_or(job, "auto_retries", 0))
+	    (int64_t)attempt >= auto_retries(j))
 		return false;
 	job_event(j, "%s failed at %s-%s (%s); attempt %u follows in %.1f s",
 		  t->component, t->role, t->party,
@@ -361,10 +444,10 @@ static bool retry(struct sched *s, struct job *j, const struct task *t)
 			task_stop(s, j, u, ST_CANCELED);
 		else
 			u->status = ST_WAITING;
+		u->not_before = now_mono_ms() + MAX(delay_ms, 1);
 	}
 	close_messages(s, xasprintf("%s_%s_%u", j->id, t->component, attempt),
 		       false);
-	j->next_retry = now_mono_ms() + MAX(delay_ms, 1);
 	return true;
 }
 
@@ -388,7 +471,7 @@ void task_moved(struct sched *s, struct job *j, struct task *t, enum status to,
 		t->status = ST_WAITING;
 		if (!j->ours)
 			task_begin(s, j, t, t->want);
-		else if (!j->next_retry)
+		else
 			job_advance(s, j);
 		return;
 	}
@@ -401,7 +484,8 @@ void task_moved(struct sched *s, struct job *j, struct task *t, enum status to,
 	t->public = public ? xstrdup(public) : NULL;
 	job_event(j, "%s %s-%s %s%s%s", t->component, t->role, t->party,
 		  status_name(to), public ? ": " : "", public ? public : "");
-	if (to == ST_FAILED && !retry(s, j, t))
+	if (to == ST_FAILED && !retry(s, j, t) &&
+	    (j->ours || (int64_t)t->attempt >= auto_retries(j)))
 		tell_error(s, j, t);
 	if (t->local)
 		task_write_status(j, t);
@@ -430,6 +514,7 @@ static void done(struct sched *s, struct job *j)
 	job_save(s, j, true);
 	cores_give(s, j);
 	waiters_answer(s, j);
+	j->closing = true;
 	job_changed(s, j);
 	close_messages(s, xstrdup(j->id), true);
 	queue_run(s);
@@ -448,8 +533,6 @@ void job_try_done(struct sched *s, struct job *j)
 
 void job_finish(struct sched *s, struct job *j, enum status as)
 {
-	bool was_running = j->status == ST_RUNNING || j->creating;
-
 	if (j->ending || status_ended(j->status))
 		return;
 	j->ending = true;
@@ -468,13 +551,17 @@ void job_finish(struct sched *s, struct job *j, enum status as)
 				  as == ST_TIMEOUT ? ST_TIMEOUT : ST_CANCELED);
 			continue;
 		}
-		t->status = t->status == ST_RUNNING ? ST_CANCELED
-			    : as == ST_CANCELED	    ? ST_CANCELED
-						    : ST_SKIPPED;
+		t->status = t->status == ST_RUNNING
+				? (as == ST_TIMEOUT ? ST_TIMEOUT : ST_CANCELED)
+			    : as == ST_CANCELED ? ST_CANCELED
+						: ST_SKIPPED;
 		if (t->local)
 			task_write_status(j, t);
 	}
-	if (j->ours && was_running)
+	/* Said and not done yet: a new rollfs goes on with the end. */
+	job_save(s, j, false);
+	/* One that waits in the queue may wait at the partners as well. */
+	if (j->ours && j->told)
 		party_stop(s, j);
 	job_try_done(s, j);
 }
@@ -484,6 +571,7 @@ void job_reopen(struct sched *s, struct job *j)
 	j->status = ST_WAITING;
 	j->heard = now_mono_ms();
 	j->started_ms = 0;
+	j->next_retry = 0;
 	json_array_clear(j->errors);
 	for (size_t i = 0; i < j->n_tasks; i++) {
 		struct task *t = &j->tasks[i];
@@ -491,6 +579,7 @@ void job_reopen(struct sched *s, struct job *j)
 		if (t->status == ST_SUCCESS || t->status == ST_PASS)
 			continue;
 		t->status = ST_WAITING;
+		t->not_before = 0;
 		free(t->error);
 		t->error = NULL;
 		if (t->local)
@@ -549,10 +638,11 @@ static int64_t timers(struct sched *s)
 		}
 		if (status_ended(j->status) || j->ending)
 			continue;
+		/* One that waits here may be known there, and lives on. */
+		live |= j->ours && j->told;
 		if (j->status == ST_RUNNING) {
 			int64_t end = j->started_ms + limit;
 
-			live |= j->ours && j->n_others;
 			if (j->ours && now_unix_ms() >= end) {
 				job_add_error(s, j,
 					      "the job ran longer than its "
@@ -692,22 +782,46 @@ static void resume(struct sched *s)
 		if (status_ended(j->status))
 			continue;
 		job_event(j, "rollfs is back");
-		if (j->status == ST_RUNNING || !j->ours) {
-			s->cores_free -= MIN(s->cores_free, j->cores);
-			j->reserved = true;
-		}
+		j->reserved = j->status == ST_RUNNING;
+		cores_count(s);
+		/* All that live are known before any end is looked at, which
+		 * may end the job and with it the others. */
 		for (size_t i = 0; i < j->n_tasks; i++) {
 			struct task *t = &j->tasks[i];
 
-			t->want = t->attempt;
 			if (t->local && t->status == ST_RUNNING)
 				task_adopt(s, j, t);
-			else if (t->local && !j->ours &&
-				 status_ended(t->status))
-				party_report(s, j, t);
+			if (t->pid && t->want > t->attempt)
+				task_stop(s, j, t, ST_CANCELED);
 		}
-		if (!j->ours || j->status != ST_RUNNING)
+		if (j->end_as != ST_WAITING)
+			job_finish(s, j, j->end_as);
+		for (size_t i = 0; i < j->n_tasks; i++)
+			if (j->tasks[i].pid == TASK_GONE)
+				task_reap(s, j, &j->tasks[i]);
+		if (status_ended(j->status))
 			continue;
+		for (size_t i = 0; i < j->n_tasks && !j->ours; i++)
+			if (j->tasks[i].local &&
+			    status_ended(j->tasks[i].status))
+				party_report(s, j, &j->tasks[i]);
+		if (!j->ours || j->status != ST_RUNNING || j->ending)
+			continue;
+		/* Of a component that was being started when we died. */
+		for (size_t i = 0; i < j->n_tasks && !j->ending; i++) {
+			struct task *t = &j->tasks[i];
+
+			unsigned k = next_attempt(j, t->component);
+			bool begun = false;
+
+			for (size_t m = 0; m < j->n_tasks; m++)
+				begun |= !strcmp(j->tasks[m].component,
+						 t->component) &&
+					 j->tasks[m].status == ST_RUNNING &&
+					 j->tasks[m].attempt == k;
+			if (t->local && t->status == ST_WAITING && begun)
+				task_begin(s, j, t, k);
+		}
 		/* Ask again for what runs elsewhere: the answer says how far
 		 * it is. */
 		for (size_t i = 0; i < j->n_tasks; i++)
@@ -798,6 +912,7 @@ void sched_stop(struct sched *s, bool stop_tasks)
 	pthread_mutex_unlock(&s->lock);
 	(void)!write(s->wake, &one, sizeof(one));
 	pthread_join(s->thread, NULL);
+	pthread_mutex_lock(&s->lock); /* calls still come in */
 	if (stop_tasks) {
 		struct timespec pause = { 0, 5000000 };
 
@@ -816,13 +931,16 @@ void sched_stop(struct sched *s, bool stop_tasks)
 				}
 			if (!any)
 				break;
+			pthread_mutex_unlock(&s->lock);
 			nanosleep(&pause, NULL);
+			pthread_mutex_lock(&s->lock);
 		}
 		for (struct job *j = s->jobs; j; j = j->next)
 			for (size_t i = 0; i < j->n_tasks; i++)
 				if (j->tasks[i].pid)
 					kill(-j->tasks[i].pid, SIGKILL);
 	}
+	pthread_mutex_unlock(&s->lock);
 	/* Calls that are under way may still answer into s: it stays until
 	 * the process ends, which is now. */
 }

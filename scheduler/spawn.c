@@ -275,15 +275,24 @@ int task_spawn(struct sched *s, struct job *j, struct task *t, struct err *e)
 	if (r)
 		return r;
 	t->pidfd = (int)syscall(SYS_pidfd_open, t->pid, 0);
+	if (t->pidfd < 0) { /* nobody would see its end */
+		r = err_sys(e, errno, "pidfd_open");
+		kill(-t->pid, SIGKILL);
+		(void)waitpid(t->pid, NULL, 0);
+		t->pid = 0;
+		return r;
+	}
 	t->start_ticks = start_ticks(t->pid);
 	t->stopping = false;
 	t->kill_at = 0;
 	(void)snprintf(line, sizeof(line), "%d %llu\n", (int)t->pid,
 		       (unsigned long long)t->start_ticks);
-	r = file_replace(pidfile, line, strlen(line), 0600, false, e);
+	/* Without the note a new rollfs looks for the process itself. */
+	if (file_replace(pidfile, line, strlen(line), 0600, false, e))
+		log_warn("scheduler", "%s", e->text);
 	task_event(j, t, "attempt %u runs as process %d", t->attempt,
 		   (int)t->pid);
-	return r;
+	return 0;
 }
 
 void task_stop(struct sched *s, struct job *j, struct task *t, enum status as)
@@ -410,8 +419,7 @@ void task_adopt(struct sched *s, struct job *j, struct task *t)
 			return;
 		}
 	}
-	t->pid = 0x7ffffff0; /* no such process: only the result is read */
-	task_reap(s, j, t);
+	t->pid = TASK_GONE;
 }
 
 /* ---- questions to rollfs-task ------------------------------------------- */
