@@ -187,9 +187,11 @@ json_t *check_plan(const json_t *dsl, const json_t *conf,
 		"dsl_version",		"initiator", "role", "job_parameters",
 		"component_parameters", "provider",  NULL
 	};
+	/* A copy: the plan refers to it, and is another thread's. */
+	json_t *own = json_deep_copy(describe);
 	struct check c = { .dsl = dsl,
 			   .conf = conf,
-			   .describe = describe,
+			   .describe = own,
 			   .own = own_party,
 			   .party = party,
 			   .d = d };
@@ -201,7 +203,7 @@ json_t *check_plan(const json_t *dsl, const json_t *conf,
 	c.specs = json_object();
 	c.plan =
 	    json_pack("{s:o, s:o}", "ignored", c.ignored, "notes", c.notes);
-	if (!c.plan || !c.specs) {
+	if (!own || !c.plan || !c.specs) {
 		defect_add(d, EINVAL, "dsl#", "no memory for the check");
 		goto out;
 	}
@@ -226,6 +228,7 @@ json_t *check_plan(const json_t *dsl, const json_t *conf,
 	check_components(&c);
 out:
 	json_decref(c.specs);
+	json_decref(own);
 	if (d->n > before) {
 		json_decref(c.plan);
 		c.plan = NULL;
