@@ -80,15 +80,22 @@ static bool writes_to(pid_t tid, const char *fd, fuse_ino_t ino)
 static bool still_open(const struct handle *h, pid_t tid)
 {
 	fuse_ino_t ino = nid_ino(h->nid.kind, h->nid.number, h->nid.slot);
+	fuse_ino_t shown = ino;
+	_cleanup_table_ struct table *t = NULL;
 	_cleanup_closedir_ DIR *d = NULL;
 	const struct dirent *de;
 	char path[64];
 
+	/* A data.csv that is written shows the number of what is published. */
+	if (h->nid.kind == K_TABLE && h->nid.slot == T_WRITE &&
+	    !table_now(h->nid.number, &t) && t)
+		shown = nid_ino(K_DATA, table_generation(t), 0);
 	(void)snprintf(path, sizeof(path), "/proc/%d/fdinfo", (int)tid);
 	d = tid > 0 ? opendir(path) : NULL;
 	while (d && (de = readdir(d)))
 		if (isdigit((unsigned char)de->d_name[0]) &&
-		    writes_to(tid, de->d_name, ino))
+		    (writes_to(tid, de->d_name, ino) ||
+		     writes_to(tid, de->d_name, shown)))
 			return true;
 	return false;
 }
