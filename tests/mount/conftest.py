@@ -14,6 +14,10 @@ import time
 
 import pytest
 
+# A shell that starts us in the background ignores Ctrl-C for us and for all that
+# we start; the tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 DATA = os.path.join(TOP, "tests", "data")
 BUILD = os.path.abspath(os.environ.get("B") or os.path.join(TOP, "build", "test"))
