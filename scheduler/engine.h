@@ -208,9 +208,13 @@ void task_reap(struct sched *s, struct job *j, struct task *t);
 json_t *task_ask(const char *program, const char *argument, const char *text,
 		 struct err *e);
 
-/* ---- party.c ------------------------------------------------------------ */
+/* ---- incoming.c: the calls of partners ---- */
 void party_handler(void *arg, struct transfer_call *call, const char *party,
 		   const char *verb, json_t *body);
+
+#define STOP_MS 2000 /* of a stop call; answered when the job has ended */
+
+/* ---- party.c ------------------------------------------------------------ */
 void party_create(struct sched *s, struct job *j);
 void party_release(struct sched *s, struct job *j);
 void party_task_start(struct sched *s, struct job *j, const char *component);
@@ -222,6 +226,13 @@ struct job *job_wait_closed(struct sched *s, const char *id);
 void party_cancel(struct sched *s, struct job *j);
 void party_leases(struct sched *s);
 void party_poke(struct sched *s);
+/* Once more to one that has not heard of it. */
+void party_tell_end(struct sched *s, struct job *j, const char *party);
+bool party_plays(const struct job *j, const char *role, const char *party);
+/* What a partner says of a task of its own. */
+void party_take_status(struct sched *s, struct job *j, const char *party,
+		       const char *component, unsigned attempt,
+		       const json_t *o);
 
 /* ---- prepare.c ---------------------------------------------------------- */
 /* The part of a check that only this party can do, for a job of `initiator`.
