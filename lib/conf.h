@@ -7,7 +7,8 @@
  *   party = 9999                     own party id, 1..10 digits
  *   federation = demo                name in every certificate's SAN URI
  *   state = /var/lib/rollfs/9999     everything is kept below it
- *   listen = 127.0.0.1:9443          host:port of the HTTPS server
+ *   listen = 127.0.0.1:9443          host:port of the HTTPS server; "none"
+ *                                    for a party that cannot be connected to
  *   certificate = party.pem          paths: absolute or beside this file
  *   key = party.key                  refused when group or others can read
  *   ca = ca.pem
@@ -30,7 +31,7 @@
 
 struct conf_party {
 	char *id;
-	char *url;   /* https://host:port, no trailing slash */
+	char *url;   /* how it is reached: address_check */
 	char *allow; /* lines as in /parties/<id>/allow, "" = nothing */
 };
 
@@ -39,7 +40,7 @@ struct conf {
 	char *party;
 	char *federation;
 	char *state;
-	char *listen_host;
+	char *listen_host; /* NULL: listen = none */
 	uint16_t listen_port;
 	char *certificate, *key, *ca;
 	char *group;
@@ -55,15 +56,29 @@ void conf_free(struct conf *c);
 const struct conf_party *conf_party(const struct conf *c, const char *id);
 /* 1..10 digits, no leading zero. */
 bool party_id_valid(const char *s);
-/* https://host:port without a trailing slash. */
-int address_check(const char *url, struct err *e) MUST_CHECK;
+/*
+ * How a party is reached, one line:
+ *   https://host:port   directly (no trailing slash)
+ *   via ID              through party ID, sealed so that it sees nothing
+ *   reverse             it connects to us and asks for what we have
+ */
+int address_check(const char *address, struct err *e) MUST_CHECK;
 
 /*
  * The rules of /parties/<id>/allow: lines "module NAME|*", "table NS/NAME|NS/
- * *|*", "role guest|host|arbiter|*", "push *", '#' comments.
+ * *|*", "role guest|host|arbiter|*", "push *", "relay ID|*" (have us carry
+ * requests to that party), '#' comments; and limits, one value each:
+ *   limit size N       bytes of one file
+ *   limit quota N      bytes of its files in our inbox
+ *   limit rate N       bytes/s that we take from it
+ *   limit floor N      bytes of the disk that stay free
+ *   limit transfers N  files and large messages under way at once
+ * N is digits with K, M, G or T (powers of 1024).
  */
 int allow_check(const char *rules, struct err *e) MUST_CHECK; /* syntax */
 bool allow_permits(const char *rules, const char *kind, const char *what);
+/* The limit of that name; false when there is none. */
+bool allow_limit(const char *rules, const char *name, uint64_t *ret);
 /*
  * What stands now for a party: STATE/parties/<id>/{address,allow} if written
  * there (through the mount), else the configuration's.  Caller frees; NULL if

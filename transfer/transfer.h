@@ -80,10 +80,30 @@ int transfer_session_close(struct transfer *t, const char *session,
  * A new generation of out/<path> is complete and durable in the spool file
  * (absolute path in STATE/federation/<party>/spool/, same file system);
  * rollsite takes it over (renames it to out/<path>) and pushes it until the
- * other party has committed it.  Blocks until it is taken over.
+ * other party has committed it.  Blocks until it is taken over (its record is
+ * durable), not longer.
  */
 int transfer_file_put(struct transfer *t, const char *party, const char *path,
 		      const char *spool, struct err *e) MUST_CHECK;
+/*
+ * A file that is still being written: its first `bytes` are there and rollsite
+ * may push them already (whole chunks; nothing is visible at the partner
+ * before the put).  rewritten: bytes that were announced before have changed
+ * since, so that everything is looked at again.  The put of the same spool
+ * file ends it.  Never blocks: told to rollsite by a thread of its own, in
+ * order, older news of the same spool file replaced by newer.
+ */
+void transfer_file_stream(struct transfer *t, const char *party,
+			  const char *path, const char *spool, uint64_t bytes,
+			  bool rewritten);
+/* The spool file will never be put (its writer was killed, the file was
+ * removed or renamed to a name that is not sent). Never blocks. */
+void transfer_file_drop(struct transfer *t, const char *party,
+			const char *spool);
+/* Give up at this time (Unix ms; 0 = never). -ENOENT: no such file. */
+int transfer_file_deadline(struct transfer *t, const char *party,
+			   const char *path, int64_t unix_ms,
+			   struct err *e) MUST_CHECK;
 /* rm of the sent file: withdrawn if it was not committed yet. */
 int transfer_file_remove(struct transfer *t, const char *party,
 			 const char *path, struct err *e) MUST_CHECK;
@@ -94,9 +114,13 @@ void transfer_file_wait(struct transfer *t, const char *party, const char *path,
 			transfer_file_cb cb, void *arg);
 void transfer_file_wait_cancel(struct transfer *t, transfer_file_cb cb,
 			       void *arg);
-/* "", or one line: state bytes/size rate attempts error next-try, for xattrs.
- * Object {"state","size","acknowledged","attempts","error","next_try"...};
- * NULL when unknown.  Caller owns. */
+/*
+ * {"state": queued|announced|sending|committing|committed|parked|failed,
+ * "size","acknowledged" (bytes on the partner's disk),"rate" (bytes/s),
+ * "attempts","error" (the last reason),"next_try" (seconds),"generation",
+ * "chunks" (ranges acknowledged),"deadline","receipt" (the partner's signed
+ * receipt)}; NULL when unknown.  Caller owns.
+ */
 json_t *transfer_file_state(struct transfer *t, const char *party,
 			    const char *path);
 
