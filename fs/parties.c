@@ -268,17 +268,22 @@ static int refused(struct handle *h, int no, const struct err *e)
 
 static int validate(const struct handle *h, struct err *e)
 {
+	_cleanup_free_ char *s = NULL;
+	char id[24];
+	size_t n;
+
 	if (h->nid.slot == P_ALLOW)
 		return allow_check(h->text.buf, e);
-	if (h->nid.slot == P_ADDRESS) {
-		_cleanup_free_ char *s = strdup(h->text.buf);
-
-		if (!s)
-			return -ENOMEM;
-		s[strcspn(s, "\r\n")] = '\0';
-		return address_check(s, e);
-	}
-	return 0;
+	if (h->nid.slot != P_ADDRESS)
+		return 0;
+	s = strdup(h->text.buf);
+	if (!s)
+		return -ENOMEM;
+	for (n = strlen(s); n && strchr(" \t\r\n", s[n - 1]); n--)
+		s[n - 1] = '\0';
+	(void)snprintf(id, sizeof(id), "%llu",
+		       (unsigned long long)h->nid.number);
+	return party_address_check(fs.conf, id, s, e);
 }
 
 static void party_write(fuse_req_t r, struct handle *h, const char *buf,

@@ -13,6 +13,7 @@
 #define LINE_MAX_  4096
 #define FILE_LIMIT (1u << 20)
 #define LIST_MAX   10000
+#define RELAYS_MAX 4 /* as many as the protocol lets a request pass */
 
 bool party_id_valid(const char *s)
 {
@@ -20,6 +21,11 @@ bool party_id_valid(const char *s)
 
 	return n >= 1 && n <= 10 && !s[n] && s[0] != '0';
 }
+
+/* Where a party's section and its address stand. */
+struct party_lines {
+	int section, address;
+};
 
 /* What one run of the parser knows; the first defect wins. */
 struct load {
@@ -34,6 +40,7 @@ struct load {
 	int line_party, line_state, line_listen, line_certificate, line_key,
 	    line_ca, line_federation, line_cores, line_lease, line_group,
 	    line_components;
+	struct party_lines *at; /* of c->parties */
 	char section[64];
 };
 
@@ -150,17 +157,96 @@ static bool host_port(const char *s, char **ret_host, uint16_t *ret_port)
 	return true;
 }
 
-int address_check(const char *url, struct err *e)
+static int port_check(const char *s, const char *what, struct err *e)
 {
-	static const char scheme[] = "https://";
+	const char *colon = strrchr(s, ':');
 	uint16_t port;
 
-	if (strncmp(url, scheme, sizeof(scheme) - 1) ||
-	    !host_port(url + sizeof(scheme) - 1, NULL, &port))
+	/* The most frequent slip deserves its own sentence. */
+	if (!colon || strchr(colon, ']'))
+		return err_set(e, EINVAL, "%s: the port is missing in '%.200s'",
+			       what, s);
+	if (!host_port(s, NULL, &port))
 		return err_set(e, EINVAL,
-			       "expected https://host:port, found '%.200s'",
-			       url);
+			       "%s: a host name, an IPv4 address or an IPv6 "
+			       "address in brackets, ':' and a port from 1 to "
+			       "65535, found '%.200s'",
+			       what, s);
 	return 0;
+}
+
+int address_check(const char *address, struct err *e)
+{
+	static const char scheme[] = "https://";
+
+	if (!strcmp(address, "reverse"))
+		return 0;
+	if (!strncmp(address, "via ", 4) && party_id_valid(address + 4))
+		return 0;
+	if (strncmp(address, scheme, sizeof(scheme) - 1))
+		return err_set(
+		    e, EINVAL,
+		    "expected one line, 'https://host:port', 'via "
+		    "ID' (a party's id) or 'reverse', found '%.200s'",
+		    address);
+	return port_check(address + sizeof(scheme) - 1, "https://host:port", e);
+}
+
+/* Follows the relays that we would go through; only those of the
+ * configuration, or what stands now. */
+static int route_check(const struct conf *c, const char *id,
+		       const char *address, bool now, struct err *e)
+{
+	_cleanup_free_ char *at = strdup(address);
+
+	if (!at)
+		return err_sys(e, ENOMEM, "%s", address);
+	if (!strcmp(at, "reverse") && !c->listen_host)
+		return err_set(e, EINVAL,
+			       "'reverse' needs us to listen, but listen = "
+			       "none: expected 'https://host:port' or 'via "
+			       "ID'");
+	for (unsigned hops = 1; !strncmp(at, "via ", 4); hops++) {
+		const char *relay = at + 4;
+		const struct conf_party *p = conf_party(c, relay);
+		char *next;
+
+		if (c->party && !strcmp(relay, c->party))
+			return err_set(e, EINVAL,
+				       "'via %s': that is this party; expected "
+				       "the id of another one",
+				       relay);
+		if (!strcmp(relay, id))
+			return err_set(e, EINVAL,
+				       "'%.100s': the way to party %s leads "
+				       "through itself; expected another relay",
+				       address, id);
+		if (hops > RELAYS_MAX)
+			return err_set(e, EINVAL,
+				       "'%.100s': more than %d relays one "
+				       "behind the other",
+				       address, RELAYS_MAX);
+		next = now ? party_address(c, relay)
+			   : strdup(p && p->url ? p->url : "");
+		if (!next || (!now && !p)) {
+			free(next);
+			return err_set(e, EINVAL,
+				       "'via %s': party %s is not known here; "
+				       "expected one that is",
+				       relay, relay);
+		}
+		free(at);
+		at = next;
+	}
+	return 0;
+}
+
+int party_address_check(const struct conf *c, const char *id,
+			const char *address, struct err *e)
+{
+	int r = address_check(address, e);
+
+	return r ? r : route_check(c, id, address, true, e);
 }
 
 static int set_listen(struct load *l, const char *value)
@@ -170,9 +256,14 @@ static int set_listen(struct load *l, const char *value)
 			      "listen stands twice (first on line %d)",
 			      l->line_listen);
 	l->line_listen = l->line;
+	if (!strcmp(value, "none"))
+		return 0;
 	if (!host_port(value, &l->c->listen_host, &l->c->listen_port))
 		return defect(l, l->line,
-			      "listen: expected host:port, found '%s'", value);
+			      "listen: expected host:port or none, found '%s'",
+			      value);
+	if (!l->c->listen_host)
+		return defect(l, l->line, "out of memory");
 	return 0;
 }
 
@@ -224,47 +315,60 @@ static int own_key(struct load *l, const char *key, const char *v)
 	if (!strcmp(key, "lease"))
 		return set_number(l, &c->lease_s, &l->line_lease, key, v,
 				  86400);
-	return defect(l, l->line, "unknown key '%s' in [rollfs]", key);
+	return defect(
+	    l, l->line,
+	    "unknown key '%s' in [rollfs]: expected party, federation, state, "
+	    "listen, certificate, key, ca, cores, group, lease or components",
+	    key);
 }
 
 static int party_key(struct load *l, const char *key, const char *v)
 {
 	struct conf_party *p = l->party;
 
-	if (!strcmp(key, "url")) {
-		struct err why = { 0 };
+	struct err why = { 0 };
 
-		if (p->url)
-			return defect(l, l->line, "url stands twice in [%s]",
-				      l->section);
+	if (!strcmp(key, "address") || !strcmp(key, "url")) {
+		int *line = &l->at[l->c->n_parties - 1].address;
+
+		if (*line)
+			return defect(l, l->line,
+				      "%s stands twice in [%s] (first on line "
+				      "%d)",
+				      key, l->section, *line);
+		*line = l->line;
 		p->url = strdup(v);
 		if (!p->url)
 			return defect(l, l->line, "out of memory");
 		for (size_t n = strlen(v); n && p->url[n - 1] == '/'; n--)
 			p->url[n - 1] = '\0';
 		if (address_check(p->url, &why))
-			return defect(l, l->line, "url: %.400s", why.text);
+			return defect(l, l->line, "%s: %.600s", key, why.text);
 		return 0;
 	}
 	if (!strcmp(key, "allow")) {
-		struct err why = { 0 };
 		char *more;
+		unsigned at;
 
-		if (allow_check(v, &why))
-			return defect(l, l->line, "allow: %.400s", why.text);
 		if (asprintf(&more, "%s%s\n", p->allow, v) < 0)
 			return defect(l, l->line, "out of memory");
 		free(p->allow);
 		p->allow = more;
+		/* All of them so far: a limit may stand once. */
+		if (allow_defect(more, &at, &why))
+			return defect(l, l->line, "allow: %.600s", why.text);
 		return 0;
 	}
-	return defect(l, l->line, "unknown key '%s' in [%s]", key, l->section);
+	return defect(l, l->line,
+		      "unknown key '%s' in [%s]: expected address or allow",
+		      key, l->section);
 }
 
 static int open_section(struct load *l, const char *name)
 {
 	struct conf *c = l->c;
 	struct conf_party *more;
+	struct party_lines *at;
 
 	(void)snprintf(l->section, sizeof(l->section), "%s", name);
 	l->party = NULL;
@@ -283,6 +387,11 @@ static int open_section(struct load *l, const char *name)
 			      name);
 	if (conf_party(c, name))
 		return defect(l, l->line, "[party %s] stands twice", name);
+	at = realloc(l->at, (c->n_parties + 1) * sizeof(*at));
+	if (!at)
+		return defect(l, l->line, "out of memory");
+	l->at = at;
+	at[c->n_parties] = (struct party_lines){ .section = l->line };
 	more = realloc(c->parties, (c->n_parties + 1) * sizeof(*more));
 	if (!more)
 		return defect(l, l->line, "out of memory");
@@ -411,8 +520,18 @@ static int check_whole(struct load *l)
 			      c->party);
 	for (size_t i = 0; i < c->n_parties; i++)
 		if (!c->parties[i].url)
-			return defect(l, 0, "[party %s] lacks url",
+			return defect(l, l->at[i].section,
+				      "[party %s] lacks address (https://"
+				      "host:port, via ID or reverse)",
 				      c->parties[i].id);
+	for (size_t i = 0; i < c->n_parties; i++) {
+		struct err why = { 0 };
+
+		if (route_check(c, c->parties[i].id, c->parties[i].url, false,
+				&why))
+			return defect(l, l->at[i].address, "address: %.600s",
+				      why.text);
+	}
 	for (size_t n = strlen(c->state); n > 1 && c->state[n - 1] == '/'; n--)
 		c->state[n - 1] = '\0';
 	if (check_file(l, "certificate", c->certificate, l->line_certificate,
@@ -456,6 +575,7 @@ int conf_parse(const char *path, const char *text, size_t n, bool check,
 		defect(&l, r > 0 ? r : 0, "expected 'key = value'");
 	if (!l.failed && check)
 		check_whole(&l);
+	free(l.at);
 	if (l.failed) {
 		conf_free(c);
 		return l.failed;
@@ -507,112 +627,6 @@ const struct conf_party *conf_party(const struct conf *c, const char *id)
 		if (!strcmp(c->parties[i].id, id))
 			return &c->parties[i];
 	return NULL;
-}
-
-/* One rule, split into its kind and what it names. */
-struct rule {
-	const char *kind, *what;
-	size_t kind_len, what_len;
-};
-
-/* The next line: 1 = a rule, 0 = blank or comment, -EINVAL = not a rule. */
-static int next_rule(const char **text, struct rule *ret)
-{
-	static const char blank[] = " \t\r";
-	const char *line = *text;
-	size_t n = strcspn(line, "\n");
-	const char *end = line + n;
-
-	*text = line[n] ? end + 1 : end;
-	line += strspn(line, blank);
-	if (line >= end || *line == '#')
-		return 0;
-	while (end > line && strchr(blank, end[-1]))
-		end--;
-	*ret = (struct rule){ .kind = line };
-	while (line < end && !strchr(blank, *line))
-		line++;
-	ret->kind_len = (size_t)(line - ret->kind);
-	while (line < end && strchr(blank, *line))
-		line++;
-	ret->what = line;
-	/* What may hold blanks only as part of a table's name; a comment
-	 * behind the rule ends it. */
-	for (const char *p = line; p < end; p++)
-		if (*p == '#' && strchr(blank, p[-1])) {
-			end = p;
-			while (end > line && strchr(blank, end[-1]))
-				end--;
-			break;
-		}
-	ret->what_len = (size_t)(end - line);
-	return ret->what_len ? 1 : -EINVAL;
-}
-
-static bool is(const char *s, size_t n, const char *word)
-{
-	return n == strlen(word) && !memcmp(s, word, n);
-}
-
-int allow_check(const char *rules, struct err *e)
-{
-	static const char *const roles[] = { "guest", "host", "arbiter", "*" };
-	unsigned line = 0;
-
-	while (*rules) {
-		struct rule u;
-		bool good = false;
-		int r = next_rule(&rules, &u);
-
-		line++;
-		if (!r)
-			continue;
-		if (r < 0) {
-			good = false;
-		} else if (is(u.kind, u.kind_len, "module")) {
-			good = is(u.what, u.what_len, "*") ||
-			       !memchr(u.what, '*', u.what_len);
-		} else if (is(u.kind, u.kind_len, "table")) {
-			const char *slash = memchr(u.what, '/', u.what_len);
-
-			good = is(u.what, u.what_len, "*") ||
-			       (slash && slash > u.what &&
-				slash + 1 < u.what + u.what_len);
-		} else if (is(u.kind, u.kind_len, "push")) {
-			good = is(u.what, u.what_len, "*");
-		} else if (is(u.kind, u.kind_len, "role")) {
-			for (size_t i = 0; i < ARRAY_SIZE(roles); i++)
-				good |= is(u.what, u.what_len, roles[i]);
-		}
-		if (!good)
-			return err_set(
-			    e, EINVAL,
-			    "line %u: expected 'module NAME|*', 'table "
-			    "NAMESPACE/NAME|NAMESPACE/*|*', 'role guest|"
-			    "host|arbiter|*' or 'push *', found '%.*s'",
-			    line,
-			    (int)MIN(strcspn(u.kind, "\r\n"), (size_t)200),
-			    u.kind);
-	}
-	return 0;
-}
-
-bool allow_permits(const char *rules, const char *kind, const char *what)
-{
-	while (*rules) {
-		struct rule u;
-
-		if (next_rule(&rules, &u) != 1 || !is(u.kind, u.kind_len, kind))
-			continue;
-		if (is(u.what, u.what_len, "*") || is(u.what, u.what_len, what))
-			return true;
-		/* NAMESPACE/ * stands for every table of the namespace. */
-		if (!strcmp(kind, "table") && u.what_len > 2 &&
-		    !memcmp(u.what + u.what_len - 2, "/*", 2) &&
-		    !strncmp(u.what, what, u.what_len - 1))
-			return true;
-	}
-	return false;
 }
 
 /* Written through the mount; NULL if it was not. */

@@ -17,7 +17,7 @@
  *   lease = 60                       seconds a silent partner is waited for
  *   components = /usr/lib/rollfs/components   drop-in executables
  *   [party 10000]
- *   url = https://127.0.0.1:9444
+ *   address = https://127.0.0.1:9444  (or "url =")
  *   allow = module *                 as often as needed: architecture 5
  *   allow = table experiment/breast
  *
@@ -63,6 +63,10 @@ bool party_id_valid(const char *s);
  *   reverse             it connects to us and asks for what we have
  */
 int address_check(const char *address, struct err *e) MUST_CHECK;
+/* Also what only the configuration tells: relays are parties that we know and
+ * lead to others than us and the party itself; reverse needs us to listen. */
+int party_address_check(const struct conf *c, const char *id,
+			const char *address, struct err *e) MUST_CHECK;
 
 /*
  * The rules of /parties/<id>/allow: lines "module NAME|*", "table NS/NAME|NS/
@@ -73,7 +77,8 @@ int address_check(const char *address, struct err *e) MUST_CHECK;
  *   limit rate N       bytes/s that we take from it
  *   limit floor N      bytes of the disk that stay free
  *   limit transfers N  files and large messages under way at once
- * N is digits with K, M, G or T (powers of 1024).
+ * N is digits, K, M, G or T (powers of 1024) may follow; at least 1, but for
+ * floor.
  */
 int allow_check(const char *rules, struct err *e) MUST_CHECK; /* syntax */
 bool allow_permits(const char *rules, const char *kind, const char *what);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* For conf.c, its test and its fuzz target. */
+/* For conf.c, allow.c, their test and its fuzz target. */
 #ifndef LIB_CONF_PRIV_H
 #define LIB_CONF_PRIV_H
 
@@ -10,5 +10,8 @@
 /* conf_load on text: check = also that all is there and files can be read. */
 int conf_parse(const char *path, const char *text, size_t n, bool check,
 	       struct conf **ret, struct err *e) MUST_CHECK;
+/* allow_check; the number of the bad line is not in the sentence. */
+int allow_defect(const char *rules, unsigned *ret_line,
+		 struct err *e) MUST_CHECK;
 
 #endif

@@ -17,12 +17,22 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 			abort();
 	} else {
 		for (size_t i = 0; i < c->n_parties; i++)
-			if (allow_check(c->parties[i].allow, NULL))
+			if (allow_check(c->parties[i].allow, NULL) ||
+			    (c->parties[i].url &&
+			     address_check(c->parties[i].url, NULL)))
 				abort();
 		conf_free(c);
 	}
-	if (!allow_check(text, &e))
+	if (!allow_check(text, &e)) {
+		uint64_t v = 0;
+
 		(void)allow_permits(text, "table", "experiment/breast");
+		if (allow_limit(text, "size", &v) && (!v || v > INT64_MAX))
+			abort();
+	}
+	e = (struct err){ 0 };
+	if (address_check(text, &e) && !e.text[0])
+		abort();
 	return 0;
 }
 
