@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Identities and wire heads: pure functions over outside bytes. */
+/* Identities, message heads, and the status of answers. */
 #include <ctype.h>
 #include <endian.h>
 #include <openssl/evp.h>
 
+#include "lib/conf.h"
 #include "lib/json.h"
 
 #include "transfer/channel.h"
-#include "transfer/transfer_priv.h"
+#include "transfer/wire.h"
 
 void hex_encode(const uint8_t *in, size_t n, char *out)
 {
@@ -23,6 +24,27 @@ void hex_encode(const uint8_t *in, size_t n, char *out)
 bool hex64_valid(const char *s)
 {
 	return strspn(s, "0123456789abcdef") == 64 && !s[64];
+}
+
+static unsigned hex_digit(char c)
+{
+	return (unsigned)(c <= '9' ? c - '0' : c - 'a' + 10);
+}
+
+bool hex64_decode(const char *s, uint8_t ret[32])
+{
+	if (!hex64_valid(s))
+		return false;
+	for (size_t i = 0; i < 32; i++)
+		ret[i] = (uint8_t)(hex_digit(s[2 * i]) << 4 |
+				   hex_digit(s[2 * i + 1]));
+	return true;
+}
+
+void sha256(const void *data, size_t n, uint8_t ret[32])
+{
+	if (!EVP_Digest(n ? data : "", n, ret, NULL, EVP_sha256(), NULL))
+		abort(); /* only without memory */
 }
 
 int key_check(const struct key *k, struct err *e)
@@ -140,8 +162,9 @@ int head_write(struct strbuf *sb, const struct message_head *h)
 	struct strbuf head = STRBUF_INIT(HEAD_MAX);
 	int r;
 
-	sb_addf(&head, "{\"key\":%s,\"sha256\":\"%s\",\"size\":%llu}", key,
-		h->sha256, (unsigned long long)h->size);
+	sb_addf(&head, "{%s\"key\":%s,\"sha256\":\"%s\",\"size\":%llu}",
+		h->file ? "\"file\":1," : "", key, h->sha256,
+		(unsigned long long)h->size);
 	r = head.error;
 	if (!r)
 		r = sb_add_u32(sb, (uint32_t)head.len);
@@ -158,7 +181,7 @@ int head_parse(const void *data, size_t n, struct message_head *ret,
 	json_t *o = NULL;
 	const char *sha;
 	uint32_t len;
-	int64_t size;
+	int64_t size, one;
 	int r;
 
 	if (n < 4)
@@ -177,6 +200,10 @@ int head_parse(const void *data, size_t n, struct message_head *ret,
 		r = json_get_str(o, "sha256", &sha, e);
 	if (!r)
 		r = json_get_int(o, "size", 0, CHANNEL_MESSAGE_MAX, &size, e);
+	if (!r && json_object_get(o, "file")) {
+		r = json_get_int(o, "file", 1, 1, &one, e);
+		h.file = true;
+	}
 	if (!r && !hex64_valid(sha))
 		r = err_set(e, EINVAL, "message: not a SHA-256");
 	if (!r) {
@@ -254,56 +281,65 @@ char *percent_decode(const char *s)
 	return sb_detach(&sb);
 }
 
+/*
+ * One row per status that means something to the other side.  The first row of
+ * an HTTP status is what it becomes when it comes back.
+ */
+static const struct status_row {
+	int no;
+	unsigned http;
+	const char *word;
+} statuses[] = {
+	{ 0, 200, "ok" },
+	{ EINVAL, 400, "bad_request" },
+	{ EACCES, 403, "not_allowed" },
+	{ ENOENT, 404, "not_found" },
+	{ EEXIST, 409, "conflict" }, /* the same identity, other content */
+	{ EBUSY, 409, "busy" },
+	{ ESTALE, 410, "closed" }, /* session closed, or past its deadline */
+	{ EFBIG, 413, "too_large" },
+	{ ERANGE, 416, "bad_range" },
+	/* Sealed to a key of an earlier process; the answer has the new card */
+	{ EUCLEAN, 421, "stale_key" },
+	{ EBADMSG, 422, "damaged" },
+	{ EHOSTUNREACH, 502, "no_route" }, /* a relay has no way on */
+	{ EAGAIN, 503, "try_later" },
+	{ ETIMEDOUT, 504, "timed_out" },
+	{ ENOSPC, 507, "no_space" },
+	{ EDQUOT, 507, "over_quota" },
+	{ ELOOP, 508, "route_loop" },
+};
+
+static const struct status_row *status_row(int status)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(statuses); i++)
+		if (statuses[i].no == -status)
+			return &statuses[i];
+	return NULL;
+}
+
 unsigned status_to_http(int status)
 {
-	switch (-status) {
-	case 0:
-		return 200;
-	case EINVAL:
-		return 400;
-	case EACCES:
-		return 403;
-	case ENOENT:
-		return 404;
-	case EEXIST:
-	case EBUSY:
-		return 409;
-	case EBADMSG:
-		return 422;
-	case ENOSPC:
-		return 507;
-	case EAGAIN:
-		return 503;
-	case ETIMEDOUT:
-		return 504;
-	default:
-		return 500;
-	}
+	const struct status_row *row = status_row(status);
+
+	return row ? row->http : 500;
+}
+
+const char *status_word(int status)
+{
+	const struct status_row *row = status_row(status);
+
+	return row ? row->word : "internal";
 }
 
 int http_to_status(long code)
 {
-	switch (code) {
-	case 200:
-	case 201:
+	if (code == 201 || code == 202 || code == 204)
 		return 0;
-	case 400:
-		return -EINVAL;
-	case 403:
-		return -EACCES;
-	case 404:
-		return -ENOENT;
-	case 409:
-		return -EEXIST;
-	case 422:
-		return -EBADMSG;
-	case 507:
-		return -ENOSPC;
-	case 503:
+	if (code == 429)
 		return -EAGAIN;
-	case 504:
-		return -ETIMEDOUT;
-	default:
-		return -EPROTO;
-	}
+	for (size_t i = 0; i < ARRAY_SIZE(statuses); i++)
+		if (statuses[i].http == (unsigned long)code)
+			return -statuses[i].no;
+	return -EPROTO;
 }
