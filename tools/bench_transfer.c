@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Speed of two rollsites on this machine, certificates and files and all: a
- * small message there and back, a large one, a call.  Against a byte stream
- * over a plain TCP connection of the same loopback.
+ * small message there and back, many of 1 KiB one way, a large one, a call.
+ * Against a byte stream over a plain TCP connection of the same loopback, and
+ * against an append to a file with fdatasync for each: what a durable message
+ * costs at least when none shares a flush with another.
  */
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -20,6 +22,10 @@
 #define CALLS  2000
 #define LARGE  (64u << 20)
 #define PIECES 4
+#define SMALL  1024 /* bytes of a message of a stream of them */
+#define STREAM 8000 /* messages of one such stream, all threads together */
+#define SYNCS  1000
+#define LANES  4
 #define JOB    "20261123120000000001"
 
 static char dir[] = "/tmp/rollfs-bench-transfer-XXXXXX";
@@ -112,6 +118,22 @@ static void tcp(double *ret_round, double *ret_large)
 	close(fd);
 	close(in);
 	free(piece);
+}
+
+static double fsyncs(void)
+{
+	_cleanup_free_ char *path = xasprintf("%s/appended", dir);
+	static const char text[SMALL];
+	_cleanup_close_ int fd =
+	    open(path, O_CREAT | O_WRONLY | O_APPEND | O_CLOEXEC, 0600);
+	double start = now();
+
+	for (int i = 0; i < SYNCS; i++)
+		if (fd < 0 || write_all(fd, text, SMALL) || fdatasync(fd)) {
+			perror("bench_transfer: append");
+			exit(1);
+		}
+	return (now() - start) / SYNCS;
 }
 
 /* ---- two parties -------------------------------------------------------- */
@@ -227,6 +249,74 @@ static void *partner(void *arg)
 	return NULL;
 }
 
+/* Messages one way: each lane is a sender with a channel of its own and a
+ * receiver that takes them in their order. */
+struct lane {
+	struct channel *c[2];
+	char name[20];
+	int n;
+	double sent; /* when the last one was handed over */
+};
+
+static void *lane_send(void *arg)
+{
+	struct lane *l = arg;
+	char text[SMALL];
+
+	memset(text, 2, sizeof(text));
+	for (int i = 0; i < l->n; i++)
+		put(l->c[0], 1, l->name, i, text, sizeof(text));
+	l->sent = now();
+	return NULL;
+}
+
+static void *lane_receive(void *arg)
+{
+	struct lane *l = arg;
+
+	for (int i = 0; i < l->n; i++)
+		get(l->c[1], 0, l->name, i);
+	return NULL;
+}
+
+static void stream(int lanes, double *ret_rate, double *ret_taken)
+{
+	struct lane lane[LANES];
+	pthread_t t[2 * LANES];
+	double start, sent = 0;
+
+	for (int i = 0; i < lanes; i++) {
+		for (int side = 0; side < 2; side++)
+			lane[i].c[side] = channel(side);
+		(void)snprintf(lane[i].name, sizeof(lane[i].name), "s%d_%d",
+			       lanes, i);
+		lane[i].n = STREAM / lanes;
+	}
+	start = now();
+	for (int i = 0; i < lanes; i++) {
+		pthread_create(&t[i], NULL, lane_send, &lane[i]);
+		pthread_create(&t[LANES + i], NULL, lane_receive, &lane[i]);
+	}
+	for (int i = 0; i < lanes; i++) {
+		pthread_join(t[i], NULL);
+		pthread_join(t[LANES + i], NULL);
+		if (lane[i].sent > sent)
+			sent = lane[i].sent;
+	}
+	*ret_rate = lanes * (STREAM / lanes) / (now() - start);
+	*ret_taken = lanes * (STREAM / lanes) / (sent - start);
+	for (int i = 0; i < lanes; i++)
+		for (int side = 0; side < 2; side++)
+			channel_close(lane[i].c[side]);
+}
+
+static int by_value(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
 struct counter {
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
@@ -265,7 +355,9 @@ static double calls(void)
 
 int main(void)
 {
-	double tcp_round, tcp_large, round, large, call;
+	static const int width[] = { 1, LANES };
+	double tcp_round, tcp_large, round, large, call, append;
+	double each[ROUNDS], rate[2], taken[2];
 	static const char text[100];
 	char *big = xmalloc(LARGE);
 	struct channel *a, *b;
@@ -274,16 +366,20 @@ int main(void)
 
 	tcp(&tcp_round, &tcp_large);
 	parties_up();
+	append = fsyncs();
 	a = channel(0);
 	b = channel(1);
 	memset(big, 1, LARGE);
 	pthread_create(&t, NULL, partner, b);
 	start = now();
 	for (int i = 0; i < ROUNDS; i++) {
+		each[i] = now();
 		put(a, 1, "there", i, text, sizeof(text));
 		get(a, 1, "back", i);
+		each[i] = now() - each[i];
 	}
 	round = (now() - start) / ROUNDS;
+	qsort(each, ROUNDS, sizeof(*each), by_value);
 	start = now();
 	for (int i = 0; i < PIECES; i++) {
 		put(a, 1, "large", i, big, LARGE);
@@ -292,8 +388,25 @@ int main(void)
 	large = (now() - start) / PIECES;
 	pthread_join(t, NULL);
 	call = calls();
+	for (int i = 0; i < 2; i++)
+		stream(width[i], &rate[i], &taken[i]);
+	printf("transfer append and fdatasync\t%.1f\tus\t\t\n", append * 1e6);
 	printf("transfer round trips\t%.0f\t1/s\t%.4f\tplain TCP round trip\n",
 	       1 / round, tcp_round / round);
+	printf("transfer round trip median\t%.1f\tus\t%.4f\t"
+	       "append and fdatasync\n",
+	       each[ROUNDS / 2] * 1e6, append / each[ROUNDS / 2]);
+	printf("transfer round trip p99\t%.1f\tus\t%.4f\t"
+	       "append and fdatasync\n",
+	       each[ROUNDS * 99 / 100] * 1e6, append / each[ROUNDS * 99 / 100]);
+	for (int i = 0; i < 2; i++) {
+		printf("transfer 1 KiB messages of %d\t%.0f\t1/s\t%.4f\t"
+		       "append and fdatasync\n",
+		       width[i], rate[i], rate[i] * append);
+		printf("transfer 1 KiB taken over of %d\t%.0f\t1/s\t%.4f\t"
+		       "append and fdatasync\n",
+		       width[i], taken[i], taken[i] * append);
+	}
 	printf("transfer large message\t%.1f\tMB/s\t%.4f\tplain TCP stream\n",
 	       LARGE / large / 1e6, tcp_large / large);
 	printf("transfer call\t%.1f\tus\t%.4f\tplain TCP round trip\n",
