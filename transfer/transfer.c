@@ -22,6 +22,9 @@
 
 #define WORKERS_MAX 64
 #define SERVERS	    4
+/* Files being written at once beyond which only what must be told is. */
+#define NEWS_MAX  1024
+#define NEWS_MUST 65536
 
 struct job {
 	struct job *next;
@@ -33,6 +36,14 @@ struct job {
 	void *arg;
 	bool cancelled, running; /* file_wait: the callback */
 	pthread_t runner;
+};
+
+/* What is to be told of a file that is being written: the last word. */
+struct news {
+	struct news *next;
+	char *party, *path, *spool;
+	uint64_t bytes;
+	bool rewritten, drop;
 };
 
 struct transfer_call {
@@ -52,7 +63,11 @@ struct transfer {
 	struct job *answers;
 	unsigned workers, idle;
 	pthread_cond_t answer, waited;
-	struct job *waits; /* file_wait, a thread each */
+	struct job *waits;	    /* file_wait, a thread each */
+	struct news *news;	    /* at most one of each spool file */
+	const struct news *telling; /* taken off, under way */
+	pthread_cond_t news_wake, told;
+	bool news_thread;
 	transfer_handler handler;
 	void *handler_arg;
 	transfer_inbox_cb inbox_cb;
@@ -211,6 +226,19 @@ static int wait_until_up(struct transfer *t, struct link *l, struct err *e)
 	return err_set(e, ETIMEDOUT, "rollsite does not answer");
 }
 
+static void inbox_news(struct transfer *t, const char *party, const char *path)
+{
+	transfer_inbox_cb cb;
+	void *arg;
+
+	pthread_mutex_lock(&t->lock);
+	cb = t->inbox_cb;
+	arg = t->inbox_arg;
+	pthread_mutex_unlock(&t->lock);
+	if (cb)
+		cb(arg, party, path);
+}
+
 /* Sits on a connection; when it breaks, rollsite has died. */
 static void *watch(void *arg)
 {
@@ -218,12 +246,11 @@ static void *watch(void *arg)
 	struct link l = { .fd = -1 };
 	unsigned delay = 0;
 	int64_t started = now_mono_ms();
+	bool missed = false;
 
 	while (!t->stopping) {
 		struct err e = { 0 };
 		json_t *head, *answer = NULL;
-		transfer_inbox_cb cb;
-		void *cb_arg;
 		int status, r;
 
 		if (l.fd < 0 && !answers(t, &l)) {
@@ -248,20 +275,21 @@ static void *watch(void *arg)
 			pause_ms(10);
 			continue;
 		}
+		/* News that a dead rollsite took with it: look everywhere. */
+		if (missed)
+			inbox_news(t, "", "");
+		missed = false;
 		/* The inbox's news is what this connection waits for. */
 		head = json_pack("{s:s}", "op", "inbox");
 		r = link_request(&l, head, NULL, 0, -1, &answer, NULL, &e);
 		json_decref(head);
-		pthread_mutex_lock(&t->lock);
-		cb = t->inbox_cb;
-		cb_arg = t->inbox_arg;
-		pthread_mutex_unlock(&t->lock);
-		if (!r && cb)
-			cb(cb_arg, json_str_or(answer, "party", ""),
-			   json_str_or(answer, "path", ""));
+		if (!r)
+			inbox_news(t, json_str_or(answer, "party", ""),
+				   json_str_or(answer, "path", ""));
 		json_decref(answer);
 		if (r == -EPIPE) {
 			link_close(&l);
+			missed = true;
 			if (!t->stopping)
 				log_warn("transfer", "rollsite has died");
 			if (now_mono_ms() - started > 10000)
@@ -501,9 +529,214 @@ int transfer_session_close(struct transfer *t, const char *session,
 	    NULL, NULL, e);
 }
 
+/* ---- files that are being written -----------------------------------------
+ */
+
+static void news_free(struct news *n)
+{
+	if (!n)
+		return;
+	free(n->party);
+	free(n->path);
+	free(n->spool);
+	free(n);
+}
+
+/* Without it rollsite would be wrong, not only slower. */
+static bool news_must(const struct news *n)
+{
+	return n->drop || n->rewritten;
+}
+
+/* With the lock: the place of a spool file's news, or where a new one goes. */
+static struct news **news_find(struct transfer *t, const char *spool,
+			       size_t *ret_before)
+{
+	struct news **p;
+
+	*ret_before = 0;
+	for (p = &t->news; *p && strcmp((*p)->spool, spool); p = &(*p)->next)
+		++*ret_before;
+	return p;
+}
+
+static json_t *news_head(const struct news *n)
+{
+	if (n->drop)
+		return json_pack("{s:s, s:s, s:s}", "op", "file_drop", "party",
+				 n->party, "spool", n->spool);
+	return json_pack("{s:s, s:s, s:s, s:s, s:I, s:b}", "op", "file_stream",
+			 "party", n->party, "path", n->path, "spool", n->spool,
+			 "bytes", (json_int_t)n->bytes, "rewritten",
+			 n->rewritten);
+}
+
+/* Was it heard? What is answered does not matter: the put brings everything. */
+static bool tell(struct transfer *t, struct link *l, const struct news *n)
+{
+	struct err e = { 0 };
+	json_t *head = news_head(n), *answer = NULL;
+	bool heard;
+
+	if (ask(t, l, head, NULL, 0, &answer, &e))
+		log_debug("transfer", "%s of %s: %s",
+			  n->drop ? "file_drop" : "file_stream", n->spool,
+			  e.text);
+	heard = answer != NULL;
+	json_decref(head);
+	json_decref(answer);
+	return heard;
+}
+
+/* With the lock: what could not be told stands in for what came meanwhile. */
+static void news_again(struct transfer *t, struct news *n)
+{
+	size_t before;
+	struct news *later = *news_find(t, n->spool, &before);
+
+	if (later) {
+		later->rewritten |= n->rewritten;
+		news_free(n);
+	} else {
+		n->next = t->news;
+		t->news = n;
+	}
+}
+
+static void *teller(void *arg)
+{
+	struct transfer *t = arg;
+	struct link l = { .fd = -1 };
+
+	sb_init(&l.head, FRAME_HEAD_MAX);
+	sb_init(&l.body, FRAME_BODY_MAX);
+	pthread_mutex_lock(&t->lock);
+	while (!t->stopping) {
+		struct news *n = t->news;
+		bool heard;
+
+		if (!n) {
+			pthread_cond_wait(&t->news_wake, &t->lock);
+			continue;
+		}
+		t->news = n->next;
+		t->telling = n;
+		pthread_mutex_unlock(&t->lock);
+		heard = tell(t, &l, n);
+		pthread_mutex_lock(&t->lock);
+		t->telling = NULL;
+		pthread_cond_broadcast(&t->told);
+		if (!heard && news_must(n))
+			news_again(t, n);
+		else
+			news_free(n);
+	}
+	pthread_mutex_unlock(&t->lock);
+	link_close(&l);
+	__atomic_sub_fetch(&t->threads, 1, __ATOMIC_SEQ_CST);
+	return NULL;
+}
+
+/* Takes over n. */
+static void news_add(struct transfer *t, struct news *n)
+{
+	struct news **p, *old;
+	size_t before;
+	bool start = false;
+
+	pthread_mutex_lock(&t->lock);
+	p = news_find(t, n->spool, &before);
+	old = *p;
+	if (t->stopping ||
+	    (!old && before >= (news_must(n) ? NEWS_MUST : NEWS_MAX))) {
+		old = n; /* the put brings everything */
+	} else {
+		if (old) {
+			n->rewritten |= old->rewritten;
+			n->next = old->next;
+		}
+		*p = n;
+		start = !t->news_thread;
+		t->news_thread = true;
+		pthread_cond_signal(&t->news_wake);
+	}
+	pthread_mutex_unlock(&t->lock);
+	news_free(old);
+	if (start)
+		start_thread(t, teller);
+}
+
+void transfer_file_stream(struct transfer *t, const char *party,
+			  const char *path, const char *spool, uint64_t bytes,
+			  bool rewritten)
+{
+	struct news *n = xcalloc(1, sizeof(*n));
+
+	n->party = xstrdup(party);
+	n->path = xstrdup(path);
+	n->spool = xstrdup(spool);
+	n->bytes = bytes;
+	n->rewritten = rewritten;
+	news_add(t, n);
+}
+
+void transfer_file_drop(struct transfer *t, const char *party,
+			const char *spool)
+{
+	struct news *n = xcalloc(1, sizeof(*n));
+
+	n->party = xstrdup(party);
+	n->spool = xstrdup(spool);
+	n->drop = true;
+	news_add(t, n);
+}
+
+/* The put is the last word on a spool file: news of it that waits is told
+ * before if it must be, and none comes after. */
+static int news_end(struct transfer *t, const char *spool, struct err *e)
+{
+	struct link l = { .fd = -1 };
+	struct news **p, *n;
+	size_t before;
+	bool heard = true;
+
+	pthread_mutex_lock(&t->lock);
+	while (t->telling && !strcmp(t->telling->spool, spool))
+		pthread_cond_wait(&t->told, &t->lock);
+	p = news_find(t, spool, &before);
+	n = *p;
+	if (n)
+		*p = n->next;
+	pthread_mutex_unlock(&t->lock);
+	if (n && news_must(n)) {
+		sb_init(&l.head, FRAME_HEAD_MAX);
+		sb_init(&l.body, FRAME_BODY_MAX);
+		heard = tell(t, &l, n);
+		link_close(&l);
+	}
+	news_free(n);
+	return heard ? 0
+		     : err_set(e, EHOSTUNREACH,
+			       "rollsite of this party is not running");
+}
+
+int transfer_file_deadline(struct transfer *t, const char *party,
+			   const char *path, int64_t unix_ms, struct err *e)
+{
+	return ask_once(t,
+			json_pack("{s:s, s:s, s:s, s:I}", "op", "file_deadline",
+				  "party", party, "path", path, "deadline",
+				  (json_int_t)unix_ms),
+			NULL, NULL, e);
+}
+
 int transfer_file_put(struct transfer *t, const char *party, const char *path,
 		      const char *spool, struct err *e)
 {
+	int r = news_end(t, spool, e);
+
+	if (r)
+		return r;
 	return ask_once(t,
 			json_pack("{s:s, s:s, s:s, s:s}", "op", "file_put",
 				  "party", party, "path", path, "spool", spool),
@@ -738,6 +971,8 @@ int transfer_start(const struct conf *conf, const char *program,
 	pthread_cond_init(&t->wake, NULL);
 	pthread_cond_init(&t->answer, NULL);
 	pthread_cond_init(&t->waited, NULL);
+	pthread_cond_init(&t->news_wake, NULL);
+	pthread_cond_init(&t->told, NULL);
 	if (!answers(t, &l)) {
 		r = spawn_site(t, e);
 		if (!r)
@@ -769,6 +1004,7 @@ void transfer_stop(struct transfer *t)
 	t->stopping = true;
 	pthread_cond_broadcast(&t->wake);
 	pthread_cond_broadcast(&t->answer);
+	pthread_cond_broadcast(&t->news_wake);
 	pthread_mutex_unlock(&t->lock);
 	if (t->ours && !link_open(&l, t->socket, &e)) {
 		json_t *head = json_pack("{s:s}", "op", "shutdown");

@@ -138,7 +138,8 @@ void transfer_ping_refresh(struct transfer *t, const char *party);
 int transfer_parties_reload(struct transfer *t, struct err *e) MUST_CHECK;
 /* Counters in Prometheus text format, ending in a newline; caller frees. */
 char *transfer_metrics_text(struct transfer *t);
-/* Is a file of in/ new or gone: fs drops its cached listing. */
+/* A file of in/ is new or gone; "" and "": any may be (rollsite was started
+ * anew).  News may be lost when much comes at once: look at all that matter. */
 typedef void (*transfer_inbox_cb)(void *arg, const char *party,
 				  const char *path);
 void transfer_on_inbox(struct transfer *t, transfer_inbox_cb cb, void *arg);
