@@ -183,7 +183,8 @@ int address_check(const char *address, struct err *e)
 		return 0;
 	if (!strncmp(address, "via ", 4) && party_id_valid(address + 4))
 		return 0;
-	if (strncmp(address, scheme, sizeof(scheme) - 1))
+	if (strncmp(address, scheme, sizeof(scheme) - 1) ||
+	    strpbrk(address, "\r\n"))
 		return err_set(
 		    e, EINVAL,
 		    "expected one line, 'https://host:port', 'via "

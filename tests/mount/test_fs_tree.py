@@ -382,6 +382,53 @@ def test_address_and_allow_are_checked_and_kept(sandboxes):
         os.mkdir(p.path("parties/77"))
 
 
+def test_routes_and_limits_are_checked_and_kept(sandboxes):
+    s = sandboxes("9999")
+    p = s[9999]
+    os.mkdir(p.path("parties/77"))
+    os.mkdir(p.path("parties/78"))
+    for good in ("reverse", "via 77", "https://[::1]:9", "https://a.example:1"):
+        put(p.path("parties/78/address"), good)  # judged when it is closed
+        assert p.read("parties/78/address") == good + "\n"
+        put(p.path("parties/78/address"), good + "\n")
+        assert p.read("parties/78/address") == good + "\n"
+    put(p.path("parties/78/address"), "via 77\n")
+    for name, bad, why in (
+            ("77/address", "via 78", "leads through itself"),
+            ("77/address", "via 79", "party 79 is not known here"),
+            ("77/address", "via 9999", "that is this party"),
+            ("77/address", "https://a.example", "the port is missing"),
+            ("77/address", "https://a:1\nvia 78", "expected one line"),
+            ("77/address", "", "https://host:port"),
+            ("77/allow", "relay all", "'relay ID|*'"),
+            ("77/allow", "push *\n\nlimit size 1 K", "line 3: limit size: expected a number from 1"),
+            ("77/allow", "limit size 9999999999T", "K, M, G or T"),
+            ("77/allow", "limit speed 1K", "size|quota|rate|floor|transfers"),
+            ("77/allow", "limit rate 1M\nlimit rate 2M", "line 2: limit rate stands twice")):
+        before = p.read("parties", name)
+        for end in ("\n", ""):  # told by write, or else by close
+            if not bad and not end:
+                continue
+            with pytest.raises(OSError) as e:
+                put(p.path("parties", name), bad + end)
+            assert e.value.errno == errno.EINVAL
+            first = "".join(p.read("errors").splitlines(True)[:2])
+            assert "parties/" + name in first and why in first, first
+            assert p.read("parties", name) == before
+    rules = "relay 78\nrelay *\nlimit size 5G # of one\nlimit floor 0\n"
+    put(p.path("parties/77/allow"), rules)
+    with open(p.path("parties/77/allow"), "a", encoding="utf-8") as f:
+        f.write("limit rate 10M\n")
+    assert p.read("parties/77/allow") == rules + "limit rate 10M\n"
+    with pytest.raises(OSError):  # with what stands there already
+        with open(p.path("parties/77/allow"), "a", encoding="utf-8") as f:
+            f.write("limit rate 11M\n")
+    p.kill("rollfs")
+    p.start()
+    assert p.read("parties/77/allow") == rules + "limit rate 10M\n"
+    assert p.read("parties/78/address") == "via 77\n"
+
+
 # ---- start and end -------------------------------------------------------
 
 def rollfs(p, mount, *args, seconds=20):
