@@ -17,6 +17,9 @@
 #define SIZE_MAX_CLOSED ((int64_t)CHUNKS_MAX * CHUNK_MAX)
 #define INT_MAX_JSON	(INT64_C(1) << 62) /* of times and generations */
 #define SIGNATURE_MAX	4096
+#define BASE64                                                 \
+	"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz" \
+	"0123456789+/="
 
 /* ---- objects ----------------------------------------------------------- */
 
@@ -352,6 +355,7 @@ static int get_receipt(const json_t *d, struct receipt_doc *r, struct err *e)
 {
 	const char *signature;
 	int64_t size;
+	size_t n;
 	int no = get_hex64(d, "tid", r->tid, e);
 
 	if (!no)
@@ -368,9 +372,9 @@ static int get_receipt(const json_t *d, struct receipt_doc *r, struct err *e)
 	if (no)
 		return no;
 	r->size = (uint64_t)size;
-	if (!*signature || strlen(signature) > SIGNATURE_MAX)
-		return err_set(e, EINVAL, "signature: of %zu bytes",
-			       strlen(signature));
+	n = strspn(signature, BASE64);
+	if (!n || n > SIGNATURE_MAX || signature[n])
+		return err_set(e, EINVAL, "signature: not base64");
 	r->signature = strdup(signature);
 	return r->signature ? 0 : err_set(e, ENOMEM, "out of memory");
 }
