@@ -3,7 +3,7 @@
  * being written and read again, under the same transfer id. */
 #include "lib/json.h"
 
-#include "transfer/transfer_priv.h"
+#include "transfer/wire.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
@@ -38,7 +38,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 		abort();
 	if (head_parse(sb.buf, sb.len, &again, &used_again, NULL) ||
 	    used_again != sb.len || again.size != h.size ||
-	    strcmp(again.tid, h.tid) != 0 ||
+	    again.file != h.file || strcmp(again.tid, h.tid) != 0 ||
 	    strcmp(again.sha256, h.sha256) != 0 ||
 	    memcmp(&again.key, &h.key, sizeof(h.key)) != 0)
 		abort();

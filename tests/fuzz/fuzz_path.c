@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The path of a file as a partner's header has it: percent-encoded.  A path
  * that is taken stays below the directory and encodes back to itself. */
-#include "transfer/transfer_priv.h"
+#include "transfer/wire.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
