@@ -11,11 +11,9 @@ static const char digits64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 char *base64_encode(const void *data, size_t n)
 {
 	const uint8_t *p = data;
-	char *text, *out;
+	char *text = n < SIZE_MAX / 2 ? malloc((n + 2) / 3 * 4 + 1) : NULL;
+	size_t at = 0;
 
-	if (n > SIZE_MAX / 2)
-		return NULL;
-	text = out = malloc((n + 2) / 3 * 4 + 1);
 	if (!text)
 		return NULL;
 	for (size_t i = 0; i < n; i += 3) {
@@ -26,16 +24,12 @@ char *base64_encode(const void *data, size_t n)
 			v |= (uint32_t)p[i + 1] << 8;
 		if (left > 2)
 			v |= p[i + 2];
-		*out++ = digits64[v >> 18];
-		*out++ = digits64[v >> 12 & 63];
-		*out++ = '=';
-		*out++ = '=';
-		if (left > 1)
-			out[-2] = digits64[v >> 6 & 63];
-		if (left > 2)
-			out[-1] = digits64[v & 63];
+		text[at++] = digits64[v >> 18];
+		text[at++] = digits64[v >> 12 & 63];
+		text[at++] = left > 1 ? digits64[v >> 6 & 63] : '=';
+		text[at++] = left > 2 ? digits64[v & 63] : '=';
 	}
-	*out = '\0';
+	text[at] = '\0';
 	return text;
 }
 

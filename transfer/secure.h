@@ -45,8 +45,9 @@ int64_t identity_expires_ms(struct identity *id);
  * The party that a certificate speaks for: the chain (DER, leaf first, at most
  * 8) leads to the CA, is valid now, may serve both ends of TLS and signatures,
  * and carries exactly one rollfs: URI, rollfs://<federation>/party/<id>.
- * *ret_party (16 bytes) is "" otherwise and the error (-EACCES) says why.  ret_cert (may be NULL) gets the leaf, the caller's to
- * X509_free; ret_expires_ms (may be NULL) its notAfter.
+ * *ret_party (16 bytes) is "" otherwise and the error (-EACCES) says why.
+ * ret_cert (may be NULL) gets the leaf, the caller's to X509_free;
+ * ret_expires_ms (may be NULL) its notAfter.
  */
 struct der {
 	const void *data;

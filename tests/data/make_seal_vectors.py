@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Known answers for transfer/seal.c, computed a second way: HPKE (RFC 9180,
 sections 4.1, 5.1, 5.3 and 7.1) from X25519 and AES-GCM of python3-cryptography
-and an HKDF of hmac.  Prints the constants of tests/unit/test_secure.c.
+and an HKDF of hmac.  Prints the constants of tests/unit/test_seal.c.
 
 The same functions with AES-128-GCM must first give the vector that the RFC
 prints in appendix A.1.1.
