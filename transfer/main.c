@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * rollsite CONFIG: the only process of a party that talks to the network and
- * the only one that reads the TLS key.
+ * the only one that reads the TLS key.  rollsite --doctor CONFIG: doctor.c.
  */
 #include <fcntl.h>
 #include <poll.h>
@@ -70,15 +70,19 @@ int main(int argc, char **argv)
 	struct conf *c;
 	sigset_t set;
 
+	umask(077);
+	if (argc == 3 && !strcmp(argv[1], "--doctor"))
+		return doctor(argv[2]);
 	if (argc != 2 || argv[1][0] == '-') {
 		(void)fprintf(stderr,
 			      "usage: rollsite CONFIG\n"
-			      "The network side of one party "
+			      "       rollsite --doctor CONFIG\n"
+			      "The network side of one party; with --doctor, "
+			      "what is in the way of\nits transfers "
 			      "(version %s).\n",
 			      rollfs_version());
 		return argc == 2 && !strcmp(argv[1], "--help") ? 0 : 2;
 	}
-	umask(077);
 	(void)signal(SIGPIPE, SIG_IGN);
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
@@ -92,8 +96,11 @@ int main(int argc, char **argv)
 	if (file_open(&site, &e) || http_start(&site, &e) ||
 	    peer_rescan(&site, &e) || unix_start(&site, &e))
 		goto bad;
-	log_info("rollsite", "party %s listens on %s:%u", c->party,
-		 c->listen_host, c->listen_port);
+	if (c->listen_host)
+		log_info("rollsite", "party %s listens on %s:%u", c->party,
+			 c->listen_host, c->listen_port);
+	else
+		log_info("rollsite", "party %s does not listen", c->party);
 	wait_for_end(&site);
 	log_info("rollsite", "ended");
 	_exit(0); /* what was acknowledged is on disk; threads just stop */
