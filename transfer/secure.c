@@ -25,8 +25,8 @@
 #define SIGNATURE_MAX  2048	   /* bytes: RSA of 16384 bits */
 #define SECURITY_BITS  112	   /* RSA 2048, P-224; and no SHA-1 */
 #define SECURITY_LEVEL 2	   /* of OpenSSL: the same */
-/* A file that was changed a moment before it was looked at may change again
- * without another mtime. */
+/* A file that was changed a moment before it was looked at is looked at again:
+ * it may change without another mtime, and the others may be on their way. */
 #define RACY_MS 1000
 
 /* ---- certificates ------------------------------------------------------ */
@@ -162,7 +162,10 @@ static int chain_verify(X509_STORE *store, STACK_OF(X509) * chain, bool now,
 					(now ? 0 : X509_V_FLAG_NO_CHECK_TIME));
 	X509_VERIFY_PARAM_set_depth(param, CHAIN_MAX);
 	X509_VERIFY_PARAM_set_auth_level(param, SECURITY_LEVEL);
-	if (X509_verify_cert(ctx) != 1)
+	if (X509_get_extension_flags(leaf) & EXFLAG_INVALID)
+		r = err_set(e, EACCES,
+			    "the certificate has malformed extensions");
+	else if (X509_verify_cert(ctx) != 1)
 		r = refuse(ctx, e);
 	else if (X509_check_ca(leaf))
 		r = err_set(e, EACCES,
@@ -596,6 +599,10 @@ static bool reload(struct identity *id)
 		(void)err_wrap(&e, "certificate %s", id->path[CERT]);
 		set_free(&s);
 	}
+	/* Certificate and key come one after the other: not yet a reason to
+	 * complain. */
+	if (id->again_ms)
+		return false;
 	if (strcmp(e.text, id->complaint.text) != 0)
 		log_error("identity",
 			  "%s; the certificate, key and CA from before stay "
