@@ -193,8 +193,10 @@ int head_parse(const void *data, size_t n, struct message_head *ret,
 	if (n - 4 < len)
 		return -EAGAIN;
 	o = json_parse((const char *)data + 4, len, e);
-	if (!o)
-		return err_wrap(e, "message head");
+	if (!o) {
+		(void)err_wrap(e, "message head");
+		return -EINVAL;
+	}
 	r = key_from_json(json_object_get(o, "key"), &h.key, e);
 	if (!r)
 		r = json_get_str(o, "sha256", &sha, e);
@@ -313,7 +315,7 @@ static const struct status_row {
 static const struct status_row *status_row(int status)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(statuses); i++)
-		if (statuses[i].no == -status)
+		if (-statuses[i].no == status)
 			return &statuses[i];
 	return NULL;
 }

@@ -1049,6 +1049,113 @@ static void file_in_a_head_is_one_or_absent(void **state)
 	}
 }
 
+static void a_key_with_a_bad_field_is_refused(void **state)
+{
+	static const char *const good[KEY_FIELDS] = { "1_a_0", "x",    "",
+						      "guest", "9999", "host",
+						      "10000" };
+	static const struct {
+		int field;
+		const char *text;
+	} bad[] = {
+		{ KEY_SESSION, "" },	     { KEY_NAME, "" },
+		{ KEY_SRC_ROLE, "." },	     { KEY_TAG, ".." },
+		{ KEY_NAME, "a/b" },	     { KEY_NAME, "a\\b" },
+		{ KEY_NAME, "a\"b" },	     { KEY_TAG, "\n" },
+		{ KEY_TAG, "\x7f" },	     { KEY_SRC_PARTY, "guest" },
+		{ KEY_DST_PARTY, "010000" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		json_t *a = json_array();
+		struct err e = { 0 };
+		struct key k;
+
+		for (int f = 0; f < KEY_FIELDS; f++)
+			json_array_append_new(a, json_string(f == bad[i].field
+								 ? bad[i].text
+								 : good[f]));
+		assert_int_equal(key_from_json(a, &k, &e), -EINVAL);
+		assert_int_equal(strncmp(e.text, "key: ", 5), 0);
+		json_decref(a);
+	}
+}
+
+static void a_key_field_has_255_bytes_at_most(void **state)
+{
+	char text[257];
+
+	(void)state;
+	memset(text, 'x', 256);
+	text[256] = '\0';
+	for (int over = 0; over < 2; over++) {
+		struct key k;
+		json_t *a = json_pack("[s,s,s,s,s,s,s]", "1_a_0", text + !over,
+				      "", "guest", "9999", "host", "10000");
+
+		assert_int_equal(key_from_json(a, &k, NULL),
+				 over ? -EINVAL : 0);
+		json_decref(a);
+	}
+}
+
+static void a_head_that_is_cut_needs_more(void **state)
+{
+	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(8192);
+	struct message_head h = head(), r;
+	size_t used = 77;
+
+	(void)state;
+	assert_int_equal(head_write(&sb, &h), 0);
+	for (size_t n = 0; n < sb.len; n++)
+		assert_int_equal(head_parse(sb.buf, n, &r, &used, NULL),
+				 -EAGAIN);
+	assert_int_equal(used, 77);
+}
+
+static void a_head_of_impossible_length_is_refused_at_once(void **state)
+{
+	static const uint32_t lengths[] = { 0, HEAD_MAX + 1, UINT32_MAX };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(lengths); i++) {
+		uint32_t len = htole32(lengths[i]);
+		struct message_head r;
+		size_t used;
+
+		assert_int_equal(head_parse(&len, 4, &r, &used, NULL), -EINVAL);
+	}
+}
+
+static void the_digest_of_a_message_covers_its_key(void **state)
+{
+	struct message_head h = head();
+	char a[65], b[65], c[65];
+
+	(void)state;
+	key_digest(&h.key, "abc", 3, a);
+	key_digest(&h.key, "abd", 3, b);
+	h.key.f[KEY_NAME][0] = 'y';
+	key_digest(&h.key, "abc", 3, c);
+	assert_string_not_equal(a, b);
+	assert_string_not_equal(a, c);
+	assert_true(hex64_valid(a));
+}
+
+static void the_job_of_a_session_stands_before_the_underscore(void **state)
+{
+	char job[41];
+
+	(void)state;
+	assert_true(session_job("123_a_0", job, sizeof(job)));
+	assert_string_equal(job, "123");
+	assert_false(session_job("123", job, sizeof(job)));
+	assert_false(session_job("_a", job, sizeof(job)));
+	assert_false(session_job("12a_0", job, sizeof(job)));
+	assert_false(session_job("123_a", job, 3));
+}
+
 static void hex_reads_back(void **state)
 {
 	uint8_t b[32], again[32];
@@ -1168,6 +1275,14 @@ int main(void)
 		cmocka_unit_test(documents_that_are_no_objects_are_refused),
 		cmocka_unit_test(a_head_says_when_its_payload_is_a_file),
 		cmocka_unit_test(file_in_a_head_is_one_or_absent),
+		cmocka_unit_test(a_key_with_a_bad_field_is_refused),
+		cmocka_unit_test(a_key_field_has_255_bytes_at_most),
+		cmocka_unit_test(a_head_that_is_cut_needs_more),
+		cmocka_unit_test(
+		    a_head_of_impossible_length_is_refused_at_once),
+		cmocka_unit_test(the_digest_of_a_message_covers_its_key),
+		cmocka_unit_test(
+		    the_job_of_a_session_stands_before_the_underscore),
 		cmocka_unit_test(hex_reads_back),
 		cmocka_unit_test(statuses_survive_the_way_there_and_back),
 		cmocka_unit_test(statuses_without_a_number_of_their_own),
