@@ -700,7 +700,7 @@ static enum verdict via(struct doctor *d, const char *id, const char *relay,
 			     : look_at_party(d, k, depth + 1);
 	if (v == FAIL)
 		return say(d, FAIL,
-			   "party %s, %s: the hop to relay %s fails: see "
+			   "party %s, %s: the hop to relay %s fails; see "
 			   "party %s above",
 			   id, how, relay, relay);
 	return by_rollsite(d, id, how);
