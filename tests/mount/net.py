@@ -430,6 +430,8 @@ class Peer:
             c.close()
         else:
             self.local.c = c
+        with contextlib.suppress(ValueError):
+            r.json = json.loads(r.data)
         return r
 
     def refused(self, method="GET", target="/v1/hello", body=None):
@@ -438,6 +440,42 @@ class Peer:
             return self.ask(method, target, body, fresh=True).code == 403
         except (ssl.SSLError, ConnectionError, http.client.HTTPException):
             return True
+
+    # -- the steps of a transfer
+
+    def announce(self, doc, **kw):
+        return self.ask("PUT", "/v1/transfers/" + tid_of(doc), doc, **kw)
+
+    def chunk(self, doc, index, data, headers=None, **kw):
+        return self.ask("PUT", "/v1/transfers/%s/chunks/%s" % (tid_of(doc), index), data,
+                        headers or digest_header(data), **kw)
+
+    def state(self, doc, query=""):
+        return self.ask("GET", "/v1/transfers/" + tid_of(doc) + query)
+
+    def commit(self, doc, data, inline=False, manifest=None, **kw):
+        """data: the whole content."""
+        m = manifest or self.manifest(doc, data)
+        text = compact(m)
+        return self.ask("POST", "/v1/transfers/%s/commit" % tid_of(doc),
+                        struct.pack("<I", len(text)) + text + (data if inline else b""), **kw)
+
+    def manifest(self, doc, data, **change):
+        m = dict(doc, size=len(data), root=merkle(chunks_of(data, doc["chunk_size"])))
+        m.update(change)
+        return dict(m, signature=self.sign("rollfs-manifest-v1", m))
+
+    def abort(self, doc):
+        return self.ask("DELETE", "/v1/transfers/" + tid_of(doc))
+
+    def push(self, doc, data):
+        """The whole transfer; the answer of the commit."""
+        r = self.announce(doc)
+        assert r.code in (200, 201), (r.code, r.data)
+        for i, c in enumerate(chunks_of(data, doc["chunk_size"])):
+            r = self.chunk(doc, i, c)
+            assert r.code in (200, 201), (i, r.code, r.data)
+        return self.commit(doc, data)
 
     def sign(self, domain, doc):
         r = subprocess.run(["openssl", "dgst", "-sha256", "-sign", self.key],
@@ -475,9 +513,23 @@ def file_doc(src, dst, path, generation=1, size=-1, **more):
                  "created": int(time.time() * 1000), "deadline": 0}, **more)
 
 
+def chunks_of(data, size):
+    return [data[i:i + size] for i in range(0, len(data), size)]
+
+
+def tid_of(doc):
+    return message_tid(doc["key"]) if doc["kind"] == "message" else file_tid(doc)
+
+
 def file_tid(doc):
     return hashlib.sha256(b"rollfs-file-v1\n" + compact(
         [doc["src"], doc["dst"], doc["path"], str(doc["generation"])])).hexdigest()
+
+
+def message_doc(key, size, **more):
+    return dict({"v": 1, "kind": "message", "src": key[4], "dst": key[6], "key": key,
+                 "chunk_size": 1 << 20, "size": size, "created": int(time.time() * 1000),
+                 "deadline": 0}, **more)
 
 
 def message_tid(key):
