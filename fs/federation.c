@@ -1,9 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
-/* /federation/<party>/ and its inbox: trees of real files (real.c). */
+/* /federation/<party>/, its inbox and pull: trees of real files (real.c). */
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "fs/fs.h"
+
+/* Slots of a party's directory. */
+enum { PEER_OUT, PEER_INBOX, PEER_PULL };
+static const struct {
+	const char *name;
+	enum real_kind kind;
+} peer_dirs[] = {
+	[PEER_OUT] = { "", REAL_OUT },
+	[PEER_INBOX] = { "inbox", REAL_IN },
+	[PEER_PULL] = { "pull", REAL_PULL },
+};
+
+/* Which of them is it? 0 = none. */
+static unsigned reserved(struct nid dir, const char *name)
+{
+	if (dir.kind == K_PEER && dir.slot == PEER_OUT)
+		for (unsigned i = PEER_INBOX; i <= PEER_PULL; i++)
+			if (!strcmp(name, peer_dirs[i].name))
+				return i;
+	return 0;
+}
 
 static char *below(const char *dir, const char *name)
 {
@@ -23,10 +45,9 @@ static int child(struct nid dir, const char *name, struct real_at *ret,
 
 	*ret_path = NULL;
 	if (dir.kind == K_PEER) {
-		at = (struct real_at){ dir.slot ? REAL_IN : REAL_OUT,
-				       dir.number, "" };
-		if (!dir.slot &&
-		    (!strcmp(name, "inbox") || !strcmp(name, "pull")))
+		at = (struct real_at){ peer_dirs[dir.slot].kind, dir.number,
+				       "" };
+		if (reserved(dir, name))
 			return -EPERM;
 	} else {
 		no = real_place(dir.number, &at, &path, NULL);
@@ -58,10 +79,12 @@ static int child_lookup(struct nid dir, const char *name, struct attr *ret)
 static int tree_lookup(const struct who *w, struct nid dir, const char *name,
 		       struct attr *ret)
 {
+	unsigned slot = reserved(dir, name);
+
 	(void)w;
-	if (dir.kind != K_PEER || dir.slot || strcmp(name, "inbox"))
+	if (!slot)
 		return child_lookup(dir, name, ret);
-	peer_attr((struct nid){ K_PEER, dir.number, 1 }, ret);
+	peer_attr((struct nid){ K_PEER, dir.number, slot }, ret);
 	return 0;
 }
 
@@ -74,6 +97,8 @@ static int node_getattr(const struct who *w, struct nid n, struct attr *ret)
 	(void)w;
 	if (no)
 		return no;
+	if (at.kind == REAL_PULL)
+		return pull_getattr(n.number, at, ret);
 	disk =
 	    pending ? TAKE_PTR(pending) : real_disk_of(at, real_kept_here(at));
 	return disk ? real_attr(ret, n.number, disk) : -ENOMEM;
@@ -89,15 +114,19 @@ static int peer_getattr(const struct who *w, struct nid n, struct attr *ret)
 static int tree_list(const struct who *w, struct nid dir, struct listing *l)
 {
 	_cleanup_free_ char *path = NULL;
-	struct real_at at = { dir.slot ? REAL_IN : REAL_OUT, dir.number, "" };
+	struct real_at at;
 	int no = 0;
 
 	(void)w;
-	if (dir.kind == K_PEER && !dir.slot)
-		listing_add(l, "inbox", nid_ino(K_PEER, dir.number, 1),
-			    S_IFDIR);
 	if (dir.kind == K_REAL)
 		no = real_place(dir.number, &at, &path, NULL);
+	else
+		at = (struct real_at){ peer_dirs[dir.slot].kind, dir.number,
+				       "" };
+	if (dir.kind == K_PEER && dir.slot == PEER_OUT)
+		for (unsigned i = PEER_INBOX; i <= PEER_PULL; i++)
+			listing_add(l, peer_dirs[i].name,
+				    nid_ino(K_PEER, dir.number, i), S_IFDIR);
 	return no ? no : real_list(at, l);
 }
 
@@ -183,7 +212,8 @@ static int node_setattr(const struct who *w, struct nid n,
 
 	(void)w;
 	if (!(valid & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW)) ||
-	    real_place(n.number, &at, &path, NULL) || at.kind == REAL_IN)
+	    real_place(n.number, &at, &path, NULL) || at.kind == REAL_IN ||
+	    at.kind == REAL_PULL)
 		return 0;
 	disk = real_disk(at);
 	if (valid & FUSE_SET_ATTR_MTIME_NOW)
@@ -195,26 +225,51 @@ static int node_setattr(const struct who *w, struct nid n,
 	return 0;
 }
 
+/* A file that is sent; caller frees the path. */
+static int sent_file(struct nid n, char party[24], char **ret_path,
+		     bool *ret_writing)
+{
+	_cleanup_free_ char *pending = NULL;
+	struct real_at at;
+	int no = real_place(n.number, &at, ret_path, &pending);
+
+	if (no)
+		return no;
+	if (at.kind != REAL_OUT || real_kept_here(at))
+		return -EPERM;
+	*ret_writing = pending != NULL;
+	(void)snprintf(party, 24, "%llu", (unsigned long long)at.owner);
+	return 0;
+}
+
+/* Text as it is, the rest as compact JSON; times read like elsewhere. */
+static char *xattr_text(const char *key, const json_t *v)
+{
+	char when[40];
+
+	if (!strcmp(key, "deadline") && json_integer_value(v) > 0)
+		return strdup(
+		    time_rfc3339(when, sizeof(when), json_integer_value(v)));
+	return json_is_string(v) ? strdup(json_string_value(v))
+				 : json_text(v, false);
+}
+
 static int node_xattrs(struct nid n, struct strbuf *ret)
 {
 	_cleanup_free_ char *path = NULL;
 	char party[24];
-	struct real_at at;
 	const char *key;
 	json_t *state, *v;
+	bool writing;
 
-	if (real_place(n.number, &at, &path, NULL) || at.kind != REAL_OUT ||
-	    real_kept_here(at))
+	if (sent_file(n, party, &path, &writing))
 		return 0;
-	(void)snprintf(party, sizeof(party), "%llu",
-		       (unsigned long long)at.owner);
-	state = transfer_file_state(fs.transfer, party, at.path);
+	state = transfer_file_state(fs.transfer, party, path);
 	json_object_foreach (state, key, v) {
-		_cleanup_free_ char *text = json_is_string(v)
-						? strdup(json_string_value(v))
-						: json_text(v, false);
+		_cleanup_free_ char *text = xattr_text(key, v);
 
-		if (!text)
+		/* All of it or none: who reads takes pairs. */
+		if (!text || ret->len + strlen(key) + strlen(text) + 32 > 60000)
 			continue;
 		sb_addf(ret, "user.rollfs.%s", key);
 		sb_addc(ret, '\0');
@@ -223,6 +278,81 @@ static int node_xattrs(struct nid n, struct strbuf *ret)
 	}
 	json_decref(state);
 	return 0;
+}
+
+/* "2026-11-23T15:04:05Z", "...05.25+01:00" */
+static int parse_time(const char *s, int64_t *ret_ms)
+{
+	struct tm tm = { 0 };
+	const char *p = strptime(s, "%Y-%m-%dT%H:%M:%S", &tm);
+	int64_t ms = 0;
+
+	if (!p)
+		return -EINVAL;
+	if (*p == '.') {
+		int scale = 100;
+
+		for (p++; *p >= '0' && *p <= '9'; p++, scale /= 10)
+			ms += (int64_t)(*p - '0') * scale;
+	}
+	/* %z takes "Z", "+01:00" and "+0100"; timegm does not look at it. */
+	{
+		struct tm zone = { 0 };
+
+		p = strptime(p, "%z", &zone);
+		if (!p || *p)
+			return -EINVAL;
+		ms += ((int64_t)timegm(&tm) - zone.tm_gmtoff) * 1000;
+	}
+	*ret_ms = ms;
+	return 0;
+}
+
+/* Seconds from now, 0 = never, or a time. */
+static int parse_deadline(const char *s, int64_t *ret_ms)
+{
+	char *end;
+	long long seconds;
+
+	if (strspn(s, "0123456789") != strlen(s) || !*s)
+		return parse_time(s, ret_ms);
+	errno = 0;
+	seconds = strtoll(s, &end, 10);
+	if (errno || seconds > 100ll * 366 * 24 * 3600)
+		return -EINVAL;
+	*ret_ms = seconds ? now_unix_ms() + seconds * 1000 : 0;
+	return 0;
+}
+
+static int node_set_xattr(const struct who *w, struct nid n, const char *name,
+			  const char *value)
+{
+	_cleanup_free_ char *path = NULL;
+	char party[24], what[512];
+	struct err e = { 0 };
+	bool writing;
+	int64_t ms = 0;
+	int no;
+
+	if (strcmp(name, "deadline"))
+		return -EPERM;
+	no = sent_file(n, party, &path, &writing);
+	if (no)
+		return no;
+	if (writing)
+		no = err_set(&e, EBUSY, "it is being written");
+	else if (value && parse_deadline(value, &ms))
+		no = err_set(&e, EINVAL,
+			     "a deadline is a number of seconds from now, 0 "
+			     "(never) or a time like 2026-12-31T23:59:00Z");
+	else
+		no = transfer_file_deadline(fs.transfer, party, path, ms, &e);
+	if (no) {
+		(void)snprintf(what, sizeof(what), "federation/%s/%s", party,
+			       path);
+		errors_add(w->uid, what, no, e.text);
+	}
+	return no;
 }
 
 int peer_lookup(const char *name, struct attr *ret)
@@ -247,6 +377,23 @@ int peers_list(struct listing *l)
 }
 
 /* What a dead daemon left half-written is of no use to anybody. */
+static void sweep_spool(const char *party, const char *dir)
+{
+	_cleanup_closedir_ DIR *d = opendir(dir);
+	const struct dirent *de;
+	char ours[32], path[4096 + 256];
+
+	(void)snprintf(ours, sizeof(ours), "w%lld-", (long long)fs.started_ms);
+	while (d && (de = readdir(d))) {
+		if (de->d_name[0] != 'w' || de->d_type != DT_REG ||
+		    !strncmp(de->d_name, ours, strlen(ours)))
+			continue;
+		(void)snprintf(path, sizeof(path), "%s/%s", dir, de->d_name);
+		transfer_file_drop(fs.transfer, party, path);
+		(void)unlink(path);
+	}
+}
+
 int real_start(struct err *e)
 {
 	char **ids = party_list(fs.conf);
@@ -263,6 +410,8 @@ int real_start(struct err *e)
 				       "%s/federation/%s/%s", fs.conf->state,
 				       *p, sub[i]);
 			no = mkdir_p(path, 0700, e);
+			if (!no && !strcmp(sub[i], "spool"))
+				sweep_spool(*p, path);
 		}
 		free(*p);
 	}
@@ -283,6 +432,7 @@ const struct tree tree_real = {
 	.truncate = node_truncate,
 	.setattr = node_setattr,
 	.xattrs = node_xattrs,
+	.set_xattr = node_set_xattr,
 	.forget = real_forget,
 };
 const struct tree tree_peers = {

@@ -53,7 +53,7 @@ enum kind {
 	K_TABLE,
 	K_DATA, /* number = generation */
 	K_PARTY,
-	K_PEER, /* federation/<party> and its inbox */
+	K_PEER, /* federation/<party>, its inbox and pull */
 	K_COMPONENT,
 	K_REAL,
 	K_ROW,
@@ -113,6 +113,10 @@ struct handle_ops {
 	unsigned (*poll)(struct handle *h);
 	int (*truncate)(struct handle *h, off_t size);
 };
+/* What a tree's open returns when the request is parked and reply_open() will
+ * answer it. */
+#define OPEN_LATER 1
+void reply_open(fuse_req_t r, struct handle *h);
 /* An open file. Members that matter to more than one kind. */
 struct handle {
 	struct handle *next, *prev; /* of all; mount.c's lock */
@@ -163,6 +167,9 @@ struct tree {
 		       int valid);
 	/* Appends "name\0value\0" pairs of user.rollfs.* attributes. */
 	int (*xattrs)(struct nid n, struct strbuf *ret);
+	/* name after "user.rollfs."; value NULL = removed. */
+	int (*set_xattr)(const struct who *w, struct nid n, const char *name,
+			 const char *value);
 	void (*forget)(struct nid n, uint64_t nlookup);
 };
 extern const struct tree tree_static, tree_jobs, tree_tasks, tree_tables,
@@ -297,10 +304,11 @@ int party_mkdir(const struct who *w, const char *name, struct attr *ret);
 int party_rmdir(const struct who *w, const char *name);
 bool party_known(const char *id);
 
-/* ---- real.c: files kept on disk, with a table of nodes ---------------- */
+/* ---- real.c, real_write.c: files kept on disk, with a table of nodes --- */
 enum real_kind {
 	REAL_OUT,  /* federation/<party>/..., sent by close */
 	REAL_IN,   /* federation/<party>/inbox/..., what came */
+	REAL_PULL, /* federation/<party>/pull/..., what came or will */
 	REAL_TEMP, /* a temporary name in a table's directory */
 };
 /* One place: the kind, its party or table, and the path below it. */
@@ -332,6 +340,11 @@ int real_attr(struct attr *a, uint64_t number, const char *disk);
 int real_open(const struct who *w, struct nid n, int flags,
 	      struct handle **ret);
 void real_forget(struct nid n, uint64_t count);
+
+/* ---- pull.c ------------------------------------------------------------- */
+/* Something came: who waits for it has it opened. */
+void pull_wake(void);
+int pull_getattr(uint64_t number, struct real_at at, struct attr *ret);
 
 /* ---- federation.c ------------------------------------------------------ */
 /* Makes the directories of all parties. */

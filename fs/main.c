@@ -244,7 +244,9 @@ static void on_changed(void *arg, const char *job)
 static void on_inbox(void *arg, const char *party, const char *path)
 {
 	(void)arg, (void)path;
-	notify_inode(nid_ino(K_PEER, strtoull(party, NULL, 10), 1));
+	if (*party)
+		notify_inode(nid_ino(K_PEER, strtoull(party, NULL, 10), 1));
+	pull_wake();
 }
 
 static int fail(const struct err *e)

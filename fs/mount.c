@@ -456,6 +456,15 @@ static void fill_info(struct fuse_file_info *fi, struct handle *h)
 	fi->nonseekable = h->nonseekable;
 }
 
+void reply_open(fuse_req_t r, struct handle *h)
+{
+	struct fuse_file_info fi = { .flags = h->flags };
+
+	fill_info(&fi, h);
+	if (fuse_reply_open(r, &fi) == -ENOENT)
+		handle_free(h);
+}
+
 static void op_open(fuse_req_t r, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct who w = who_of(r);
@@ -464,13 +473,13 @@ static void op_open(fuse_req_t r, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct handle *h = NULL;
 	int no = t->open ? t->open(&w, n, fi->flags, &h) : -EACCES;
 
+	if (no == OPEN_LATER)
+		return;
 	if (no) {
 		fuse_reply_err(r, no == -ENOENT ? ESTALE : -no);
 		return;
 	}
-	fill_info(fi, h);
-	if (fuse_reply_open(r, fi) == -ENOENT)
-		handle_free(h);
+	reply_open(r, h);
 }
 
 static void op_create(fuse_req_t r, fuse_ino_t dir, const char *name,
@@ -741,6 +750,8 @@ static void op_releasedir(fuse_req_t r, fuse_ino_t ino,
 
 /* ---- attributes, space, copies ---------------------------------------- */
 
+#define XATTR_OURS "user.rollfs."
+
 static int xattrs_of(fuse_ino_t ino, struct strbuf *sb)
 {
 	const struct tree *t = tree_of(ino_nid(ino));
@@ -763,7 +774,8 @@ static void op_getxattr(fuse_req_t r, fuse_ino_t ino, const char *name,
 {
 	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(64u << 10);
 
-	if (!strncmp(name, "user.rollfs.", 12) && !xattrs_of(ino, &sb)) {
+	if (!strncmp(name, XATTR_OURS, strlen(XATTR_OURS)) &&
+	    !xattrs_of(ino, &sb)) {
 		for (const char *p = sb.buf; p < sb.buf + sb.len;) {
 			const char *v = p + strlen(p) + 1;
 
@@ -792,17 +804,39 @@ static void op_listxattr(fuse_req_t r, fuse_ino_t ino, size_t n)
 	reply_xattr(r, names.buf, names.len, n);
 }
 
+static int set_xattr(fuse_req_t r, fuse_ino_t ino, const char *name,
+		     const char *value)
+{
+	const struct tree *t = tree_of(ino_nid(ino));
+	struct who w = who_of(r);
+
+	return t->set_xattr ? t->set_xattr(&w, ino_nid(ino), name, value)
+			    : -EPERM;
+}
+
 static void op_setxattr(fuse_req_t r, fuse_ino_t ino, const char *name,
 			const char *value, size_t n, int flags)
 {
-	(void)ino, (void)value, (void)n, (void)flags;
-	fuse_reply_err(r, strncmp(name, "user.", 5) ? EOPNOTSUPP : EPERM);
+	_cleanup_free_ char *text = NULL;
+
+	(void)flags;
+	if (strncmp(name, XATTR_OURS, strlen(XATTR_OURS))) {
+		fuse_reply_err(r,
+			       strncmp(name, "user.", 5) ? EOPNOTSUPP : EPERM);
+		return;
+	}
+	text = strndup(value, n);
+	fuse_reply_err(
+	    r, text ? -set_xattr(r, ino, name + strlen(XATTR_OURS), text)
+		    : ENOMEM);
 }
 
 static void op_removexattr(fuse_req_t r, fuse_ino_t ino, const char *name)
 {
-	(void)ino, (void)name;
-	fuse_reply_err(r, ENODATA);
+	fuse_reply_err(
+	    r, strncmp(name, XATTR_OURS, strlen(XATTR_OURS))
+		   ? ENODATA
+		   : -set_xattr(r, ino, name + strlen(XATTR_OURS), NULL));
 }
 
 static void op_statfs(fuse_req_t r, fuse_ino_t ino)

@@ -6,17 +6,20 @@
  *              written in .../spool/ and handed to rollsite by close.  Under a
  *              temporary name: STATE/mount-tmp/peer-<party>/<path>, never sent
  *   REAL_IN    federation/<party>/inbox/<path>: STATE/federation/<party>/in/
+ *   REAL_PULL  federation/<party>/pull/<path>: the same, also before it is
+ *              there (pull.c)
  *   REAL_TEMP  a temporary name in a table: STATE/mount-tmp/table-<id>/
  *
- * The only nodes with a table: number -> place, with lookup and open counts.
- * One lock guards the table; it is not held over disk or rollsite.
+ * This file has the names, real_write.c what is open.  The only nodes with a
+ * table: number -> place, with lookup and open counts.  One lock guards the
+ * table; it is not held over rollsite, and over the disk for a rename only.
  */
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/stat.h>
 #include <uthash.h>
 
-#include "fs/fs.h"
+#include "fs/real_priv.h"
 
 /* The analyzer does not follow what a hash table keeps. */
 #ifndef __clang__
@@ -33,6 +36,9 @@ struct node {
 	char *pending; /* spool file while it is written and not handed over */
 	uint64_t nlookup;
 	unsigned opens;
+	unsigned writers; /* of those, who write in place just now */
+	bool told;	  /* rollsite knows pending */
+	bool leaving; /* its bytes are in the spool, its name is not yet new */
 	unsigned waits; /* fsyncs that were parked; which alias is given out */
 	char *key;	/* of by_key; NULL when path is */
 	UT_hash_handle hh, hk;
@@ -70,6 +76,22 @@ static void node_unname(struct node *n)
 	free(n->key);
 	free(n->path);
 	n->key = n->path = NULL;
+}
+
+/* With the lock held: the file is gone; if it is being written, in vain.  The
+ * spool file that rollsite is to hear that of; caller frees. */
+static char *node_lose(struct node *n)
+{
+	node_unname(n);
+	return n->pending && n->told ? strdup(n->pending) : NULL;
+}
+
+static void drop(struct real_at at, const char *spool)
+{
+	_cleanup_free_ char *party = spool ? real_party(at) : NULL;
+
+	if (party)
+		transfer_file_drop(fs.transfer, party, spool);
 }
 
 static int node_name(struct node *n, struct real_at at)
@@ -149,7 +171,7 @@ int real_place(uint64_t number, struct real_at *ret, char **ret_path,
 }
 
 /* Any part of the path that is not final keeps all below it here. */
-static bool path_temporary(const char *path)
+bool real_path_temporary(const char *path)
 {
 	char part[256];
 
@@ -165,7 +187,7 @@ static bool path_temporary(const char *path)
 	return false;
 }
 
-static bool path_ok(const char *path)
+bool real_path_ok(const char *path)
 {
 	unsigned depth = 1;
 
@@ -182,7 +204,7 @@ static bool path_ok(const char *path)
 bool real_kept_here(struct real_at at)
 {
 	return at.kind == REAL_TEMP ||
-	       (at.kind == REAL_OUT && path_temporary(at.path));
+	       (at.kind == REAL_OUT && real_path_temporary(at.path));
 }
 
 char *real_disk_of(struct real_at at, bool temporary)
@@ -193,6 +215,8 @@ char *real_disk_of(struct real_at at, bool temporary)
 	char *s = NULL;
 	int k;
 
+	if (at.kind == REAL_PULL)
+		return pull_disk(at.owner, at.path);
 	if (at.kind == REAL_TEMP)
 		k = asprintf(&s, "%s/mount-tmp/table-%llu%s%s", state, o, slash,
 			     at.path);
@@ -219,7 +243,7 @@ char *real_disk(struct real_at at)
 	return s ? s : real_disk_of(at, real_kept_here(at));
 }
 
-static int make_parents(const char *path)
+int real_parents(const char *path)
 {
 	_cleanup_free_ char *dir = strdup(path);
 	char *slash = dir ? strrchr(dir, '/') : NULL;
@@ -230,7 +254,7 @@ static int make_parents(const char *path)
 	return mkdir_p(dir, 0700, NULL);
 }
 
-static char *party_of(struct real_at at)
+char *real_party(struct real_at at)
 {
 	char *s = NULL;
 
@@ -238,7 +262,7 @@ static char *party_of(struct real_at at)
 								      : s;
 }
 
-static char *spool_new(struct real_at at)
+char *real_spool(struct real_at at)
 {
 	uint64_t k;
 	char *s = NULL;
@@ -250,7 +274,7 @@ static char *spool_new(struct real_at at)
 		     (unsigned long long)at.owner, (long long)fs.started_ms,
 		     (unsigned long long)k) < 0)
 		return NULL;
-	if (make_parents(s)) {
+	if (real_parents(s)) {
 		free(s);
 		return NULL;
 	}
@@ -275,11 +299,14 @@ int real_attr(struct attr *a, uint64_t number, const char *disk)
 
 /* ---- names ------------------------------------------------------------ */
 
-static int known(struct real_at at, struct attr *ret)
+int real_known(struct real_at at, struct attr *ret)
 {
 	struct node *n;
 	_cleanup_free_ char *disk = real_disk(at);
-	int no = disk ? real_attr(ret, 0, disk) : -ENOMEM;
+	unsigned slots = (1u << SLOT_BITS) - 1;
+	int no = !disk			? -ENOMEM
+		 : at.kind == REAL_PULL ? pull_attr(ret, 0, at, disk)
+					: real_attr(ret, 0, disk);
 
 	if (no)
 		return no;
@@ -288,8 +315,11 @@ static int known(struct real_at at, struct attr *ret)
 	if (n) {
 		n->nlookup++;
 		ret->st.st_ino = nid_ino(K_REAL, n->number, 0);
-		ret->node = nid_ino(K_REAL, n->number,
-				    n->waits & ((1u << SLOT_BITS) - 1));
+		/* What becomes a directory is another node to the kernel. */
+		ret->node =
+		    nid_ino(K_REAL, n->number,
+			    at.kind == REAL_PULL ? S_ISDIR(ret->st.st_mode) != 0
+						 : n->waits & slots);
 	}
 	pthread_mutex_unlock(&lock);
 	return n ? 0 : -ENOMEM;
@@ -297,7 +327,9 @@ static int known(struct real_at at, struct attr *ret)
 
 int real_lookup(struct real_at at, struct attr *ret)
 {
-	return path_ok(at.path) ? known(at, ret) : -ENOENT;
+	if (at.kind == REAL_PULL)
+		return pull_lookup(at, ret);
+	return real_path_ok(at.path) ? real_known(at, ret) : -ENOENT;
 }
 
 static void list_disk(const char *disk, bool temporaries, struct listing *l)
@@ -342,9 +374,11 @@ static void list_pending(struct real_at dir, struct listing *l)
 
 int real_list(struct real_at dir, struct listing *l)
 {
-	_cleanup_free_ char *disk = real_disk_of(dir, real_kept_here(dir));
-	_cleanup_free_ char *temps = NULL;
+	_cleanup_free_ char *disk = NULL, *temps = NULL;
 
+	if (dir.kind == REAL_PULL)
+		return pull_list(dir, l);
+	disk = real_disk_of(dir, real_kept_here(dir));
 	list_disk(disk, dir.kind != REAL_OUT || real_kept_here(dir), l);
 	if (dir.kind == REAL_OUT && !real_kept_here(dir)) {
 		_cleanup_closedir_ DIR *d = NULL;
@@ -377,31 +411,35 @@ int real_mkdir(const struct who *w, struct real_at at, mode_t mode,
 	_cleanup_free_ char *disk = real_disk_of(at, real_kept_here(at));
 
 	(void)w, (void)mode;
-	if (at.kind == REAL_IN)
+	if (at.kind == REAL_IN || at.kind == REAL_PULL)
 		return -EPERM;
-	if (!path_ok(at.path))
+	if (!real_path_ok(at.path))
 		return -EINVAL;
-	if (!disk || make_parents(disk))
+	if (!disk || real_parents(disk))
 		return -ENOMEM;
 	if (mkdir(disk, 0700))
 		return -errno;
-	return known(at, ret);
+	return real_known(at, ret);
 }
 
 int real_unlink(const struct who *w, struct real_at at)
 {
-	_cleanup_free_ char *party = party_of(at), *disk = NULL;
+	_cleanup_free_ char *party = real_party(at), *disk = NULL;
+	_cleanup_free_ char *vain = NULL;
 	struct node *n;
 	struct err e = { 0 };
 	bool pending;
 	int no = 0;
 
+	if (at.kind == REAL_PULL)
+		return -EPERM;
 	pthread_mutex_lock(&lock);
 	n = node_find(at);
 	pending = n && n->pending;
 	if (n)
-		node_unname(n);
+		vain = node_lose(n);
 	pthread_mutex_unlock(&lock);
+	drop(at, vain);
 	disk = real_disk_of(at, real_kept_here(at));
 	if (!disk || !party)
 		return -ENOMEM;
@@ -425,6 +463,8 @@ int real_rmdir(const struct who *w, struct real_at at)
 	_cleanup_free_ char *temps = NULL;
 
 	(void)w;
+	if (at.kind == REAL_PULL)
+		return -EPERM;
 	if (!disk)
 		return -ENOMEM;
 	if (at.kind == REAL_OUT && !real_kept_here(at)) {
@@ -435,33 +475,66 @@ int real_rmdir(const struct who *w, struct real_at at)
 	return rmdir(disk) ? -errno : 0;
 }
 
-/* The bytes of one file under another name in the spool. */
-static int copy_file(const char *from, const char *to)
+/* In the kernel, by sharing the bytes where the disk can. */
+static int copy_bytes(int in, int out)
 {
-	_cleanup_close_ int in = open(from, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	_cleanup_close_ int out = -1;
-	_cleanup_free_ char *buf = malloc(256u << 10);
+	_cleanup_free_ char *buf = NULL;
+	off_t at = 0, to = 0;
 	ssize_t k;
 
-	if (in < 0 || !buf)
-		return in < 0 ? -errno : -ENOMEM;
-	out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (out < 0)
+	while ((k = copy_file_range(in, &at, out, &to, 1u << 30, 0)) > 0)
+		;
+	if (!k)
+		return 0;
+	if (errno != EXDEV && errno != EINVAL && errno != ENOSYS &&
+	    errno != EOPNOTSUPP)
 		return -errno;
-	while ((k = read(in, buf, 256u << 10)) > 0) {
-		int no = write_all(out, buf, (size_t)k);
+	buf = malloc(256u << 10);
+	if (!buf)
+		return -ENOMEM;
+	while ((k = pread(in, buf, 256u << 10, at)) > 0) {
+		int no = pwrite_all(out, buf, (size_t)k, (uint64_t)at);
 
 		if (no)
 			return no;
+		at += k;
 	}
-	if (k < 0 || fsync(out))
-		return -errno;
-	return 0;
+	return k < 0 ? -errno : 0;
 }
 
-static int hand_over(uid_t uid, struct real_at at, const char *spool)
+int real_copy(int in, const char *to)
 {
-	_cleanup_free_ char *party = party_of(at);
+	_cleanup_close_ int out = -1;
+	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT } };
+	struct stat st;
+	int no;
+
+	out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (out < 0)
+		return -errno;
+	no = copy_bytes(in, out);
+	if (!no && fstat(in, &st))
+		no = -errno;
+	if (!no) {
+		times[1] = st.st_mtim;
+		(void)futimens(out, times);
+		no = fsync(out) ? -errno : 0;
+	}
+	if (no)
+		(void)unlink(to);
+	return no;
+}
+
+static int copy_path(const char *from, const char *to)
+{
+	_cleanup_close_ int in = open(from, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+	return in < 0 ? -errno : real_copy(in, to);
+}
+
+int real_hand_over(uid_t uid, struct real_at at, const char *spool)
+{
+	_cleanup_free_ char *party = real_party(at);
 	struct err e = { 0 };
 	int no = party
 		     ? transfer_file_put(fs.transfer, party, at.path, spool, &e)
@@ -477,13 +550,57 @@ static int hand_over(uid_t uid, struct real_at at, const char *spool)
 	return no;
 }
 
+/* A file kept here that nobody writes any more: its bytes go to the spool as
+ * they are.  -EBUSY: they must be copied. */
+static int move_to_spool(struct real_at from, const char *disk,
+			 const char *spool)
+{
+	_cleanup_close_ int fd = open(disk, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	struct node *n;
+	int no = 0;
+
+	if (fd < 0 || fsync(fd))
+		return -errno;
+	pthread_mutex_lock(&lock);
+	n = node_find(from);
+	if (n && n->writers)
+		no = -EBUSY;
+	else if (rename(disk, spool))
+		no = -errno;
+	else if (n)
+		n->leaving = true;
+	pthread_mutex_unlock(&lock);
+	return no;
+}
+
+/* What was kept here becomes a file that is sent. */
+static int send_kept(uid_t uid, struct real_at from, struct real_at to,
+		     const char *disk)
+{
+	_cleanup_free_ char *spool = real_spool(to);
+	bool moved;
+	int no = spool ? move_to_spool(from, disk, spool) : -ENOMEM;
+
+	moved = !no;
+	if (no == -EBUSY || no == -EXDEV)
+		no = copy_path(disk, spool);
+	if (no)
+		return no;
+	no = real_hand_over(uid, to, spool);
+	if (!no)
+		return !moved && unlink(disk) ? -errno : 0;
+	if (!moved || rename(spool, disk))
+		(void)unlink(spool);
+	return no;
+}
+
 /* One name to another; the bytes go where the new name keeps them. */
 static int move_bytes(const struct who *w, struct real_at from,
 		      struct real_at to)
 {
 	_cleanup_free_ char *a = real_disk_of(from, real_kept_here(from));
 	_cleanup_free_ char *b = real_disk_of(to, real_kept_here(to));
-	_cleanup_free_ char *spool = NULL, *party = party_of(from);
+	_cleanup_free_ char *spool = NULL, *party = real_party(from);
 	struct stat st;
 	int no;
 
@@ -492,37 +609,55 @@ static int move_bytes(const struct who *w, struct real_at from,
 	if (lstat(a, &st))
 		return -errno;
 	if (real_kept_here(from) && real_kept_here(to)) {
-		no = make_parents(b);
+		no = real_parents(b);
 		return no ? no : rename(a, b) ? -errno : 0;
 	}
 	if (S_ISDIR(st.st_mode))
 		return -EXDEV; /* mv then copies file by file */
-	if (real_kept_here(to)) {
-		no = make_parents(b);
-		if (!no)
-			no = copy_file(a, b);
-		return no ? no
-			  : transfer_file_remove(fs.transfer, party, from.path,
-						 NULL);
-	}
-	spool = spool_new(to);
-	no = spool ? copy_file(a, spool) : -ENOMEM;
-	if (!no)
-		no = hand_over(w->uid, to, spool);
-	if (no)
-		return no;
 	if (real_kept_here(from))
-		return unlink(a) ? -errno : 0;
-	return transfer_file_remove(fs.transfer, party, from.path, NULL);
+		return send_kept(w->uid, from, to, a);
+	if (real_kept_here(to)) {
+		no = real_parents(b);
+		if (!no)
+			no = copy_path(a, b);
+	} else {
+		/* The old name may be on its way: its bytes stay there. */
+		spool = real_spool(to);
+		no = spool ? copy_path(a, spool) : -ENOMEM;
+		if (!no) {
+			no = real_hand_over(w->uid, to, spool);
+			if (no)
+				(void)unlink(spool);
+		}
+	}
+	return no ? no
+		  : transfer_file_remove(fs.transfer, party, from.path, NULL);
+}
+
+/* A file that is being written again goes with its name; what was sent under
+ * it before does not stay behind. */
+static int leave_older(struct real_at from)
+{
+	_cleanup_free_ char *disk = real_disk_of(from, false);
+	_cleanup_free_ char *party = real_party(from);
+
+	if (!disk || !party)
+		return -ENOMEM;
+	return access(disk, F_OK)
+		   ? 0
+		   : transfer_file_remove(fs.transfer, party, from.path, NULL);
 }
 
 int real_rename(const struct who *w, struct real_at from, struct real_at to)
 {
+	_cleanup_free_ char *vain = NULL;
 	struct node *n, *other;
 	bool pending;
-	int no = 0;
+	int no;
 
-	if (!path_ok(to.path))
+	if (from.kind == REAL_PULL)
+		return -EPERM;
+	if (!real_path_ok(to.path))
 		return -EINVAL;
 	if (from.kind == REAL_IN || from.kind != to.kind)
 		return -EXDEV;
@@ -531,32 +666,48 @@ int real_rename(const struct who *w, struct real_at from, struct real_at to)
 	pending = n && n->pending;
 	pthread_mutex_unlock(&lock);
 	/* A file still being written is handed over under its last name. */
-	if (!pending || real_kept_here(to))
-		no = move_bytes(w, from, to);
-	if (no)
-		return no;
+	no = pending ? leave_older(from) : move_bytes(w, from, to);
 	pthread_mutex_lock(&lock);
 	n = node_find(from);
 	other = node_find(to);
-	if (other && other != n)
-		node_unname(other);
-	if (n)
+	if (!no && other && other != n)
+		vain = node_lose(other);
+	if (!no && n)
 		no = node_name(n, to);
+	if (n)
+		n->leaving = false;
 	pthread_mutex_unlock(&lock);
+	drop(to, vain);
 	return no;
 }
 
-/* ---- open files ------------------------------------------------------- */
+/* ---- for open files ----------------------------------------------------- */
 
-struct writer {
-	struct node *node;
-	bool direct;  /* a file kept here: written in place */
-	char *spool;  /* ours until handed over */
-	bool dirty;   /* has something that is not handed over */
-	bool changed; /* any byte since open */
-};
+struct node *real_node_open(struct real_at at)
+{
+	struct node *n;
 
-static void node_release(struct node *n)
+	pthread_mutex_lock(&lock);
+	n = node_get(at);
+	if (n)
+		n->opens++;
+	pthread_mutex_unlock(&lock);
+	return n;
+}
+
+struct node *real_node_open_number(uint64_t number)
+{
+	struct node *n;
+
+	pthread_mutex_lock(&lock);
+	n = node_by(number);
+	if (n)
+		n->opens++;
+	pthread_mutex_unlock(&lock);
+	return n;
+}
+
+void real_node_close(struct node *n)
 {
 	pthread_mutex_lock(&lock);
 	n->opens--;
@@ -564,177 +715,50 @@ static void node_release(struct node *n)
 	pthread_mutex_unlock(&lock);
 }
 
-static int writer_place(struct writer *x, struct real_at *ret, char **ret_path)
+uint64_t real_node_number(const struct node *n)
 {
-	return real_place(x->node->number, ret, ret_path, NULL);
+	return n->number;
 }
 
-static void set_pending(struct writer *x, const char *spool)
+void real_node_pending(struct node *n, const char *spool, const char *was)
 {
 	pthread_mutex_lock(&lock);
-	free(x->node->pending);
-	x->node->pending = spool ? strdup(spool) : NULL;
+	if (spool || (n->pending && was && !strcmp(n->pending, was))) {
+		free(n->pending);
+		n->pending = spool ? strdup(spool) : NULL;
+		n->told = false;
+	}
 	pthread_mutex_unlock(&lock);
 }
 
-/* With the handle's lock held: everything written is rollsite's. */
-static int put(struct handle *h)
+void real_node_told(struct node *n)
 {
-	struct writer *x = h->own;
-	_cleanup_free_ char *path = NULL;
-	struct real_at at;
-	int no;
-
-	if (x->direct)
-		return fsync(h->fd) ? -errno : 0;
-	if (!x->dirty)
-		return 0;
-	no = writer_place(x, &at, &path);
-	if (no) { /* removed while it was written */
-		x->dirty = false;
-		return 0;
-	}
-	if (fsync(h->fd))
-		return -errno;
-	if (real_kept_here(at)) { /* renamed to a temporary name meanwhile */
-		_cleanup_free_ char *disk = real_disk_of(at, true);
-
-		no = disk ? make_parents(disk) : -ENOMEM;
-		if (!no && rename(x->spool, disk))
-			no = -errno;
-	} else {
-		no = hand_over(h->uid, at, x->spool);
-	}
-	if (no)
-		return no;
-	free(TAKE_PTR(x->spool));
-	x->dirty = false;
-	set_pending(x, NULL);
-	return 0;
+	pthread_mutex_lock(&lock);
+	n->told = true;
+	pthread_mutex_unlock(&lock);
 }
 
-/* With the lock held: before a byte changes. A file that was handed over is
- * not touched any more; the next generation starts as its copy. */
-static int prepare_change(struct handle *h)
+int real_node_write_begin(struct node *n)
 {
-	struct writer *x = h->own;
-	_cleanup_free_ char *path = NULL, *spool = NULL, *disk = NULL;
-	struct real_at at;
-	int no, fd;
+	int no = 0;
 
-	x->changed = true;
-	if (x->direct)
-		return 0;
-	if (!x->spool) {
-		no = writer_place(x, &at, &path);
-		if (no)
-			return no;
-		disk = real_disk_of(at, false);
-		spool = spool_new(at);
-		no = disk && spool ? copy_file(disk, spool) : -ENOMEM;
-		if (no)
-			return no;
-		fd = open(spool, O_RDWR | O_CLOEXEC);
-		if (fd < 0)
-			return -errno;
-		close(h->fd);
-		h->fd = fd;
-		x->spool = TAKE_PTR(spool);
-	}
-	if (!x->dirty)
-		set_pending(x, x->spool);
-	x->dirty = true;
-	return 0;
-}
-
-static void real_write(fuse_req_t r, struct handle *h, const char *buf,
-		       size_t n, off_t off)
-{
-	struct stat st;
-	int no;
-
-	pthread_mutex_lock(&h->lock);
-	no = prepare_change(h);
-	if (!no && (h->flags & O_APPEND) && !fstat(h->fd, &st))
-		off = st.st_size;
-	if (!no)
-		no = pwrite_all(h->fd, buf, n, (uint64_t)off);
-	if (!no)
-		h->bytes += n;
-	pthread_mutex_unlock(&h->lock);
-	if (no)
-		fuse_reply_err(r, -no);
+	pthread_mutex_lock(&lock);
+	if (n->leaving)
+		no = -EBUSY;
 	else
-		fuse_reply_write(r, n);
-}
-
-static int real_truncate_open(struct handle *h, off_t size)
-{
-	int no;
-
-	pthread_mutex_lock(&h->lock);
-	no = prepare_change(h);
-	if (!no && ftruncate(h->fd, size))
-		no = -errno;
-	pthread_mutex_unlock(&h->lock);
+		n->writers++;
+	pthread_mutex_unlock(&lock);
 	return no;
 }
 
-static void real_flush(fuse_req_t r, struct handle *h)
+void real_node_write_end(struct node *n)
 {
-	const struct writer *x = h->own;
-	int no = 0;
-
-	pthread_mutex_lock(&h->lock);
-	/* Shells flush before the first byte: an empty file goes at release. */
-	if (x && h->bytes && !x->direct) {
-		switch (proc_closer(h, r)) {
-		case CLOSE_KILLED:
-			h->killed = true;
-			break;
-		case CLOSE_OPENER:
-			no = put(h);
-			break;
-		case CLOSE_OTHER:
-			break;
-		}
-	}
-	pthread_mutex_unlock(&h->lock);
-	fuse_reply_err(r, -no);
+	pthread_mutex_lock(&lock);
+	n->writers--;
+	pthread_mutex_unlock(&lock);
 }
 
-struct sync_call {
-	struct park *park;
-	bool called;
-};
-
-static void on_committed(void *arg, int status)
-{
-	struct sync_call *c = arg;
-	fuse_req_t r;
-
-	c->called = true;
-	r = park_take(c->park);
-	if (r)
-		fuse_reply_err(r, -status);
-}
-
-/* After the cancel the callback has come or never will. */
-static bool cancel_sync(void *arg, uint64_t number)
-{
-	struct sync_call *c = arg;
-
-	(void)number;
-	transfer_file_wait_cancel(fs.transfer, on_committed, c);
-	return !c->called;
-}
-
-/*
- * The kernel holds the node's lock while an fsync is answered: rm of the file
- * would wait for it, and with rm everything in its directory.  Who looks the
- * name up from now on gets another node for the same file.
- */
-static void set_aside(struct real_at at)
+void real_node_aside(struct real_at at)
 {
 	struct node *n;
 
@@ -743,179 +767,6 @@ static void set_aside(struct real_at at)
 	if (n)
 		n->waits++;
 	pthread_mutex_unlock(&lock);
-}
-
-/* Answered when the partner has it. */
-static void wait_committed(fuse_req_t r, struct real_at at)
-{
-	_cleanup_free_ char *party = party_of(at);
-	struct sync_call *c = party ? calloc(1, sizeof(*c)) : NULL;
-	struct park *p = c ? park_new(r, cancel_sync, c) : NULL;
-
-	if (!p) {
-		free(c);
-		fuse_reply_err(r, ENOMEM);
-		return;
-	}
-	c->park = p;
-	set_aside(at);
-	transfer_file_wait(fs.transfer, party, at.path, on_committed, c);
-	park_arm(p, 1);
-}
-
-static void real_fsync(fuse_req_t r, struct handle *h)
-{
-	struct writer *x = h->own;
-	_cleanup_free_ char *path = NULL;
-	struct real_at at = { REAL_IN, 0, NULL };
-	int no;
-
-	pthread_mutex_lock(&h->lock);
-	no = put(h);
-	if (!no)
-		no = writer_place(x, &at, &path);
-	pthread_mutex_unlock(&h->lock);
-	if (no || at.kind != REAL_OUT || real_kept_here(at))
-		fuse_reply_err(r, no == -ESTALE ? 0 : -no);
-	else
-		wait_committed(r, at);
-}
-
-static void real_release(struct handle *h)
-{
-	struct writer *x = h->own;
-
-	if (!x)
-		return;
-	/* An empty file, or one whose descriptor was passed on. */
-	if (x->dirty && !h->killed && put(h))
-		log_warn("fs", "a file could not be handed over");
-	if (x->spool) {
-		set_pending(x, NULL);
-		(void)unlink(x->spool);
-	}
-	free(x->spool);
-	node_release(x->node);
-	free(x);
-}
-
-static const struct handle_ops real_ops = {
-	.write = real_write,
-	.flush = real_flush,
-	.fsync = real_fsync,
-	.truncate = real_truncate_open,
-	.release = real_release,
-};
-
-/* node comes with an open counted; it is given back on failure. */
-static int open_node(const struct who *w, struct node *n, struct real_at at,
-		     int flags, bool create, struct handle **ret)
-{
-	_cleanup_free_ char *disk = real_disk(at);
-	bool writes = (flags & O_ACCMODE) != O_RDONLY;
-	struct writer *x = calloc(1, sizeof(*x));
-	struct handle *h =
-	    handle_new(w, (struct nid){ K_REAL, n->number, 0 }, flags, NULL);
-	int no = 0;
-
-	if (!x || !h || !disk) {
-		no = -ENOMEM;
-	} else if (!writes) {
-		h->fd = open(disk, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-		no = h->fd < 0 ? -errno : 0;
-		x->direct = true; /* fsync waits, nothing is handed over */
-	} else if (real_kept_here(at)) {
-		no = make_parents(disk);
-		x->direct = true;
-		if (!no)
-			h->fd = open(disk,
-				     O_RDWR | O_CLOEXEC | O_NOFOLLOW |
-					 (create ? O_CREAT : 0) |
-					 (flags & (O_TRUNC | O_EXCL)),
-				     0600);
-		if (!no && h->fd < 0)
-			no = -errno;
-	} else {
-		x->spool = spool_new(at);
-		if (!x->spool)
-			no = -ENOMEM;
-		else if (!create && !(flags & O_TRUNC))
-			no = copy_file(disk, x->spool);
-		if (!no) {
-			h->fd =
-			    open(x->spool, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-			no = h->fd < 0 ? -errno : 0;
-		}
-	}
-	if (no) {
-		if (x && x->spool)
-			(void)unlink(x->spool);
-		free(x ? x->spool : NULL);
-		free(x);
-		handle_free(h);
-		node_release(n);
-		return no;
-	}
-	x->node = n;
-	h->own = x;
-	h->ops = &real_ops;
-	if (x->spool && (create || (flags & O_TRUNC))) {
-		x->dirty = true;
-		set_pending(x, x->spool);
-	}
-	*ret = h;
-	return 0;
-}
-
-int real_create(const struct who *w, struct real_at at, mode_t mode, int flags,
-		struct attr *ret, struct handle **ret_h)
-{
-	struct node *n;
-	int no;
-
-	(void)mode;
-	if (at.kind == REAL_IN)
-		return -EPERM;
-	if (!path_ok(at.path))
-		return -EINVAL;
-	if (real_exists(at) && (flags & O_EXCL))
-		return -EEXIST;
-	pthread_mutex_lock(&lock);
-	n = node_get(at);
-	if (n)
-		n->opens++;
-	pthread_mutex_unlock(&lock);
-	if (!n)
-		return -ENOMEM;
-	no = open_node(w, n, at, flags | (real_exists(at) ? 0 : O_TRUNC), true,
-		       ret_h);
-	if (no)
-		return no;
-	no = known(at, ret); /* counts the lookup */
-	if (no) {
-		handle_free(*ret_h);
-		*ret_h = NULL;
-	}
-	return no;
-}
-
-int real_open(const struct who *w, struct nid n, int flags, struct handle **ret)
-{
-	_cleanup_free_ char *path = NULL;
-	struct real_at at;
-	struct node *node;
-	int no = real_place(n.number, &at, &path, NULL);
-
-	if (no)
-		return no;
-	if (at.kind == REAL_IN && (flags & O_ACCMODE) != O_RDONLY)
-		return -EACCES;
-	pthread_mutex_lock(&lock);
-	node = node_by(n.number);
-	if (node)
-		node->opens++;
-	pthread_mutex_unlock(&lock);
-	return node ? open_node(w, node, at, flags, false, ret) : -ESTALE;
 }
 
 void real_forget(struct nid nid, uint64_t count)

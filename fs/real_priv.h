@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Files kept on disk: what real.c (names) and real_write.c (open files) share.
+ * The table of nodes and its lock are real.c's. */
+#ifndef FS_REAL_PRIV_H
+#define FS_REAL_PRIV_H
+
+#include "fs/fs.h"
+
+struct node;
+
+/* A node with one more opening, made when it is not known; NULL: no memory, or
+ * (by number) no such node. */
+struct node *real_node_open(struct real_at at);
+struct node *real_node_open_number(uint64_t number);
+void real_node_close(struct node *n);
+uint64_t real_node_number(const struct node *n);
+/* Where the bytes of a file that is being written are; was = what the same
+ * writer said before (NULL: nothing).  Another writer's is left alone by
+ * spool = NULL. */
+void real_node_pending(struct node *n, const char *spool, const char *was);
+/* rollsite was told of the pending spool file. */
+void real_node_told(struct node *n);
+/* Who writes in place: begins (-EBUSY while the file is being handed over),
+ * ends. */
+int real_node_write_begin(struct node *n);
+void real_node_write_end(struct node *n);
+/* Who looks the name up from now on gets another node for the same file. */
+void real_node_aside(struct real_at at);
+
+/* Fills ret and counts a lookup of the node. */
+int real_known(struct real_at at, struct attr *ret);
+bool real_path_ok(const char *path);
+/* Any part of the path is a name that is never final. */
+bool real_path_temporary(const char *path);
+char *real_party(struct real_at at);
+/* A new name in the spool of the party; its directory exists. */
+char *real_spool(struct real_at at);
+int real_parents(const char *path);
+/* The bytes and the time of an open file into a new one, durable. */
+int real_copy(int from, const char *to);
+/* The spool file is rollsite's from now on. A refusal goes to /errors. */
+int real_hand_over(uid_t uid, struct real_at at, const char *spool);
+
+/* ---- pull.c ------------------------------------------------------------- */
+/* Where the file of a name below pull/ will be; NULL: no file can be. */
+char *pull_disk(uint64_t party, const char *path);
+int pull_attr(struct attr *a, uint64_t number, struct real_at at,
+	      const char *disk);
+int pull_lookup(struct real_at at, struct attr *ret);
+int pull_list(struct real_at dir, struct listing *l);
+int pull_open(const struct who *w, struct nid n, struct real_at at, int flags,
+	      struct handle **ret);
+
+#endif
