@@ -11,15 +11,54 @@
 #include <pthread.h>
 #include <sys/stat.h>
 
-#include "transfer/wire.h"
-
 #include "fs/real_priv.h"
 
+static int digit(char c)
+{
+	return c >= '0' && c <= '9'   ? c - '0'
+	       : c >= 'a' && c <= 'f' ? c - 'a' + 10
+	       : c >= 'A' && c <= 'F' ? c - 'A' + 10
+				      : -1;
+}
+
+/* Each part a name that a file can have. */
+static bool parts_ok(const char *path)
+{
+	for (;;) {
+		size_t n = strcspn(path, "/");
+
+		if (!n || n > 255 || (n <= 2 && !strncmp(path, "..", n)))
+			return false;
+		if (!path[n])
+			return true;
+		path += n + 1;
+	}
+}
+
+/* The path that a name below pull/ means; NULL: none. Caller frees. */
 static char *decoded(const char *path)
 {
-	_cleanup_free_ char *s = percent_decode(path);
+	_cleanup_free_ char *s = malloc(strlen(path) + 1);
+	char *to = s;
 
-	return s && path_valid(s) && real_path_ok(s) ? TAKE_PTR(s) : NULL;
+	if (!s)
+		return NULL;
+	for (; *path; path++) {
+		*to = *path;
+		if (*path == '%') {
+			int a = digit(path[1]), b = a < 0 ? -1 : digit(path[2]);
+
+			if (b < 0)
+				return NULL;
+			*to = (char)(a * 16 + b);
+			if (!*to)
+				return NULL;
+			path += 2;
+		}
+		to++;
+	}
+	*to = '\0';
+	return parts_ok(s) && real_path_ok(s) ? TAKE_PTR(s) : NULL;
 }
 
 char *pull_disk(uint64_t party, const char *path)
