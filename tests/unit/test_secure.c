@@ -8,10 +8,6 @@
 
 #include <cmocka.h>
 #include <fcntl.h>
-#include <openssl/ec.h>
-#include <openssl/pem.h>
-#include <openssl/rsa.h>
-#include <openssl/x509v3.h>
 #include <pthread.h>
 #include <sys/stat.h>
 
@@ -20,134 +16,22 @@
 
 #include "transfer/secure.h"
 
+#include "tests/unit/certificates.h"
+
 static char dir[] = "/tmp/rollfs-test-secure-XXXXXX";
 static char path_cert[64], path_key[64], path_ca[64];
 static struct conf conf;
 
-/* ---- a factory of certificates ----------------------------------------- */
-
-#define DAY	86400L
-#define URI(id) "rollfs://demo/party/" id
-
-struct cert {
-	X509 *x;
-	EVP_PKEY *key;
-};
-
-/* What differs from a good certificate of a party; zero = as it should be. */
-struct plan {
-	const char *uri[3]; /* none: no names */
-	size_t uri_n;	    /* length of the first one, 0 = strlen */
-	const char *usage, *extended;
-	long from, until; /* seconds from now; 0 = -DAY, 30 * DAY */
-	const struct cert *by;
-	const char *key; /* EC, RSA, RSA1024, ED25519 */
-	const EVP_MD *digest;
-	bool ca, two_lists;
-};
-
 static struct cert authority, foreign;
 
-static EVP_PKEY *key_new(const char *kind)
-{
-	EVP_PKEY *key;
-
-	if (!kind || !strcmp(kind, "EC"))
-		key = EVP_EC_gen("P-256");
-	else if (!strncmp(kind, "RSA", 3))
-		key = EVP_RSA_gen(kind[3] ? 1024 : 2048);
-	else
-		key = EVP_PKEY_Q_keygen(NULL, NULL, kind);
-	assert_non_null(key);
-	return key;
-}
-
-static void extension(X509 *x, int nid, const char *value)
-{
-	X509_EXTENSION *ext = X509V3_EXT_conf_nid(NULL, NULL, nid, value);
-
-	assert_non_null(ext);
-	assert_int_equal(X509_add_ext(x, ext, -1), 1);
-	X509_EXTENSION_free(ext);
-}
-
-static void names(X509 *x, const char *const *uri, size_t n, size_t first_n)
-{
-	GENERAL_NAMES *list = sk_GENERAL_NAME_new_null();
-
-	for (size_t i = 0; i < n; i++) {
-		GENERAL_NAME *g = GENERAL_NAME_new();
-		ASN1_IA5STRING *s = ASN1_IA5STRING_new();
-		size_t len = first_n && !i ? first_n : strlen(uri[i]);
-
-		assert_true(ASN1_STRING_set(s, uri[i], (int)len));
-		GENERAL_NAME_set0_value(g, GEN_URI, s);
-		sk_GENERAL_NAME_push(list, g);
-	}
-	assert_int_equal(X509_add1_ext_i2d(x, NID_subject_alt_name, list, 0,
-					   X509V3_ADD_APPEND),
-			 1);
-	GENERAL_NAMES_free(list);
-}
-
+/* By the authority, unless planned otherwise. */
 static struct cert make(const struct plan *p)
 {
-	static long serial;
-	struct cert c = { X509_new(), key_new(p->key) };
-	const struct cert *by = p->by ? p->by : p->ca ? &c : &authority;
-	X509_NAME *name = X509_get_subject_name(c.x);
-	char cn[32];
-	size_t n = 0;
+	struct plan by_authority = *p;
 
-	(void)snprintf(cn, sizeof(cn), "test %ld", ++serial);
-	X509_set_version(c.x, X509_VERSION_3);
-	ASN1_INTEGER_set(X509_get_serialNumber(c.x), serial);
-	X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC,
-				   (const uint8_t *)cn, -1, -1, 0);
-	X509_set_issuer_name(c.x, X509_get_subject_name(by->x));
-	X509_gmtime_adj(X509_getm_notBefore(c.x), p->from ? p->from : -DAY);
-	X509_gmtime_adj(X509_getm_notAfter(c.x),
-			p->until ? p->until : 30 * DAY);
-	X509_set_pubkey(c.x, c.key);
-	extension(c.x, NID_basic_constraints,
-		  p->ca ? "critical,CA:TRUE" : "critical,CA:FALSE");
-	extension(c.x, NID_key_usage,
-		  p->usage ? p->usage
-		  : p->ca  ? "critical,keyCertSign,cRLSign"
-			   : "critical,digitalSignature");
-	if (!p->ca || p->extended)
-		extension(c.x, NID_ext_key_usage,
-			  p->extended ? p->extended : "serverAuth,clientAuth");
-	while (n < ARRAY_SIZE(p->uri) && p->uri[n])
-		n++;
-	if (n)
-		names(c.x, p->uri, n, p->uri_n);
-	if (p->two_lists)
-		names(c.x, p->uri, n, p->uri_n);
-	assert_true(X509_sign(c.x, by->key,
-			      EVP_PKEY_is_a(by->key, "ED25519") ? NULL
-			      : p->digest			? p->digest
-					  : EVP_sha256()));
-	return c;
-}
-
-static void cert_free(struct cert *c)
-{
-	X509_free(c->x);
-	EVP_PKEY_free(c->key);
-}
-
-static char *pem_of(const struct cert *c)
-{
-	BIO *bio = BIO_new(BIO_s_mem());
-	char *text, *copy;
-	long n;
-
-	assert_true(PEM_write_bio_X509(bio, c->x));
-	n = BIO_get_mem_data(bio, &text);
-	copy = strndup(text, (size_t)n);
-	BIO_free(bio);
-	return copy;
+	if (!p->by && !p->ca)
+		by_authority.by = &authority;
+	return cert_make(&by_authority);
 }
 
 static void write_text(const char *path, const char *text, mode_t mode)
@@ -159,25 +43,16 @@ static void write_text(const char *path, const char *text, mode_t mode)
 
 static void write_cert(const struct cert *c)
 {
-	_cleanup_free_ char *text = pem_of(c);
+	_cleanup_free_ char *text = cert_pem(c);
 
 	write_text(path_cert, text, 0644);
 }
 
 static void write_key(const struct cert *c, const char *passphrase, mode_t mode)
 {
-	BIO *bio = BIO_new(BIO_s_mem());
-	_cleanup_free_ char *copy = NULL;
-	char *text;
-	long n;
+	_cleanup_free_ char *text = cert_key_pem(c, passphrase);
 
-	assert_true(PEM_write_bio_PrivateKey(
-	    bio, c->key, passphrase ? EVP_aes_256_cbc() : NULL, NULL, 0, NULL,
-	    (void *)(uintptr_t)passphrase));
-	n = BIO_get_mem_data(bio, &text);
-	copy = strndup(text, (size_t)n);
-	BIO_free(bio);
-	write_text(path_key, copy, mode);
+	write_text(path_key, text, mode);
 }
 
 /* Our own files: a good certificate of party 1 with a key of that kind. */
@@ -185,7 +60,7 @@ static void write_own(const char *kind)
 {
 	struct cert c =
 	    make(&(struct plan){ .uri = { URI("1") }, .key = kind });
-	_cleanup_free_ char *ca = pem_of(&authority);
+	_cleanup_free_ char *ca = cert_pem(&authority);
 
 	write_cert(&c);
 	write_key(&c, NULL, 0600);
@@ -234,7 +109,7 @@ static void a_certificate_names_its_party(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
 		struct cert c = make(&(struct plan){
 		    .uri = { URI("1234567890") }, .key = kinds[i] });
-		_cleanup_free_ char *pem = pem_of(&c);
+		_cleanup_free_ char *pem = cert_pem(&c);
 		char party[16] = "x";
 		int64_t expires = 0, want = now_unix_ms() + 30 * DAY * 1000;
 		X509 *leaf = NULL;
@@ -330,7 +205,7 @@ static void what_is_wrong_with_a_certificate_is_said(void **state)
 	id = open_own();
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct cert c = make(&cases[i].plan);
-		_cleanup_free_ char *pem = pem_of(&c);
+		_cleanup_free_ char *pem = cert_pem(&c);
 		char party[16] = "x";
 		struct err e = { 0 };
 		X509 *leaf = NULL;
@@ -379,7 +254,7 @@ static void a_chain_has_at_most_eight_certificates(void **state)
 		assert_int_equal(verify(id, chain, n - 1, party, NULL, &e),
 				 -EACCES);
 		for (size_t i = 0; i < n; i++) {
-			_cleanup_free_ char *pem = pem_of(&chain[i]);
+			_cleanup_free_ char *pem = cert_pem(&chain[i]);
 
 			assert_int_equal(sb_adds(&all, pem), 0);
 		}
@@ -390,6 +265,34 @@ static void a_chain_has_at_most_eight_certificates(void **state)
 			cert_free(&chain[i]);
 	}
 	assert_int_equal(verify(id, NULL, 0, party, NULL, &e), -EACCES);
+	identity_close(id);
+}
+
+/* Its root need not be in the file; others of the root are not trusted. */
+static void an_authority_below_a_root_may_stand_alone_in_the_file(void **state)
+{
+	struct cert below =
+	    make(&(struct plan){ .ca = true, .by = &authority });
+	struct cert own =
+	    make(&(struct plan){ .uri = { URI("1") }, .by = &below });
+	struct cert two =
+	    make(&(struct plan){ .uri = { URI("2") }, .by = &below });
+	struct cert of_root = make(&(struct plan){ .uri = { URI("2") } });
+	_cleanup_free_ char *ca = cert_pem(&below);
+	struct identity *id;
+	char party[16];
+
+	(void)state;
+	write_cert(&own);
+	write_key(&own, NULL, 0600);
+	write_text(path_ca, ca, 0644);
+	id = open_own();
+	assert_int_equal(verify(id, &two, 1, party, NULL, NULL), 0);
+	assert_int_equal(verify(id, &of_root, 1, party, NULL, NULL), -EACCES);
+	cert_free(&below);
+	cert_free(&own);
+	cert_free(&two);
+	cert_free(&of_root);
 	identity_close(id);
 }
 
@@ -413,7 +316,7 @@ static void a_party_signs_for_nobody(void **state)
 static void malformed_certificates_are_refused(void **state)
 {
 	struct cert c = make(&(struct plan){ .uri = { URI("2") } });
-	_cleanup_free_ char *pem = pem_of(&c);
+	_cleanup_free_ char *pem = cert_pem(&c);
 	_cleanup_free_ char *long_text = xcalloc(1, 70000);
 	_cleanup_free_ char *odd = xasprintf("%s%.200s\nnot base64", pem, pem);
 	uint8_t *der = NULL, *longer;
@@ -473,7 +376,7 @@ static void files_that_cannot_be_used_are_named(void **state)
 	    make(&(struct plan){ .uri = { URI("1") }, .by = &foreign });
 	struct cert weak =
 	    make(&(struct plan){ .uri = { URI("1") }, .key = "RSA1024" });
-	_cleanup_free_ char *pem = pem_of(&good);
+	_cleanup_free_ char *pem = cert_pem(&good);
 
 	(void)state;
 	write_own("EC");
@@ -534,7 +437,7 @@ static void pem_is(struct identity *id, const struct cert *want)
 	_cleanup_strbuf_ struct strbuf cert = STRBUF_INIT(0),
 				       key = STRBUF_INIT(0),
 				       ca = STRBUF_INIT(0);
-	_cleanup_free_ char *pem = pem_of(want);
+	_cleanup_free_ char *pem = cert_pem(want);
 
 	assert_int_equal(identity_pem(id, &cert, &key, &ca, NULL), 0);
 	assert_string_equal(cert.buf, pem);
@@ -620,7 +523,7 @@ static void a_set_that_cannot_be_used_leaves_the_old_one(void **state)
 /* Within the resolution of a file system's times. */
 static void a_change_with_the_same_time_is_noticed_later(void **state)
 {
-	_cleanup_free_ char *pem = pem_of(&authority);
+	_cleanup_free_ char *pem = cert_pem(&authority);
 	/* a comment in front, to be changed in place */
 	_cleanup_free_ char *changed = xasprintf("a\n%s", pem);
 	struct identity *id;
@@ -687,7 +590,8 @@ static void another_authority_is_taken_into_use(void **state)
 {
 	struct cert c =
 	    make(&(struct plan){ .uri = { URI("2") }, .by = &foreign });
-	_cleanup_free_ char *one = pem_of(&authority), *two = pem_of(&foreign);
+	_cleanup_free_ char *one = cert_pem(&authority),
+			    *two = cert_pem(&foreign);
 	_cleanup_free_ char *both = xasprintf("%s%s", one, two);
 	struct identity *id;
 	char party[16];
@@ -861,7 +765,7 @@ static void threads_work_while_it_is_renewed(void **state)
 	(void)state;
 	write_own("EC");
 	shared.id = open_own();
-	shared.pem = pem_of(&two);
+	shared.pem = cert_pem(&two);
 	for (size_t i = 0; i < ARRAY_SIZE(t); i++)
 		assert_int_equal(pthread_create(&t[i], NULL, worker, NULL), 0);
 	for (int i = 0; i < 20; i++) {
@@ -915,6 +819,8 @@ int main(void)
 		cmocka_unit_test(other_uris_beside_ours_do_not_matter),
 		cmocka_unit_test(what_is_wrong_with_a_certificate_is_said),
 		cmocka_unit_test(a_chain_has_at_most_eight_certificates),
+		cmocka_unit_test(
+		    an_authority_below_a_root_may_stand_alone_in_the_file),
 		cmocka_unit_test(a_party_signs_for_nobody),
 		cmocka_unit_test(malformed_certificates_are_refused),
 		cmocka_unit_test(files_that_cannot_be_used_are_named),
