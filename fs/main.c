@@ -332,9 +332,12 @@ static int serve(const struct args *a, int ready_fd)
 	fs.started_ms = now_unix_ms();
 	if (asprintf(&tables, "%s/tables", fs.conf->state) < 0)
 		return -ENOMEM;
+	/* rollsite first: what was handed over is where it belongs before the
+	 * rest of the spool is swept. */
 	if (table_store_open(tables, &fs.tables, &e) ||
-	    table_store_sweep(fs.tables, &e) || real_start(&e) ||
-	    transfer_start(fs.conf, rollsite, &fs.transfer, &e))
+	    table_store_sweep(fs.tables, &e) ||
+	    transfer_start(fs.conf, rollsite, &fs.transfer, &e) ||
+	    real_start(&e))
 		goto stop;
 	if (sched_start(&(struct sched_options){ .conf = fs.conf,
 						 .transfer = fs.transfer,

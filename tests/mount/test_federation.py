@@ -3,9 +3,17 @@
 import errno
 import hashlib
 import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
-from conftest import eventually
+from conftest import SLOW, eventually
+from fake_site import FakeSite
+
+MIB = 1 << 20
 
 
 def put(p, to, path, data):
@@ -75,6 +83,420 @@ def test_unfinished_names_are_not_sent_until_renamed(two, name):
     os.rename(f, two[9999].path("federation/10000", final))
     eventually(lambda: got(two[10000], "9999", final))
     assert got(two[10000], "9999", name) is None
+
+
+def tree(top):
+    """{path: contents} of the files below."""
+    out = {}
+    for d, _, names in os.walk(top):
+        for n in names:
+            f = os.path.join(d, n)
+            with open(f, "rb") as i:
+                out[os.path.relpath(f, top)] = i.read()
+    return out
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    d = str(tmp_path_factory.mktemp("folder"))
+    os.makedirs(d + "/x/y")
+    for path, data in (("empty", b""), ("x/y/one", b"1\n"), ("x/big", os.urandom(5 * MIB + 7))):
+        with open(os.path.join(d, path), "wb") as f:
+            f.write(data)
+        os.utime(os.path.join(d, path), (1500000000, 1500000000))
+    return d
+
+
+@pytest.mark.parametrize("how", [
+    "cp -r {src} {dst}",
+    "cp -a {src} {dst}",
+    "rsync -a {src}/ {dst}/",
+    "rsync -a --inplace {src}/ {dst}/",
+    "cp -r {src} {tmp} && mv {tmp} {dst}",
+    "mkdir {dst} && tar c -C {src} . | tar x -C {dst}",
+    "cp -r {src} {dst}.moved && mv {dst}.moved {dst}",
+], ids=lambda how: how.translate({ord(c): None for c in "{}./&|"}))
+def test_a_folder_arrives(two, folder, tmp_path, how):
+    if "rsync" in how and not shutil.which("rsync"):
+        pytest.skip("no rsync")
+    name = "folder-%d" % (hash(how) % 10**9)
+    dst = two[9999].path("federation/10000", name)
+    cmd = how.format(src=folder, dst=dst, tmp=str(tmp_path / "t"))
+    subprocess.run(cmd, shell=True, check=True, timeout=60 * SLOW)
+    there = two[10000].path("federation/9999/inbox", name)
+    eventually(lambda: tree(there) == tree(folder), 20)
+    assert tree(dst) == tree(folder)
+
+
+@pytest.mark.parametrize("inplace", [[], ["--inplace"]])
+def test_a_second_rsync_sends_nothing(two, folder, inplace):
+    if not shutil.which("rsync"):
+        pytest.skip("no rsync")
+    dst = two[9999].path("federation/10000/twice%d" % len(inplace))
+    cmd = ["rsync", "-a", "--stats", *inplace, folder + "/", dst + "/"]
+    first = subprocess.run(cmd, capture_output=True, text=True, check=True).stdout
+    again = subprocess.run(cmd, capture_output=True, text=True, check=True).stdout
+    assert "files transferred: 3" in first
+    assert "files transferred: 0" in again
+
+
+@pytest.mark.parametrize("how", ["cat > {}", "tee {} > /dev/null", "dd of={} bs=64k conv=fsync"])
+def test_a_stream_through_a_pipe_arrives(two, how):
+    data = os.urandom(MIB) * 9
+    name = "pipe-" + how.split()[0]
+    subprocess.run(how.format(two[9999].path("federation/10000", name)), shell=True, input=data,
+                   check=True, stderr=subprocess.DEVNULL)
+    eventually(lambda: got(two[10000], "9999", name) == data)
+
+
+def test_touch_of_a_sent_file_changes_nothing(two):
+    f = put(two[9999], "10000", "touched", b"same")
+    eventually(lambda: got(two[10000], "9999", "touched"))
+    inode = os.stat(os.path.join(two[9999].state, "federation/10000/out/touched")).st_ino
+    with open(f, "r+b"):
+        os.utime(f)
+    assert os.stat(os.path.join(two[9999].state,
+                                "federation/10000/out/touched")).st_ino == inode
+
+
+# ---- pull: who comes before the file --------------------------------------
+
+
+def reader(p, sender, name):
+    return subprocess.Popen(["cat", p.path("federation", sender, "pull", name)],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_an_open_waits_for_the_file(two):
+    r = reader(two[10000], "9999", "awaited")
+    with pytest.raises(subprocess.TimeoutExpired):
+        r.wait(0.5)
+    put(two[9999], "10000", "awaited", b"at last")
+    assert r.communicate(timeout=10 * SLOW)[0] == b"at last"
+
+
+def test_an_opened_file_has_its_size(two):
+    data = os.urandom(3 * MIB + 5)
+    name = two[10000].path("federation/9999/pull/sized")
+    assert os.stat(name).st_size == 0
+    code = "import os; f = os.open(%r, 0); print(os.fstat(f).st_size)" % name
+    r = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    put(two[9999], "10000", "sized", data)
+    assert int(r.communicate(timeout=10 * SLOW)[0]) == len(data)
+    assert os.stat(name).st_size == len(data)
+
+
+def test_what_has_come_opens_at_once(two):
+    put(two[9999], "10000", "there", b"now")
+    eventually(lambda: got(two[10000], "9999", "there"))
+    with open(two[10000].path("federation/9999/pull/there"), "rb") as f:
+        assert f.read() == b"now"
+
+
+def test_a_path_into_folders_to_come_is_encoded(two):
+    r = reader(two[10000], "9999", "fold%2Fer%2F100%25")
+    put(two[9999], "10000", "fold/er/100%", b"deep")
+    assert r.communicate(timeout=10 * SLOW)[0] == b"deep"
+    assert os.listdir(two[10000].path("federation/9999/pull/fold/er")) == ["100%25"]
+    with open(two[10000].path("federation/9999/pull/fold/er/100%25"), "rb") as f:
+        assert f.read() == b"deep"
+
+
+def test_a_waiting_open_obeys_signals(two):
+    before = time.monotonic()
+    r = subprocess.run(["timeout", "1", "cat", two[10000].path("federation/9999/pull/never")],
+                       check=False, timeout=10 * SLOW)
+    assert r.returncode == 124
+    assert time.monotonic() - before < 5 * SLOW
+    r = reader(two[10000], "9999", "never")
+    time.sleep(0.2)
+    r.send_signal(signal.SIGINT)
+    assert r.wait(5 * SLOW) == -signal.SIGINT
+
+
+def test_an_open_that_may_not_wait_does_not(two):
+    with pytest.raises(BlockingIOError):
+        os.open(two[10000].path("federation/9999/pull/never"), os.O_RDONLY | os.O_NONBLOCK)
+
+
+def test_waiting_opens_hold_up_nobody(two):
+    many = [reader(two[10000], "9999", "crowd%d" % (i % 20)) for i in range(60)]
+    assert two[10000].read("version")
+    for i in range(20):
+        put(two[9999], "10000", "crowd%d" % i, b"%d" % i)
+    for i, r in enumerate(many):
+        assert r.communicate(timeout=20 * SLOW)[0] == b"%d" % (i % 20)
+
+
+def test_a_waiting_open_outlives_rollsite(two):
+    r = reader(two[10000], "9999", "after-death")
+    time.sleep(0.2)
+    two[10000].kill("rollsite")
+    put(two[9999], "10000", "after-death", b"still")
+    assert r.communicate(timeout=30 * SLOW)[0] == b"still"
+
+
+def test_pull_lists_what_has_come_and_never_blocks(two):
+    put(two[9999], "10000", "li/st/ed", b"x")
+    eventually(lambda: got(two[10000], "9999", "li/st/ed"))
+    pull, inbox = (two[10000].path("federation/9999", n) for n in ("pull", "inbox"))
+    assert "pull" in os.listdir(os.path.dirname(pull))
+    assert os.path.isdir(pull + "/li/st")
+    r = subprocess.run(["find", pull, "-type", "f"], capture_output=True, text=True, check=True,
+                       timeout=10 * SLOW)
+    want = {f.replace("%", "%25") for f in tree(inbox)}
+    assert {os.path.relpath(f, pull) for f in r.stdout.split("\n")[:-1]} == want
+    subprocess.run(["grep", "-rq", "x", pull], check=True, timeout=10 * SLOW)
+    subprocess.run(["ls", "-lR", pull], check=True, timeout=10 * SLOW, stdout=subprocess.DEVNULL)
+
+
+def test_pull_cannot_be_written(two):
+    put(two[9999], "10000", "ro", b"x")
+    eventually(lambda: got(two[10000], "9999", "ro"))
+    pull = two[10000].path("federation/9999/pull")
+    for name in ("ro", "other"):
+        with pytest.raises(PermissionError):
+            os.open(os.path.join(pull, name), os.O_WRONLY | os.O_CREAT)
+    for call in (lambda: os.unlink(pull + "/ro"), lambda: os.rename(pull + "/ro", pull + "/r2"),
+                 lambda: os.rmdir(pull + "/ro") if os.path.isdir(pull + "/ro") else
+                 os.unlink(pull + "/ro")):
+        with pytest.raises(PermissionError):
+            call()
+    assert got(two[10000], "9999", "ro") == b"x"
+
+
+@pytest.mark.parametrize("name", [".git", "x.tmp", "bad%zz", "a%2F..%2Fb", "%2Fetc", "new%0Aline"])
+def test_names_that_cannot_come(two, name):
+    with pytest.raises(FileNotFoundError):
+        os.stat(two[10000].path("federation/9999/pull", name))
+
+
+# ---- what rollsite is told -------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def told(sandboxes):
+    """A party whose rollsite is a fake that notes what it hears."""
+    s = sandboxes("5", "6")
+    p = s[5]
+    p.kill("rollfs")
+    p.kill("rollsite")
+    p.site = FakeSite(p.state)
+    p.start()
+    yield p
+    p.site.stop()
+
+
+@pytest.fixture
+def site(told):
+    told.site.gate.set()
+    with told.site.changed:
+        told.site.events.clear()
+    return told.site
+
+
+def opened(told, name):
+    return os.open(told.path("federation/6", name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+
+
+def test_a_file_is_announced_while_it_is_written(told, site):
+    fd = opened(told, "stream")
+    for _ in range(9):
+        os.write(fd, os.urandom(MIB))
+    last = eventually(lambda: [e for e in site.of("file_stream") if e["bytes"] >= 8 * MIB])[-1]
+    assert (last["party"], last["path"], last["rewritten"]) == ("6", "stream", False)
+    assert os.path.getsize(last["spool"]) >= last["bytes"]
+    os.close(fd)
+    assert [e["op"] for e in site.events if e["op"] != "file_stream"] == ["file_put"]
+    assert site.events[-1]["op"] == "file_put"
+    assert site.events[-1]["spool"] == last["spool"]
+
+
+def test_a_gap_is_not_announced(told, site):
+    fd = opened(told, "gap")
+    os.pwrite(fd, os.urandom(MIB), 0)
+    os.pwrite(fd, os.urandom(8 * MIB), 3 * MIB)
+    os.close(fd)
+    assert site.of("file_stream") == []
+    assert len(site.of("file_put")) == 1
+
+
+def test_a_small_file_is_not_announced(told, site):
+    put(told, "6", "small", os.urandom(3 * MIB))
+    assert [e["op"] for e in site.events] == ["file_put"]
+
+
+def test_news_is_replaced_by_newer_and_comes_before_the_put(told, site):
+    site.gate.clear()
+    fd = opened(told, "slow")
+    os.write(fd, os.urandom(5 * MIB))
+    eventually(lambda: site.of("file_stream"))
+    os.write(fd, os.urandom(20 * MIB))  # never waits for rollsite
+    os.pwrite(fd, b"header", 0)
+    site.gate.set()
+    os.close(fd)
+    first, second = site.of("file_stream")
+    assert not first["rewritten"] and second["rewritten"] and second["bytes"] == 6
+    assert [e["op"] for e in site.events] == ["file_stream", "file_stream", "file_put"]
+
+
+def test_a_truncated_file_is_rewritten(told, site):
+    fd = opened(told, "cut")
+    os.write(fd, os.urandom(6 * MIB))
+    eventually(lambda: site.of("file_stream"))
+    os.ftruncate(fd, MIB)
+    last = eventually(lambda: [e for e in site.of("file_stream") if e["rewritten"]])[-1]
+    assert last["bytes"] == MIB
+    os.close(fd)
+
+
+def test_a_killed_writer_takes_its_file_back(told, site):
+    code = "import os, time; f = os.open(%r, os.O_WRONLY | os.O_CREAT)\n" \
+           "os.write(f, bytes(6 << 20)); time.sleep(600)" % told.path("federation/6/killed")
+    w = subprocess.Popen([sys.executable, "-c", code])
+    spool = eventually(lambda: site.of("file_stream"))[0]["spool"]
+    w.kill()
+    w.wait()
+    assert eventually(lambda: site.of("file_drop"))[0]["spool"] == spool
+    assert site.of("file_put") == []
+    assert not os.path.exists(spool)
+    assert not os.path.exists(told.path("federation/6/killed"))
+
+
+def test_a_file_removed_while_it_is_written_is_dropped(told, site):
+    fd = opened(told, "gone")
+    os.write(fd, os.urandom(6 * MIB))
+    spool = eventually(lambda: site.of("file_stream"))[0]["spool"]
+    os.unlink(told.path("federation/6/gone"))
+    assert eventually(lambda: site.of("file_drop"))[0]["spool"] == spool
+    os.write(fd, os.urandom(6 * MIB))
+    os.close(fd)
+    time.sleep(0.2)
+    assert site.of("file_put") == []
+    assert len(site.of("file_stream")) == 1
+
+
+def test_a_file_renamed_while_it_is_written_goes_under_its_last_name(told, site):
+    data = os.urandom(12 * MIB)
+    fd = opened(told, "first")
+    os.write(fd, data[:6 * MIB])
+    spool = eventually(lambda: site.of("file_stream"))[0]["spool"]
+    os.rename(told.path("federation/6/first"), told.path("federation/6/last"))
+    os.write(fd, data[6 * MIB:])
+    os.close(fd)
+    (end,) = site.of("file_put")
+    assert end["path"] == "last" and end["spool"] != spool
+    assert eventually(lambda: site.of("file_drop"))[0]["spool"] == spool
+    with open(told.path("federation/6/last"), "rb") as f:
+        assert f.read() == data
+    assert not os.path.exists(told.path("federation/6/first"))
+
+
+def test_a_file_renamed_to_a_temporary_name_is_dropped(told, site):
+    fd = opened(told, "will-be")
+    os.write(fd, bytes(6 * MIB))
+    spool = eventually(lambda: site.of("file_stream"))[0]["spool"]
+    os.rename(told.path("federation/6/will-be"), told.path("federation/6/will-be.part"))
+    os.write(fd, b"end")
+    os.close(fd)
+    assert eventually(lambda: site.of("file_drop"))[0]["spool"] == spool
+    assert site.of("file_put") == []
+    assert os.path.getsize(told.path("federation/6/will-be.part")) == 6 * MIB + 3
+
+
+def kept(told, name):
+    return os.path.join(told.state, "mount-tmp/peer-6", name)
+
+
+def sent(told, name):
+    return os.path.join(told.state, "federation/6/out", name)
+
+
+def test_a_temporary_file_becomes_final_without_a_copy(told, site):
+    f = put(told, "6", ".big.XXXX", os.urandom(MIB))
+    os.utime(f, (1500000000, 1500000000))
+    inode = os.stat(kept(told, ".big.XXXX")).st_ino
+    os.rename(f, told.path("federation/6/big"))
+    assert os.stat(sent(told, "big")).st_ino == inode
+    assert os.stat(told.path("federation/6/big")).st_mtime == 1500000000
+    assert not os.path.exists(kept(told, ".big.XXXX"))
+
+
+def test_a_temporary_file_that_is_being_written_is_copied(told, site):
+    fd = opened(told, "open.part")
+    os.write(fd, b"as of now")
+    inode = os.stat(kept(told, "open.part")).st_ino
+    os.rename(told.path("federation/6/open.part"), told.path("federation/6/open"))
+    assert os.stat(sent(told, "open")).st_ino != inode
+    with open(sent(told, "open"), "rb") as f:
+        assert f.read() == b"as of now"
+    os.write(fd, b", and more")
+    os.close(fd)
+    assert len(site.of("file_put")) == 2
+    with open(sent(told, "open"), "rb") as f:
+        assert f.read() == b"as of now, and more"
+
+
+def test_the_attributes_of_a_sent_file(told, site):
+    f = put(told, "6", "attr", b"x")
+    assert os.getxattr(f, "user.rollfs.receipt") == b'{"size":1,"tid":"00"}'
+    assert os.getxattr(f, "user.rollfs.deadline") == b"0"
+    os.setxattr(f, "user.rollfs.deadline", b"3600")
+    os.setxattr(f, "user.rollfs.deadline", b"2030-01-02T03:04:05.5+01:00")
+    os.setxattr(f, "user.rollfs.deadline", b"0")
+    a, b, c = site.of("file_deadline")
+    assert abs(a["deadline"] / 1000 - time.time() - 3600) < 30
+    assert (b["deadline"], c["deadline"]) == (1893549845500, 0)
+    assert (b["party"], b["path"]) == ("6", "attr")
+
+
+@pytest.mark.parametrize("name,value,no", [
+    ("deadline", b"soon", errno.EINVAL), ("deadline", b"", errno.EINVAL),
+    ("deadline", b"-5", errno.EINVAL), ("deadline", b"99999999999999999999", errno.EINVAL),
+    ("state", b"committed", errno.EPERM)])
+def test_attributes_that_cannot_be_set(told, site, name, value, no):
+    f = put(told, "6", "attr", b"x")
+    with pytest.raises(OSError) as e:
+        os.setxattr(f, "user.rollfs." + name, value)
+    assert e.value.errno == no
+    assert site.of("file_deadline") == []
+
+
+def test_a_full_disk_here_sends_nothing_half(told, site):
+    top = os.path.join(told.state, "federation")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "rollfs-test", top],
+                      check=False).returncode:
+        pytest.skip("no tmpfs can be mounted here")
+    try:
+        fd = opened(told, "toobig")
+        with pytest.raises(OSError) as e:
+            for _ in range(16):
+                os.write(fd, os.urandom(MIB))
+        assert e.value.errno == errno.ENOSPC
+        with pytest.raises(OSError) as e:
+            os.close(fd)
+        assert e.value.errno == errno.ENOSPC
+        eventually(lambda: not os.path.exists(told.path("federation/6/toobig")))
+        assert site.of("file_put") == []
+        assert os.listdir(os.path.join(top, "6/spool")) == []
+        put(told, "6", "fits", b"x")
+        assert len(site.of("file_put")) == 1
+    finally:
+        subprocess.run(["umount", top], check=True)
+
+
+def test_what_a_dead_rollfs_left_is_dropped(told, site):
+    code = "import os, time; f = os.open(%r, os.O_WRONLY | os.O_CREAT)\n" \
+           "os.write(f, bytes(6 << 20)); time.sleep(600)" % told.path("federation/6/orphan")
+    w = subprocess.Popen([sys.executable, "-c", code])
+    spool = eventually(lambda: site.of("file_stream"))[0]["spool"]
+    told.kill("rollfs")
+    w.kill()
+    w.wait()
+    told.start()
+    assert eventually(lambda: site.of("file_drop"))[0]["spool"] == spool
+    assert site.of("file_put") == []
+    assert not os.path.exists(spool)
 
 
 @pytest.mark.parametrize("name", ["inbox", "pull"])
