@@ -229,12 +229,19 @@ char *sched_metrics_text(struct sched *s)
 		for (size_t i = 0; i < j->n_tasks; i++)
 			tasks += j->tasks[i].pid != 0;
 	}
+	sb_adds(&sb, "# HELP rollfs_jobs Jobs that are known, by status.\n"
+		     "# TYPE rollfs_jobs gauge\n");
 	for (int k = 0; k <= ST_FAILED; k++)
 		sb_addf(&sb, "rollfs_jobs{status=\"%s\"} %u\n",
 			status_name((enum status)k), count[k]);
 	sb_addf(&sb,
-		"rollfs_tasks_running %u\nrollfs_cores %u\n"
-		"rollfs_cores_free %u\n",
+		"# HELP rollfs_tasks_running Processes of tasks.\n"
+		"# TYPE rollfs_tasks_running gauge\n"
+		"rollfs_tasks_running %u\n"
+		"# HELP rollfs_cores Cores that tasks may use.\n"
+		"# TYPE rollfs_cores gauge\nrollfs_cores %u\n"
+		"# HELP rollfs_cores_free Cores that no task holds.\n"
+		"# TYPE rollfs_cores_free gauge\nrollfs_cores_free %u\n",
 		tasks, s->o.conf->cores, s->cores_free);
 	pthread_mutex_unlock(&s->lock);
 	return sb_detach(&sb);
