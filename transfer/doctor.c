@@ -456,7 +456,7 @@ static enum verdict look_at_hello(struct doctor *d, const char *id,
 		v = worse(v, say(d, FAIL,
 				 "party %s, way back: it does not reach us "
 				 "(%.300s); look at its parties/%s/address%s",
-				 id, json_str_or(you, "text", "no reason"),
+				 id, json_str_or(you, "error", "no reason"),
 				 d->c->party,
 				 d->c->listen_host
 				     ? " and at firewalls before our port"

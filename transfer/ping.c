@@ -84,7 +84,7 @@ static void read_hello(const struct peer *p, const struct strbuf *body,
 	json_t *o = json_parse(body->buf, body->len, &e), *brief;
 	const json_t *you = json_object_get(o, "you");
 	const json_t *t = json_object_get(o, "time");
-	const char *text = json_str_or(you, "text", "no reason given");
+	const char *text = json_str_or(you, "error", "no reason given");
 
 	if (!json_is_object(o)) {
 		ret->error = xasprintf("its hello is not JSON: %.200s", e.text);
@@ -302,7 +302,7 @@ json_t *hello_doc(struct site *s, const char *party, X509 *cert)
 					1, "rtt_ms", (double)p->rtt_us / 1000);
 		else if (p->asked)
 			you = json_pack("{s:s, s:b, s:s}", "party", party, "ok",
-					0, "text", p->error);
+					0, "error", p->error);
 	}
 	pthread_mutex_unlock(&s->lock);
 	free(pem);
