@@ -14,6 +14,7 @@ import base64
 import contextlib
 import hashlib
 import http.client
+import http.server
 import json
 import os
 import random
@@ -581,6 +582,125 @@ class Socket:
         return head
 
 
+class Fake:
+    """A partner that says what the test wants: a server with the party's
+    certificate at its address, whose rollsite must not run.  `say` gets a
+    Request and gives (code, document), None for the usual answer; it may wait."""
+
+    class Request:
+        def __init__(self, method, target, headers, body):
+            self.method, self.target, self.headers, self.body = method, target, headers, body
+            m = re.match(r"/v1/transfers/([0-9a-f]{64})(?:/chunks/(\d+))?(/commit)?$",
+                         target.split("?")[0])
+            self.tid = m and m.group(1)
+            self.index = m and m.group(2) and int(m.group(2))
+            self.what = "hello" if target == "/v1/hello" else None
+            if m:
+                self.what = "chunk" if m.group(2) else "commit" if m.group(3) else {
+                    "PUT": "announce", "GET": "state", "DELETE": "abort"}.get(method)
+            if self.what == "commit":
+                n = struct.unpack("<I", body[:4])[0]
+                self.doc, self.inline = json.loads(body[4:4 + n]), body[4 + n:]
+            elif self.what == "announce":
+                self.doc = json.loads(body)
+
+    def __init__(self, lab, party, say=None):
+        self.party, self.say, self.requests = party, say, []
+        fake = self
+        self.signer = Peer(lab, party, as_party=party)
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.minimum_version = ssl.TLSVersion.TLSv1_3
+        tls.load_cert_chain(*[os.path.join(lab.etc, party + x) for x in (".pem", ".key")])
+        tls.load_verify_locations(os.path.join(lab.etc, "ca.pem"))
+        tls.verify_mode = ssl.CERT_REQUIRED
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def log_message(self, *args):
+                pass
+
+            def handle(self):
+                with contextlib.suppress(OSError):  # the other side went away
+                    super().handle()
+
+            def setup(self):
+                self.request.settimeout(20)
+                self.request.do_handshake()
+                self.request.settimeout(None)
+                super().setup()
+
+            def any(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                q = Fake.Request(self.command, self.path, self.headers, body)
+                fake.requests.append(q)
+                code, doc = (fake.say and fake.say(q)) or fake.usual(q)
+                headers = {}
+                if isinstance(doc, tuple):
+                    doc, headers = doc
+                out = doc if isinstance(doc, bytes) else b"" if doc is None else compact(doc)
+                self.send_response(code)
+                self.send_header("Content-Length", str(len(out)))
+                for k, v in headers.items():
+                    self.send_header(k, v)
+                self.end_headers()
+                self.wfile.write(out)
+            do_GET = do_PUT = do_POST = do_DELETE = any
+
+        class Server(http.server.ThreadingHTTPServer):
+            daemon_threads = True
+            block_on_close = False
+            request_queue_size = 64
+
+            def handle_error(self, request, client_address):
+                pass
+        self.server = Server(("127.0.0.1", lab[party].port), Handler, bind_and_activate=False)
+        self.server.allow_reuse_address = True
+        self.server.socket = tls.wrap_socket(self.server.socket, server_side=True,
+                                             do_handshake_on_connect=False)
+        self.server.server_bind()
+        self.server.server_activate()
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+        lab.cleanup.append(self.close)
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+    def receipt(self, doc, **change):
+        r = {"tid": tid_of(doc), "root": doc["root"], "size": doc["size"],
+             "committed": int(time.time() * 1000), "receiver": self.party}
+        r.update(change)
+        return dict(r, signature=self.signer.sign("rollfs-receipt-v1", r))
+
+    def usual(self, q):
+        """What a partner says that has nothing and takes everything."""
+        if q.what == "hello":
+            return 200, {"party": self.party, "protocol": 2, "version": "fake",
+                         "time": int(time.time() * 1000), "features": []}
+        if q.what == "announce":
+            return 201, {"state": "receiving", "have": "", "credit": 16}
+        if q.what == "chunk":
+            return 201, None
+        if q.what == "state":
+            return 404, problem(404, "not_found", "no such transfer")
+        if q.what == "commit":
+            return 200, {"state": "committed", "receipt": self.receipt(q.doc)}
+        if q.what == "abort":
+            return 204, None
+        return 404, problem(404, "not_found", "no such request")
+
+    def count(self, what, tid=None):
+        return sum(q.what == what and tid in (None, q.tid) for q in self.requests)
+
+
+def problem(code, word, detail, **more):
+    return dict({"type": "urn:rollfs:error:" + word, "title": word, "status": code,
+                 "detail": detail, "code": word, "hop": "2", "retryable": code in (503, 507)},
+                **more)
+
+
 # ---- certificates ----------------------------------------------------------
 
 
@@ -727,7 +847,7 @@ class Proxy:
         with self.lock:
             self.pairs.add((a, b))
             # Some die in the handshake, some in the midst of a chunk.
-            left = self.rng.choice((700, 50000, 3 << 20)) if self.rng.random() < self.reset else None
+            left = self.rng.choice((700, 50000, 5 << 20)) if self.rng.random() < self.reset else None
         ends = {a: b, b: a}
         try:
             while ends:
@@ -761,7 +881,7 @@ class Cable:
     """Two network namespaces joined by a wire that delays and loses packets;
     see wire.py.  Addresses 10.77.0.1 and 10.77.0.2."""
 
-    def __init__(self, delay=0.0, loss=0.0, seed=1):
+    def __init__(self, delay=0.0, loss=0.0, rate=0, seed=1):
         tag = "rfs%d%s" % (os.getpid(), os.urandom(2).hex())
         self.ns = (tag + "a", tag + "b")
         self.hosts = ("10.77.0.1", "10.77.0.2")
@@ -778,7 +898,7 @@ class Cable:
                 run("ip", "-n", ns, "link", "set", "lo", "up")
                 run("ip", "-n", ns, "addr", "add", me, "peer", other, "dev", "wire0")
                 run("ip", "-n", ns, "link", "set", "wire0", "up")
-            self.set(delay=delay, loss=loss)
+            self.set(delay=delay, loss=loss, rate=rate)
         except BaseException:
             self.close()
             raise
@@ -789,7 +909,7 @@ class Cable:
         return self.process.stdout.readline().strip()
 
     def set(self, **what):
-        """delay (seconds, one way), loss (fraction)"""
+        """delay (seconds, one way), loss (fraction), rate (bytes/s)"""
         for k, v in what.items():
             assert self._tell("%s %g" % (k, v)) == "ok"
 

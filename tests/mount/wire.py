@@ -4,7 +4,7 @@
 that carries packets from a TUN device in one to a TUN device in the other,
 later, or not at all.  (The kernel's netem is not in every kernel; this is.)
 
-Standard input: "delay SECONDS", "loss FRACTION", "up 0|1", "counts 0"; each is
+Standard input: "delay SECONDS", "loss FRACTION", "rate BYTES", "up 0|1", "counts 0"; each is
 answered by a line.  Ends with its input."""
 import collections
 import ctypes
@@ -37,7 +37,10 @@ def main(ns1, ns2, seed):
     other = {a: b, b: a}
     rng = random.Random(int(seed))
     delay, loss, up = 0.0, 0.0, True
-    queue = collections.deque()  # (when, fd, packet): the delay is one for all
+    rate = 0.0  # bytes/s in each direction; 0 = no limit
+    free = {a: 0.0, b: 0.0}  # when the wire can take the next packet
+    # (when, packet) for each direction: the delay is one for all.
+    queues = {a: collections.deque(), b: collections.deque()}
     count = {"packets": 0, "lost": 0, "bytes": 0}
     poll = select.poll()
     for fd in (0, a, b):
@@ -45,7 +48,8 @@ def main(ns1, ns2, seed):
     print("ready", flush=True)
     text = ""
     while True:
-        pause = None if not queue else max(0, (queue[0][0] - time.monotonic()) * 1000)
+        first = min((q[0][0] for q in queues.values() if q), default=None)
+        pause = None if first is None else max(0, (first - time.monotonic()) * 1000)
         for fd, _ in poll.poll(pause):
             if fd == 0:
                 got = os.read(0, 4096).decode()
@@ -59,6 +63,8 @@ def main(ns1, ns2, seed):
                         delay = float(value)
                     elif word == "loss":
                         loss = float(value)
+                    elif word == "rate":
+                        rate = float(value)
                     elif word == "up":
                         up = value == "1"
                     print(json.dumps(count) if word == "counts" else "ok", flush=True)
@@ -75,15 +81,22 @@ def main(ns1, ns2, seed):
                 count["bytes"] += len(packet)
                 if not up or rng.random() < loss:
                     count["lost"] += 1
-                else:
-                    queue.append((now + delay, other[fd], packet))
+                    continue
+                when = now
+                if rate:
+                    when = max(now, free[fd]) + len(packet) / rate
+                    if when - now > 0.3:  # what a router would hold
+                        count["lost"] += 1
+                        continue
+                    free[fd] = when
+                queues[fd].append((when + delay, packet))
         now = time.monotonic()
-        while queue and queue[0][0] <= now:
-            _, fd, packet = queue.popleft()
-            try:
-                os.write(fd, packet)
-            except OSError:  # its queue is full: lost
-                count["lost"] += 1
+        for fd, queue in queues.items():
+            while queue and queue[0][0] <= now:
+                try:
+                    os.write(other[fd], queue.popleft()[1])
+                except OSError:  # its queue is full: lost
+                    count["lost"] += 1
 
 
 main(*sys.argv[1:])
