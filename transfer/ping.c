@@ -66,15 +66,6 @@ int64_t certificate_expires_s(const char *pem)
 	return at;
 }
 
-/* lock held */
-static void put_certificate(struct peer *p, char *pem /* taken, or NULL */)
-{
-	if (!pem)
-		return;
-	free(p->certificate);
-	p->certificate = pem;
-}
-
 /* ---- asking ------------------------------------------------------------- */
 
 static void read_hello(const struct peer *p, const struct strbuf *body,
@@ -163,9 +154,6 @@ static void ping_once(struct peer *p)
 		free(p->version);
 		p->version = x.version;
 	}
-	/* A connection shows its own: route.c. */
-	if (p->route == ROUTE_VIA && p->card && p->card->certificate)
-		put_certificate(p, xstrdup(p->card->certificate));
 	if (p->ok) {
 		free(p->back);
 		p->back = x.back;
@@ -296,7 +284,11 @@ json_t *hello_doc(struct site *s, const char *party, X509 *cert)
 	pthread_mutex_lock(&s->lock);
 	p = peer_find_locked(s, party);
 	if (p) {
-		put_certificate(p, TAKE_PTR(pem));
+		/* Where we connect, route.c has seen the whole chain. */
+		if (pem && (!p->certificate || p->route == ROUTE_REVERSE)) {
+			free(p->certificate);
+			p->certificate = TAKE_PTR(pem);
+		}
 		if (p->asked && p->ok)
 			you = json_pack("{s:s, s:b, s:f}", "party", party, "ok",
 					1, "rtt_ms", (double)p->rtt_us / 1000);

@@ -267,19 +267,19 @@ int probe_connect(const struct probe_keys *k, const char *host_port,
 	return 0;
 }
 
-/* Status line, headers, body until the end: what "Connection: close" gives,
- * and our servers always say the length. */
-static int parse_answer(struct probe *p, struct err *e)
+int probe_answer(struct strbuf *sb, unsigned *ret_code, struct err *e)
 {
-	const char *body = strstr(p->body.buf, "\r\n\r\n");
+	const char *body = strstr(sb->buf, "\r\n\r\n");
+	char code[4] = "";
 	size_t head;
 
-	if (!body || sscanf(p->body.buf, "HTTP/1.%*1[01] %3u", &p->code) != 1)
+	if (!body || sscanf(sb->buf, "HTTP/1.%*1[01] %3[0-9]", code) != 1)
 		return err_set(e, EPROTO, "its answer is not HTTP");
 	body += 4;
-	head = (size_t)(body - p->body.buf);
-	memmove(p->body.buf, body, p->body.len - head + 1);
-	p->body.len -= head;
+	head = (size_t)(body - sb->buf);
+	memmove(sb->buf, body, sb->len - head + 1);
+	sb->len -= head;
+	*ret_code = (unsigned)strtoul(code, NULL, 10);
 	return 0;
 }
 
@@ -322,7 +322,7 @@ int probe_get(struct probe *p, const char *host_port, const char *target,
 	p->rtt_us = (t1.tv_sec - t0.tv_sec) * 1000000 +
 		    (t1.tv_nsec - t0.tv_nsec) / 1000;
 	p->asked_ms = began + p->rtt_us / 2000;
-	return parse_answer(p, e);
+	return probe_answer(&p->body, &p->code, e);
 }
 
 void probe_close(struct probe *p)

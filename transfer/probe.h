@@ -62,6 +62,10 @@ int probe_connect(const struct probe_keys *k, const char *host_port,
 /* GET; code and body.  The connection is used up. */
 int probe_get(struct probe *p, const char *host_port, const char *target,
 	      struct err *e) MUST_CHECK;
+/* Leaves the body of a whole answer (status line, headers, body up to the end:
+ * "Connection: close", not chunked, as our servers answer). */
+int probe_answer(struct strbuf *sb, unsigned *ret_code,
+		 struct err *e) MUST_CHECK;
 void probe_close(struct probe *p);
 
 #endif
