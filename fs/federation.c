@@ -190,17 +190,6 @@ static int tree_rename(const struct who *w, struct nid dir, const char *name,
 	return real_rename(w, a, b);
 }
 
-static int node_truncate(const struct who *w, struct nid n, off_t size)
-{
-	struct handle *h = NULL;
-	int no = real_open(w, n, O_WRONLY | (size ? 0 : O_TRUNC), &h);
-
-	if (!no)
-		no = h->ops->truncate(h, size);
-	handle_free(h); /* which hands it over */
-	return no;
-}
-
 /* Times are kept (rsync -a compares them), modes are not. */
 static int node_setattr(const struct who *w, struct nid n,
 			const struct stat *st, int valid)
@@ -429,7 +418,7 @@ const struct tree tree_real = {
 	.unlink = tree_unlink,
 	.rmdir = tree_rmdir,
 	.rename = tree_rename,
-	.truncate = node_truncate,
+	.truncate = real_truncate,
 	.setattr = node_setattr,
 	.xattrs = node_xattrs,
 	.set_xattr = node_set_xattr,

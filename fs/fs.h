@@ -339,6 +339,7 @@ int real_place(uint64_t number, struct real_at *ret, char **ret_path,
 int real_attr(struct attr *a, uint64_t number, const char *disk);
 int real_open(const struct who *w, struct nid n, int flags,
 	      struct handle **ret);
+int real_truncate(const struct who *w, struct nid n, off_t size);
 void real_forget(struct nid n, uint64_t count);
 
 /* ---- pull.c ------------------------------------------------------------- */

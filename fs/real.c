@@ -621,9 +621,12 @@ static int move_bytes(const struct who *w, struct real_at from,
 		if (!no)
 			no = copy_path(a, b);
 	} else {
-		/* The old name may be on its way: its bytes stay there. */
+		/* What is sent is never changed, so one file may have both
+		 * names while the old one is on its way. */
 		spool = real_spool(to);
-		no = spool ? copy_path(a, spool) : -ENOMEM;
+		no = !spool ? -ENOMEM : link(a, spool) ? -errno : 0;
+		if (no && spool)
+			no = copy_path(a, spool);
 		if (!no) {
 			no = real_hand_over(w->uid, to, spool);
 			if (no)

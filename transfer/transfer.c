@@ -991,6 +991,20 @@ int transfer_start(const struct conf *conf, const char *program,
 	return 0;
 }
 
+/* A rollsite that lives on hears which files will not come. */
+static void news_flush(struct transfer *t)
+{
+	bool empty = false;
+
+	for (int i = 0; i < 100 && !empty; i++) {
+		pthread_mutex_lock(&t->lock);
+		empty = !t->news && !t->telling;
+		pthread_mutex_unlock(&t->lock);
+		if (!empty)
+			pause_ms(10);
+	}
+}
+
 void transfer_stop(struct transfer *t)
 {
 	struct link l;
@@ -1000,6 +1014,7 @@ void transfer_stop(struct transfer *t)
 
 	if (!t)
 		return;
+	news_flush(t);
 	pthread_mutex_lock(&t->lock);
 	t->stopping = true;
 	pthread_cond_broadcast(&t->wake);

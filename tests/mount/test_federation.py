@@ -437,13 +437,44 @@ def test_a_temporary_file_that_is_being_written_is_copied(told, site):
         assert f.read() == b"as of now, and more"
 
 
+def test_a_sent_file_gets_another_name_without_a_copy(told, site):
+    f = put(told, "6", "name1", b"x")
+    inode = os.stat(sent(told, "name1")).st_ino
+    os.rename(f, told.path("federation/6/dir-less"))
+    assert os.stat(sent(told, "dir-less")).st_ino == inode
+
+
+def test_truncate_by_name_is_a_new_generation(told, site):
+    f = put(told, "6", "trunc", b"0123456789")
+    os.truncate(f, 4)
+    os.truncate(f, 6)
+    with open(f, "rb") as i:
+        assert i.read() == b"0123\0\0"
+    os.truncate(f, 0)
+    assert os.path.getsize(f) == 0
+    assert len(site.of("file_put")) == 4
+
+
+def test_a_write_after_fsync_is_a_new_generation(told, site):
+    fd = opened(told, "twice")
+    os.write(fd, b"one")
+    os.fsync(fd)
+    inode = os.stat(sent(told, "twice")).st_ino
+    os.write(fd, b", two")
+    os.close(fd)
+    assert len(site.of("file_put")) == 2
+    assert os.stat(sent(told, "twice")).st_ino != inode
+    with open(sent(told, "twice"), "rb") as f:
+        assert f.read() == b"one, two"
+
+
 def test_the_attributes_of_a_sent_file(told, site):
     f = put(told, "6", "attr", b"x")
     assert os.getxattr(f, "user.rollfs.receipt") == b'{"size":1,"tid":"00"}'
     assert os.getxattr(f, "user.rollfs.deadline") == b"0"
     os.setxattr(f, "user.rollfs.deadline", b"3600")
     os.setxattr(f, "user.rollfs.deadline", b"2030-01-02T03:04:05.5+01:00")
-    os.setxattr(f, "user.rollfs.deadline", b"0")
+    os.removexattr(f, "user.rollfs.deadline")
     a, b, c = site.of("file_deadline")
     assert abs(a["deadline"] / 1000 - time.time() - 3600) < 30
     assert (b["deadline"], c["deadline"]) == (1893549845500, 0)
@@ -479,6 +510,7 @@ def test_a_full_disk_here_sends_nothing_half(told, site):
         eventually(lambda: not os.path.exists(told.path("federation/6/toobig")))
         assert site.of("file_put") == []
         assert os.listdir(os.path.join(top, "6/spool")) == []
+        eventually(lambda: os.statvfs(top).f_bavail * os.statvfs(top).f_bsize > MIB)
         put(told, "6", "fits", b"x")
         assert len(site.of("file_put")) == 1
     finally:
