@@ -36,6 +36,7 @@ WAYS = ("rollfs", "curl", "scp", "rollfs4", "parties4", "curl4")
 YARDSTICK = {"rollfs": ("curl", "scp"), "rollfs4": ("curl4",),
              "parties4": ("rollfs", "curl4"), "scp": ("curl",), "curl4": ("curl",)}
 TICK = os.sysconf("SC_CLK_TCK")
+IDLE_S = 10
 
 NGINX = """daemon off;
 {user}worker_processes {cores};
@@ -96,6 +97,18 @@ def peak_mib(pid):
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
     return 0.0
+
+
+def wakeups(pid):
+    """How often its threads have left a sleep."""
+    n = 0
+    for task in os.listdir("/proc/%d/task" % pid):
+        try:
+            text = read("/proc", str(pid), "task", task, "status")
+        except OSError:
+            continue  # it has ended since
+        n += int(text.split("\nvoluntary_ctxt_switches:")[1].split()[0])
+    return n
 
 
 def free_port():
@@ -321,7 +334,7 @@ def once(way, k, compare):
     return took, cpus
 
 
-def report(seconds, cpus, daemons):
+def report(seconds, cpus, woken, daemons):
     rows = []
 
     def row(name, value, unit, ratio="", against=""):
@@ -353,6 +366,7 @@ def report(seconds, cpus, daemons):
             side = "sender" if party == PARTIES[0] else "receiver"
             mib = peak_mib(pid)
             row("peak_%s_%s" % (name, side), "%.1f" % mib, "MiB", mib / 64, "64 MiB limit")
+            row("idle_%s_%s" % (name, side), "%.1f" % woken[name, party], "wakeups/s")
     return rows
 
 
@@ -360,11 +374,16 @@ def run(binaries):
     wanted = [w for w in (os.environ.get("WAYS") or ",".join(WAYS)).split(",") if w]
     if set(wanted) - set(WAYS):
         sys.exit("bench: WAYS are " + ",".join(WAYS))
+    if SIZE < 4 * MIB:
+        sys.exit("bench: SIZE is 4 MiB or more")
     subprocess.run([os.path.join(TOP, "tools/install-deps"), "bench"], check=False,
                    stdout=sys.stderr)
     bench = Bench(binaries)
     try:
         ways = bench.up(wanted)
+        before = {key: wakeups(pid) for key, pid in bench.daemons.items()}
+        time.sleep(IDLE_S)
+        woken = {key: (wakeups(pid) - before[key]) / IDLE_S for key, pid in bench.daemons.items()}
         for pid in bench.daemons.values():
             with open("/proc/%d/clear_refs" % pid, "w", encoding="ascii") as f:
                 f.write("5")  # VmHWM starts again
@@ -382,6 +401,6 @@ def run(binaries):
             if key[1] in PARTIES[:2]:
                 say("resident %s of %s: %.1f MiB before, peak %.1f MiB" % (
                     *key, idle[key], peak_mib(bench.daemons[key])))
-        return report(seconds, cpus, bench.daemons)
+        return report(seconds, cpus, woken, bench.daemons)
     finally:
         bench.down()
