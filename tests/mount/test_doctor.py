@@ -186,6 +186,26 @@ def test_certificates_that_do_not_fit(pair, tmp_path):
                    "certificate = %s/9999.pem\nkey = %s/9999.key" % (old, soon))
     lines = failures(conf)
     assert any(x.startswith("certificate: ") and "has expired" in x for x in lines), lines
+    # The same certificate at the other end, behind any TLS server.
+    with socket.socket() as x:
+        x.bind(("127.0.0.1", 0))
+        port = x.getsockname()[1]
+    server = subprocess.Popen(["openssl", "s_server", "-accept", "127.0.0.1:%d" % port, "-quiet",
+                               "-cert", old + "/9999.pem", "-key", soon + "/9999.key"],
+                              stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL)
+    try:
+        conf = changed(p.conf, "^url = .*", "url = https://127.0.0.1:%d" % port)
+
+        def listens():
+            with socket.socket() as y:
+                return y.connect_ex(("127.0.0.1", port)) == 0
+        eventually(listens)
+        (line,) = failures(conf)
+        assert line.startswith("party 10000, certificate: it or its CA has expired (valid until 2020")
+    finally:
+        server.kill()
+        server.wait()
 
 
 def expired(source, target):
@@ -231,6 +251,46 @@ def test_what_may_be_done_here_and_how_much_room_is_left(sandboxes):
     assert any(x.startswith("FAIL state: party 2 leaves ") for x in lines)
     put(p.path("parties/2/allow"), "role *\n")
     assert any("no push: its files are refused" in x for x in doctor(p.conf)[1])
+
+
+def test_parties_behind_others_are_asked_through_rollsite(sandboxes):
+    s = sandboxes("1", "2", "3")
+    p = s[1]
+    # 1 and 3 know each other only through 2, which carries their requests.
+    put(p.path("parties/3/address"), "via 2\n")
+    put(s[3].path("parties/1/address"), "via 2\n")
+    lines = []
+
+    def well():
+        lines[:] = failures(p.conf)
+        return not lines
+    for a, b in (("1", "3"), ("3", "1")):
+        before = s[2].read("parties", a, "allow")
+        put(s[2].path("parties", a, "allow"), before + "relay %s\n" % b)
+    eventually(well, 20, every=0.5)
+    assert any(x.startswith("ok   party 3, via 2: ok ") for x in doctor(p.conf)[1])
+    # The relay may not carry: the hop and the reason are named.
+    put(s[2].path("parties/1/allow"), "push *\n")
+    (line,) = failures(p.conf)
+    assert line.startswith("party 3, via 2: failed ") and "2" in line[24:], line
+
+
+def test_a_party_that_cannot_listen_is_looked_for_in_its_polls(sandboxes):
+    s = sandboxes("1", "2")
+    put(s[1].path("parties/2/address"), "reverse\n")
+    conf = s[2].conf
+    whole = re.sub("^listen = .*", "listen = none", read(conf), flags=re.M)
+    s[2].kill("rollfs")
+    eventually(lambda: not s[2].pids("rollfs"))
+    for pid in s[2].pids("rollsite"):
+        os.kill(pid, signal.SIGKILL)
+    put(conf, whole)
+    s[2].start()
+    eventually(lambda: not failures(s[1].conf), 30, every=0.5)
+    lines = doctor(s[1].conf)[1]
+    assert any(x.startswith("ok   party 2, reverse: it last asked ") for x in lines)
+    assert any(x.startswith("ok   party 2, reverse: ok ") for x in lines)
+    assert any(x.startswith("ok   port: none") for x in doctor(conf)[1])
 
 
 def test_hops_behind_others_are_named(sandboxes):
