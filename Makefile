@@ -95,6 +95,15 @@ check: $(if $(filter-out unit% fuzz%,$(or $(T),all)),all) $(UNIT) $(REPLAY)
 	@B=$(O) $(PYTHON) tests/run $(T)
 endif
 
+# Their short forms are in check.
+SOAKED := $(or $(T),$(patsubst %,mount/test_%.py,exactly_once relay network disk_full states soak))
+ifeq ($(V),release)
+soak: ; @+$(MAKE) --no-print-directory V=test soak ## hours of deaths, bad networks and large files (T=mount/test_relay.py: one file)
+else
+soak: all
+	@SOAK=1 B=$(O) $(PYTHON) -m pytest -q -s -rfE -p no:cacheprovider --durations=20 $(SOAKED:%=tests/%)
+endif
+
 # B of the environment is the tests' build directory: not meant here.
 PART := $(if $(filter command,$(firstword $(origin B))),$(B))
 bench: $(if $(filter crypto transfer tables,$(PART)),$(filter %bench_$(PART),$(BENCH)),all $(if $(filter push,$(PART)),,$(BENCH))) ## measure and write build/bench.tsv (B=crypto|transfer|tables|jobs|push: one part; push only so)
@@ -158,6 +167,6 @@ deps: ## install missing Debian packages
 	@tools/install-deps
 FORCE:
 .DELETE_ON_ERROR:
-.PHONY: all demo check bench fuzz cov lint install clean help deps FORCE
+.PHONY: all demo check soak bench fuzz cov lint install clean help deps FORCE
 .SECONDARY:
 -include $(SRC:%.c=$(O)/%.d) $(UNIT:=.d) $(REPLAY:=.d) $(BENCH:=.d) $(wildcard build/lint/*/*.d build/lint/*/*/*.d)
