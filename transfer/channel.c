@@ -15,7 +15,7 @@
 
 #include "transfer/transfer_priv.h"
 
-#define INLINE_MAX (256u << 10)
+#define SOCKET_INLINE (256u << 10)
 #define IDLE_MAX   8
 
 struct channel {
@@ -174,7 +174,7 @@ int channel_send(struct channel *c, struct channel_peer to, const char *name,
 	if (r)
 		return r;
 	key_digest(&k, data, n, sha);
-	if (n > INLINE_MAX) {
+	if (n > SOCKET_INLINE) {
 		fd = memory_file(data, n, e);
 		if (fd < 0)
 			return fd;

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Small messages in one append-only file: making a file for each of them costs
- * more than sending it.  Records stand one after the other: a message as on
- * the wire (u32 length of the head, head, payload), or a mark that a message
- * is done (u32 zero, 64 digits of its id).  What a killed process wrote in
- * part is cut off at the next start.  Callers hold site.lock.
+ * Append-only files.  Small messages stand in one: making a file for each of
+ * them costs more than sending it.  Records follow each other: a message as on
+ * the wire (u32 length of the head, head, payload unless the head says that it
+ * is in a file), or a mark that a message is done (u32 zero, 64 digits of its
+ * id).  What a killed process wrote in part is cut off at the next start.
+ *
+ * Group commit: the first one who needs the disk syncs for everything that was
+ * appended until then; who comes meanwhile waits and is next, together.
  */
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -13,6 +16,17 @@
 #include "transfer/transfer_priv.h"
 
 #define MARK (4 + 64)
+
+struct journal {
+	pthread_mutex_t lock; /* all below */
+	pthread_cond_t done;
+	unsigned refs;
+	int fd; /* -1 after half a record: nothing may follow it */
+	/* Positions grow for ever; the file begins at base. */
+	uint64_t base, len, synced;
+	bool syncing;
+	int failed; /* a sync did: nothing is promised any more */
+};
 
 /* Length of the record at p, 0 when it is torn. */
 static size_t record(const char *p, size_t n, struct message_head *h,
@@ -25,7 +39,11 @@ static size_t record(const char *p, size_t n, struct message_head *h,
 		*ret_tid = p + 4;
 		return MARK;
 	}
-	if (head_parse(p, n, h, ret_used, NULL) || n - *ret_used < h->size)
+	if (head_parse(p, n, h, ret_used, NULL))
+		return 0;
+	if (h->file)
+		return *ret_used;
+	if (n - *ret_used < h->size)
 		return 0;
 	return *ret_used + (size_t)h->size;
 }
@@ -43,23 +61,28 @@ static uint64_t replay(const char *all, size_t n, journal_fn fn, void *arg)
 			memcpy(text, tid, 64);
 			fn(arg, NULL, text, NULL);
 		} else {
-			fn(arg, &h, h.tid, all + at + used);
+			fn(arg, &h, h.tid, h.file ? NULL : all + at + used);
 		}
 		at += len;
 	}
 	return at;
 }
 
-int journal_open(struct journal *j, const char *path, journal_fn fn, void *arg,
-		 struct err *e)
+int journal_open(const char *path, journal_fn fn, void *arg,
+		 struct journal **ret, struct err *e)
 {
+	struct journal *j = xcalloc(1, sizeof(*j));
 	struct stat st;
+	int r;
 
-	j->len = 0;
+	pthread_mutex_init(&j->lock, NULL);
+	pthread_cond_init(&j->done, NULL);
+	j->refs = 1;
 	j->fd = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
 	if (j->fd < 0 || fstat(j->fd, &st))
 		goto bad;
-	if (st.st_size) {
+	j->len = (uint64_t)st.st_size;
+	if (st.st_size && fn) {
 		size_t n = (size_t)st.st_size;
 		void *all = mmap(NULL, n, PROT_READ, MAP_PRIVATE, j->fd, 0);
 
@@ -70,30 +93,53 @@ int journal_open(struct journal *j, const char *path, journal_fn fn, void *arg,
 		if (j->len < n && ftruncate(j->fd, (off_t)j->len))
 			goto bad;
 	}
+	*ret = j;
 	return 0;
 bad:
-	err_sys(e, errno, "%s", path);
-	journal_close(j);
-	return e && e->no ? -e->no : -EIO;
+	r = err_sys(e, errno ? errno : EIO, "%s", path);
+	journal_unref(j);
+	return r;
 }
 
-void journal_close(struct journal *j)
+struct journal *journal_ref(struct journal *j)
 {
+	pthread_mutex_lock(&j->lock);
+	j->refs++;
+	pthread_mutex_unlock(&j->lock);
+	return j;
+}
+
+void journal_unref(struct journal *j)
+{
+	bool last;
+
+	if (!j)
+		return;
+	pthread_mutex_lock(&j->lock);
+	last = !--j->refs;
+	pthread_mutex_unlock(&j->lock);
+	if (!last)
+		return;
 	if (j->fd >= 0)
 		close(j->fd);
-	j->fd = -1;
+	pthread_mutex_destroy(&j->lock);
+	pthread_cond_destroy(&j->done);
+	free(j);
 }
 
-static int append(struct journal *j, const struct strbuf *sb)
+int journal_raw(struct journal *j, const void *data, size_t n)
 {
-	int r = sb->error;
+	int r;
 
-	if (!r)
-		r = j->fd < 0 ? -EBADF : write_all(j->fd, sb->buf, sb->len);
-	if (!r)
-		j->len += sb->len;
-	else if (j->fd >= 0 && ftruncate(j->fd, (off_t)j->len))
-		journal_close(j); /* half a record: nothing may follow it */
+	pthread_mutex_lock(&j->lock);
+	r = j->fd < 0 ? -EBADF : write_all(j->fd, data, n);
+	if (!r) {
+		j->len += n;
+	} else if (j->fd >= 0 && ftruncate(j->fd, (off_t)(j->len - j->base))) {
+		close(j->fd);
+		j->fd = -1;
+	}
+	pthread_mutex_unlock(&j->lock);
 	return r;
 }
 
@@ -104,21 +150,71 @@ int journal_add(struct journal *j, const struct message_head *h,
 	    STRBUF_INIT(JOURNAL_MESSAGE_MAX + HEAD_MAX + 4);
 	int r = head_write(&sb, h);
 
-	(void)sb_add(&sb, data, h->size);
-	return r ? r : append(j, &sb);
+	if (!r && !h->file)
+		r = sb_add(&sb, data, h->size);
+	return r ? r : journal_raw(j, sb.buf, sb.len);
 }
 
 int journal_mark(struct journal *j, const char *tid)
 {
-	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(MARK);
+	char mark[MARK + 1] = { 0 };
 
-	(void)sb_add_u32(&sb, 0);
-	(void)sb_add(&sb, tid, 64);
-	return append(j, &sb);
+	memcpy(mark + 4, tid, 64);
+	return journal_raw(j, mark, MARK);
+}
+
+uint64_t journal_len(struct journal *j)
+{
+	uint64_t len;
+
+	pthread_mutex_lock(&j->lock);
+	len = j->len;
+	pthread_mutex_unlock(&j->lock);
+	return len;
+}
+
+int journal_sync(struct journal *j, uint64_t upto)
+{
+	int r;
+
+	pthread_mutex_lock(&j->lock);
+	while (j->synced < upto && !j->failed && j->fd >= 0) {
+		uint64_t target = j->len;
+
+		if (j->syncing) {
+			pthread_cond_wait(&j->done, &j->lock);
+			continue;
+		}
+		j->syncing = true;
+		pthread_mutex_unlock(&j->lock);
+		r = fdatasync(j->fd) ? -errno : 0;
+		pthread_mutex_lock(&j->lock);
+		j->syncing = false;
+		if (r)
+			j->failed = r;
+		else
+			j->synced = MAX(j->synced, target);
+		pthread_cond_broadcast(&j->done);
+	}
+	r = j->synced >= upto ? 0 : j->failed ? j->failed : -EBADF;
+	pthread_mutex_unlock(&j->lock);
+	return r;
+}
+
+uint64_t journal_bytes(struct journal *j)
+{
+	uint64_t n;
+
+	pthread_mutex_lock(&j->lock);
+	n = j->len - j->base;
+	pthread_mutex_unlock(&j->lock);
+	return n;
 }
 
 void journal_clear(struct journal *j)
 {
+	pthread_mutex_lock(&j->lock);
 	if (j->fd >= 0 && !ftruncate(j->fd, 0))
-		j->len = 0;
+		j->base = j->synced = j->len;
+	pthread_mutex_unlock(&j->lock);
 }

@@ -93,8 +93,11 @@ int main(int argc, char **argv)
 	if (site_open(&site, c, getenv("ROLLFS_CHILD") != NULL, &e))
 		goto bad;
 	site.stop = eventfd(0, EFD_CLOEXEC);
-	if (file_open(&site, &e) || http_start(&site, &e) ||
-	    peer_rescan(&site, &e) || unix_start(&site, &e))
+	/* What is known from before, then the doors. */
+	if (identity_open(c, &site.identity, &e) || route_start(&site, &e) ||
+	    in_open(&site, &e) || peer_rescan(&site, &e) ||
+	    file_open(&site, &e) || http_start(&site, &e) ||
+	    unix_start(&site, &e))
 		goto bad;
 	if (c->listen_host)
 		log_info("rollsite", "party %s listens on %s:%u", c->party,

@@ -23,15 +23,16 @@
 #pragma GCC diagnostic ignored "-Wanalyzer-malloc-leak"
 #endif
 
-#define PIECE (256u << 10)
+#define PIECE	(256u << 10)
+#define BUFFERS 8 /* chunks in memory: 32 MiB at the usual size */
 
 struct message {
 	UT_hash_handle hh;
 	char tid[65], sha256[65], job[41];
 	char *session;
 	uint64_t size;
-	void *data;    /* small payloads, which the journal has */
-	size_t offset; /* of a large payload in its file */
+	void *data; /* small payloads, which the journal has */
+	bool file;  /* a large payload, in a file of its own */
 	bool done;
 };
 
@@ -40,7 +41,7 @@ struct site_job {
 	char id[41];
 	json_t *roles;
 	json_t *closed; /* sessions */
-	struct journal log;
+	struct journal *log;
 };
 
 struct session_error {
@@ -79,6 +80,7 @@ static struct message *message_new(const struct message_head *h)
 	m->session = xstrdup(h->key.f[KEY_SESSION]);
 	session_job(m->session, m->job, sizeof(m->job));
 	m->size = h->size;
+	m->file = h->file;
 	return m;
 }
 
@@ -125,16 +127,16 @@ static bool admitted(struct site *s, const struct key *k)
 		       k->f[KEY_DST_PARTY]);
 }
 
-int site_admit(struct site *s, const struct message_head *h,
-	       const char *from_party, struct err *e)
+int site_admit(struct site *s, const struct key *k, const char *from_party,
+	       struct err *e)
 {
 	bool ok;
 
-	if (strcmp(h->key.f[KEY_SRC_PARTY], from_party) ||
-	    strcmp(h->key.f[KEY_DST_PARTY], s->conf->party))
+	if (strcmp(k->f[KEY_SRC_PARTY], from_party) ||
+	    strcmp(k->f[KEY_DST_PARTY], s->conf->party))
 		return err_set(e, EACCES, "not allowed");
 	pthread_mutex_lock(&s->lock);
-	ok = admitted(s, &h->key);
+	ok = admitted(s, k);
 	if (!ok)
 		s->count.refused++;
 	pthread_mutex_unlock(&s->lock);
@@ -180,42 +182,38 @@ bool site_wait(struct site *s, int client, unsigned ms)
 			       (p.revents & (POLLRDHUP | POLLHUP | POLLERR)));
 }
 
-int message_write(struct site *s, const struct message_head *h,
-		  const void *data, int fd, char **ret_tmp)
+char *site_temp(struct site *s)
 {
 	static unsigned counter;
-	_cleanup_free_ char *tmp =
-	    xasprintf("%s/transfer/tmp/m%u", s->conf->state,
-		      __atomic_add_fetch(&counter, 1, __ATOMIC_RELAXED));
-	_cleanup_free_ char *piece = NULL;
-	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(HEAD_MAX + 4);
-	_cleanup_close_ int out =
-	    open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	uint64_t at = 0;
-	int r;
 
-	if (out < 0)
-		return -errno;
-	r = head_write(&sb, h);
-	if (!r)
-		r = write_all(out, sb.buf, sb.len);
-	if (!r && fd < 0)
-		r = write_all(out, data, h->size);
-	if (fd >= 0)
-		piece = xmalloc(PIECE);
-	while (!r && fd >= 0 && at < h->size) {
-		size_t n = (size_t)MIN(PIECE, h->size - at);
+	return xasprintf("%s/transfer/tmp/%d.%u", s->conf->state, (int)getpid(),
+			 __atomic_add_fetch(&counter, 1, __ATOMIC_RELAXED));
+}
+
+int site_copy(int fd, uint64_t size, const char *path, bool durable,
+	      struct err *e)
+{
+	_cleanup_free_ char *piece = xmalloc(PIECE);
+	_cleanup_close_ int out =
+	    open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	uint64_t at = 0;
+	int r = out < 0 ? -errno : 0;
+
+	while (!r && at < size) {
+		size_t n = (size_t)MIN(PIECE, size - at);
 
 		r = pread_all(fd, piece, n, at);
 		if (!r)
 			r = write_all(out, piece, n);
 		at += n;
 	}
-	if (r)
-		(void)unlink(tmp);
-	else
-		*ret_tmp = TAKE_PTR(tmp);
-	return r;
+	if (!r && durable && fdatasync(out))
+		r = -errno;
+	if (!r)
+		return 0;
+	if (out >= 0)
+		(void)unlink(path);
+	return err_sys(e, -r, "%s", path);
 }
 
 /* lock held; 0 new, 1 here already, or why not */
@@ -229,62 +227,74 @@ static int known(struct site *s, const struct message_head *h)
 	return !m ? 0 : strcmp(m->sha256, h->sha256) ? -EEXIST : 1;
 }
 
-/* lock held; the file becomes the message's */
-static int add_message(struct site *s, const struct message_head *h,
-		       const void *data, const char *tmp)
+int site_delivered(struct site *s, const char *tid, const char *sha256)
 {
-	struct message *m = message_new(h);
-	_cleanup_free_ char *path = in_path(s, m);
-	struct site_job *j = find_job(s, m->job);
-	struct strbuf sb = STRBUF_INIT(HEAD_MAX + 4);
+	struct message *m = NULL;
+	int r;
+
+	pthread_mutex_lock(&s->lock);
+	HASH_FIND_STR(s->in, tid, m);
+	r = !m ? 0 : *sha256 && strcmp(m->sha256, sha256) ? -EEXIST : 1;
+	pthread_mutex_unlock(&s->lock);
+	return r;
+}
+
+/* lock held; the file becomes the message's */
+static int add_message(struct site *s, const struct message_head *head,
+		       const void *data, const char *tmp,
+		       struct journal **ret_sync, uint64_t *ret_upto)
+{
+	struct message_head h = *head;
+	struct message *m;
+	struct site_job *j;
 	int r = 0;
 
+	h.file = tmp != NULL;
+	m = message_new(&h);
+	j = find_job(s, m->job);
 	if (tmp) {
-		r = head_write(&sb, h);
-		m->offset = sb.len;
-		sb_free(&sb);
-		if (!r && rename(tmp, path))
+		_cleanup_free_ char *path = in_path(s, m);
+
+		if (rename(tmp, path))
 			r = -errno;
 	} else {
-		m->data = xmalloc(h->size);
-		memcpy(m->data, data, h->size);
-		r = journal_add(&j->log, h, data);
+		m->data = xmalloc(h.size);
+		memcpy(m->data, data, h.size);
 	}
+	if (!r)
+		r = journal_add(j->log, &h, data);
 	if (r) {
 		message_free(m);
 		return r;
 	}
+	if (ret_sync) {
+		*ret_sync = journal_ref(j->log);
+		*ret_upto = journal_len(j->log);
+	}
 	HASH_ADD_STR(s->in, tid, m);
-	s->count.in++;
-	s->count.bytes_in += h->size;
+	s->count.messages_in++;
+	s->count.message_bytes_in += h.size;
 	pthread_cond_broadcast(&s->changed);
 	return 0;
 }
 
 int site_deliver(struct site *s, const struct message_head *h,
-		 const char *from_party, const void *data, int fd,
-		 const char *tmp, struct err *e)
+		 const char *from_party, const void *data, const char *tmp,
+		 struct journal **ret_sync, uint64_t *ret_upto, struct err *e)
 {
-	_cleanup_free_ char *own = NULL;
-	int r = site_admit(s, h, from_party, e);
+	int r = site_admit(s, &h->key, from_party, e);
 
+	if (ret_sync)
+		*ret_sync = NULL;
 	if (r)
 		return r;
 	pthread_mutex_lock(&s->lock);
 	r = known(s, h);
+	if (!r)
+		r = add_message(s, h, data, tmp, ret_sync, ret_upto);
 	pthread_mutex_unlock(&s->lock);
-	if (!r && !tmp && (fd >= 0 || h->size > JOURNAL_MESSAGE_MAX))
-		r = message_write(s, h, data, fd, &own);
-	if (!r) {
-		/* Again: another delivery or the job's end may have come. */
-		pthread_mutex_lock(&s->lock);
-		r = known(s, h);
-		if (!r)
-			r = add_message(s, h, data, tmp ? tmp : own);
-		pthread_mutex_unlock(&s->lock);
-		if (r && own)
-			(void)unlink(own);
-	}
+	if (r > 0 && tmp)
+		(void)unlink(tmp);
 	if (r == -EEXIST)
 		err_set(e, EEXIST, "the same message with other content");
 	else if (r == -EACCES)
@@ -358,7 +368,6 @@ int site_recv(struct site *s, const struct key *k, int client,
 	if (!r && m) {
 		memcpy(ret->sha256, m->sha256, sizeof(ret->sha256));
 		ret->size = m->size;
-		ret->offset = m->offset;
 		path = in_path(s, m);
 		if (m->data) {
 			ret->data = xmalloc(m->size);
@@ -376,27 +385,24 @@ void site_drop(struct site *s, const struct key *k)
 {
 	_cleanup_free_ char *path = NULL;
 	struct message *m;
-	size_t offset = 0;
 	char tid[65];
 
 	key_tid(k, tid);
 	pthread_mutex_lock(&s->lock);
 	HASH_FIND_STR(s->in, tid, m);
 	if (m && !m->done) {
-		struct site_job *j = find_job(s, m->job);
+		const struct site_job *j = find_job(s, m->job);
 
 		m->done = true;
-		if (!m->data)
+		if (m->file)
 			path = in_path(s, m);
-		else if (j && journal_mark(&j->log, tid))
+		if (j && journal_mark(j->log, tid))
 			log_warn("rollsite", "could not drop a message");
 		free(m->data);
 		m->data = NULL;
-		offset = m->offset;
 	}
 	pthread_mutex_unlock(&s->lock);
-	/* Only the head stays: shorter than its own size says. */
-	if (path && truncate(path, (off_t)offset) && errno != ENOENT)
+	if (path && unlink(path) && errno != ENOENT)
 		log_warn("rollsite", "could not drop a message");
 }
 
@@ -471,8 +477,10 @@ static void on_record(void *arg, const struct message_head *h, const char *tid,
 		m->data = NULL;
 	} else if (h && !m && !in_list(x->j->closed, h->key.f[KEY_SESSION])) {
 		m = message_new(h);
-		m->data = xmalloc(h->size);
-		memcpy(m->data, data, h->size);
+		if (data) {
+			m->data = xmalloc(h->size);
+			memcpy(m->data, data, h->size);
+		}
 		HASH_ADD_STR(s->in, tid, m);
 	}
 }
@@ -484,7 +492,7 @@ static int job_log_open(struct site *s, struct site_job *j, struct err *e)
 	    xasprintf("%s/transfer/in/%s/log", s->conf->state, j->id);
 	struct replay x = { s, j };
 
-	return journal_open(&j->log, path, on_record, &x, e);
+	return journal_open(path, on_record, &x, &j->log, e);
 }
 
 int site_job_open(struct site *s, const char *job, const json_t *roles,
@@ -502,14 +510,13 @@ int site_job_open(struct site *s, const char *job, const json_t *roles,
 		j = xcalloc(1, sizeof(*j));
 		(void)snprintf(j->id, sizeof(j->id), "%s", job);
 		j->closed = json_array();
-		j->log.fd = -1;
 		j->next = s->jobs;
 		s->jobs = j;
 	}
 	json_decref(j->roles);
 	j->roles = json_deep_copy(roles);
 	r = mkdir_p(dir, 0700, e);
-	if (!r && j->log.fd < 0)
+	if (!r && !j->log)
 		r = job_log_open(s, j, e);
 	if (!r)
 		r = job_write(s, j, true, e);
@@ -528,7 +535,7 @@ static void forget_messages(struct site *s, const char *job,
 
 		if (!of_it || strcmp(m->job, job))
 			continue;
-		if (session && m->offset) {
+		if (session && m->file) {
 			_cleanup_free_ char *path = in_path(s, m);
 
 			(void)unlink(path);
@@ -553,7 +560,7 @@ int site_job_close(struct site *s, const char *job, struct err *e)
 		*p = j->next;
 		json_decref(j->roles);
 		json_decref(j->closed);
-		journal_close(&j->log);
+		journal_unref(j->log);
 		free(j);
 	}
 	for (struct session_error **x = &s->errors; *x;) {
@@ -572,6 +579,8 @@ int site_job_close(struct site *s, const char *job, struct err *e)
 	pthread_cond_broadcast(&s->changed);
 	pthread_mutex_unlock(&s->lock);
 	peer_forget_job(s, job);
+	out_forget(s, job, NULL);
+	in_forget(s, job, NULL);
 	path = job_path(s, job);
 	(void)unlink(path);
 	dir = in_dir(s, job);
@@ -596,39 +605,14 @@ int site_session_close(struct site *s, const char *session, struct err *e)
 	}
 	pthread_mutex_unlock(&s->lock);
 	peer_forget_session(s, session);
+	out_forget(s, NULL, session);
+	in_forget(s, NULL, session);
 	return r;
 }
 
 /* ---- start ------------------------------------------------------------ */
 
-static void rescan_message(struct site *s, const char *job, const char *path,
-			   const char *name)
-{
-	char head[HEAD_MAX + 4], of[41];
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-	struct message_head h;
-	struct message *m;
-	struct stat st;
-	size_t used = 0;
-	ssize_t n;
-
-	if (fd < 0 || fstat(fd, &st))
-		return;
-	n = read(fd, head, sizeof(head));
-	/* What a killed rollsite was writing, or nobody of ours wrote. */
-	if (n < 0 || head_parse(head, (size_t)n, &h, &used, NULL) ||
-	    strcmp(h.tid, name) ||
-	    !session_job(h.key.f[KEY_SESSION], of, sizeof(of)) ||
-	    strcmp(of, job)) {
-		(void)unlink(path);
-		return;
-	}
-	m = message_new(&h);
-	m->offset = used;
-	m->done = (uint64_t)st.st_size < used + h.size;
-	HASH_ADD_STR(s->in, tid, m);
-}
-
+/* Files that no record speaks of: their rollsite was killed in between. */
 static void rescan_job(struct site *s, const char *job)
 {
 	_cleanup_free_ char *dir = in_dir(s, job);
@@ -637,11 +621,15 @@ static void rescan_job(struct site *s, const char *job)
 
 	while (d && (de = readdir(d))) {
 		_cleanup_free_ char *p = NULL;
+		struct message *m = NULL;
 
 		if (de->d_name[0] == '.' || !strcmp(de->d_name, "log"))
 			continue;
+		HASH_FIND_STR(s->in, de->d_name, m);
+		if (m && m->file && !m->done)
+			continue;
 		p = xasprintf("%s/%s", dir, de->d_name);
-		rescan_message(s, job, p, de->d_name);
+		(void)unlink(p);
 	}
 }
 
@@ -701,8 +689,8 @@ static int rescan(struct site *s, struct err *e)
 
 int site_open(struct site *s, struct conf *c, bool child, struct err *e)
 {
-	static const char *const subs[] = { "in", "out", "jobs", "tmp",
-					    "files" };
+	static const char *const subs[] = { "in",  "out",     "jobs",
+					    "tmp", "partial", "files" };
 	_cleanup_free_ char *tmp = xasprintf("%s/transfer/tmp", c->state);
 	pthread_condattr_t monotonic;
 	int r;
@@ -710,6 +698,7 @@ int site_open(struct site *s, struct conf *c, bool child, struct err *e)
 	(void)remove_tree(tmp, NULL); /* half-received messages */
 	*s = (struct site){ .conf = c, .child = child, .stop = -1 };
 	pthread_mutex_init(&s->lock, NULL);
+	sem_init(&s->buffers, 0, BUFFERS);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&s->changed, &monotonic);

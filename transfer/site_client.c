@@ -71,7 +71,10 @@ CURL *client_new(const struct conf *c, char *want)
 	curl_easy_setopt(h, CURLOPT_SSL_CTX_DATA, want);
 	curl_easy_setopt(h, CURLOPT_TCP_NODELAY, 1L);
 	curl_easy_setopt(h, CURLOPT_TCP_KEEPALIVE, 1L);
+	curl_easy_setopt(h, CURLOPT_TCP_KEEPIDLE, 30L);
+	curl_easy_setopt(h, CURLOPT_TCP_KEEPINTVL, 10L);
 	curl_easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(h, CURLOPT_CERTINFO, 1L);
 	curl_easy_setopt(h, CURLOPT_UPLOAD_BUFFERSIZE, 512L << 10);
 	curl_easy_setopt(h, CURLOPT_PROTOCOLS_STR, "https");
 	curl_easy_setopt(h, CURLOPT_PROXY, "");
@@ -101,6 +104,25 @@ CURLcode client_perform(CURL *h, const char *url, struct strbuf *answer,
 	if (c == CURLE_OK)
 		curl_easy_getinfo(h, CURLINFO_RESPONSE_CODE, ret_code);
 	return c;
+}
+
+char *client_certificate(CURL *h)
+{
+	struct curl_certinfo *ci = NULL;
+	struct strbuf sb = STRBUF_INIT(64u << 10);
+
+	if (curl_easy_getinfo(h, CURLINFO_CERTINFO, &ci) || !ci)
+		return NULL;
+	for (int i = 0; i < ci->num_of_certs && i < 8; i++)
+		for (const struct curl_slist *l = ci->certinfo[i]; l;
+		     l = l->next)
+			if (!strncmp(l->data, "Cert:", 5))
+				sb_addf(&sb, "%s\n", l->data + 5);
+	if (!sb.len || sb.error) {
+		sb_free(&sb);
+		return NULL;
+	}
+	return sb_detach(&sb);
 }
 
 int client_init(struct err *e)

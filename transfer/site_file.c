@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Files between parties.  Sending: STATE/transfer/files/<party>.json lists
- * what was handed over (replaced atomically, durable); the bytes are
- * STATE/federation/<party>/out/<path>.  Receiving: <party>/in/<path>, and
- * STATE/transfer/files/<party>.receipts, a line per committed generation.
+ * Files between parties: what was written here for others, and where it lies.
+ *
+ *   STATE/federation/<party>/out/<path>    what is being, or was, pushed
+ *   STATE/transfer/files/<party>.sent      a line of JSON for each change of
+ *                                          what is known of a sent file
+ *
+ * A put is durable when its line is: the line names the spool file, and who
+ * dies before the rename finds it to be done at the next start.
  */
 #include <fcntl.h>
-#include <openssl/evp.h>
 #include <sys/stat.h>
 
 #include "lib/json.h"
@@ -14,125 +17,183 @@
 
 #include "transfer/transfer_priv.h"
 
-/* How long a sent file stays readable after its commit. */
-#define KEEP_MS (7ll * 24 * 3600 * 1000)
+/* The analyzer takes what is put into a table of uthash for lost. */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wanalyzer-malloc-leak"
+#endif
 
-enum file_status { QUEUED, SENDING, COMMITTED, FAILED };
-static const char *const status_names[] = { "queued", "sending", "committed",
-					    "failed" };
+/* How long a sent file stays readable after its commit. */
+#define KEEP_MS	  (7ll * 24 * 3600 * 1000)
+#define SENT_KEEP (4u << 20) /* of a party's lines, before they are rewritten \
+			      */
+#define HOP_CHUNK (1u << 20) /* through others chunks are held in memory */
+
+enum file_status { LIVE, COMMITTED, FAILED };
 
 struct sent {
-	struct sent *next;
-	char *party, *path, *sha256;
-	uint64_t size, generation, acknowledged;
+	UT_hash_handle hh;
+	char *key; /* party/path */
+	char party[16], tid[65];
+	char *path, *spool, *error, *receipt;
+	uint64_t size, generation, chunk_size;
 	enum file_status status;
 	int error_no;
-	char *error;
-	char *spool; /* its bytes are still there; NULL = in their place */
-	unsigned attempts;
-	int64_t queued_ms, committed_ms, started_mono;
-	int64_t next_try; /* monotonic */
+	int64_t queued_ms, committed_ms, deadline_ms;
 };
 
-struct receipt {
-	struct receipt *next;
-	char *party, *path, sha256[65];
-	uint64_t generation;
+/* Being written: pushed already, not yet handed over. */
+struct stream {
+	UT_hash_handle hh;
+	char *spool; /* absolute */
+	char *party, *path, *error;
+	char tid[65];
+	uint64_t generation, chunk_size;
+	int failed;
+};
+
+struct sent_log {
+	struct sent_log *next;
+	char party[16];
+	struct journal *log;
 };
 
 /* Under site.lock like everything else. */
 static struct sent *files;
-static struct receipt *receipts;
+static struct stream *streams;
+static struct sent_log *logs;
 static uint64_t last_generation;
+/* Renames of spool files, so that the newest put has the last word. */
+static pthread_mutex_t placing = PTHREAD_MUTEX_INITIALIZER;
 
 static struct sent *find_sent(const char *party, const char *path)
 {
-	struct sent *f;
+	_cleanup_free_ char *key = xasprintf("%s/%s", party, path);
+	struct sent *f = NULL;
 
-	for (f = files; f; f = f->next)
-		if (!strcmp(f->party, party) && !strcmp(f->path, path))
-			return f;
-	return NULL;
+	HASH_FIND_STR(files, key, f);
+	return f;
 }
 
 static void sent_free(struct sent *f)
 {
-	free(f->party);
+	free(f->key);
 	free(f->path);
-	free(f->sha256);
-	free(f->error);
 	free(f->spool);
+	free(f->error);
+	free(f->receipt);
 	free(f);
 }
 
-static json_t *sent_json(const struct sent *f)
+static void stream_free(struct stream *x)
 {
-	return json_pack(
-	    "{s:s, s:s, s:I, s:I, s:s, s:i, s:s, s:I, s:I, s:i, s:s*}", "path",
-	    f->path, "sha256", f->sha256, "size", (json_int_t)f->size,
-	    "generation", (json_int_t)f->generation, "status",
-	    status_names[f->status == SENDING ? QUEUED : f->status], "error_no",
-	    f->error_no, "error", f->error ? f->error : "", "queued_ms",
-	    (json_int_t)f->queued_ms, "committed_ms",
-	    (json_int_t)f->committed_ms, "attempts", (int)f->attempts, "spool",
-	    f->spool);
+	free(x->spool);
+	free(x->party);
+	free(x->path);
+	free(x->error);
+	free(x);
 }
 
 /* lock held */
-static int journal(struct site *s, const char *party, struct err *e)
+static void stream_end(struct stream *x)
 {
-	_cleanup_free_ char *path =
-	    xasprintf("%s/transfer/files/%s.json", s->conf->state, party);
-	json_t *a = json_array();
-	int r;
+	HASH_DEL(streams, x);
+	stream_free(x);
+}
 
-	for (const struct sent *f = files; f; f = f->next)
-		if (!strcmp(f->party, party))
-			json_array_append_new(a, sent_json(f));
-	r = json_write_file(path, a, 0600, true, e);
-	json_decref(a);
+static uint64_t next_generation(void)
+{
+	last_generation =
+	    MAX(last_generation + 1, (uint64_t)now_unix_ms() * 1000);
+	return last_generation;
+}
+
+/* ---- what is on disk of it ---------------------------------------------- */
+
+static char *sent_line(const struct sent *f)
+{
+	_cleanup_free_ char *enc = percent_encode(f->path);
+	json_t *o = json_pack(
+	    "{s:s, s:I, s:I, s:I, s:i, s:i, s:s, s:I, s:I, s:I, s:s, s:s}",
+	    "path", enc, "size", (json_int_t)f->size, "generation",
+	    (json_int_t)f->generation, "chunk_size", (json_int_t)f->chunk_size,
+	    "status", (int)f->status, "error_no", f->error_no, "error",
+	    f->error ? f->error : "", "queued", (json_int_t)f->queued_ms,
+	    "committed", (json_int_t)f->committed_ms, "deadline",
+	    (json_int_t)f->deadline_ms, "spool", f->spool ? f->spool : "",
+	    "receipt", f->receipt ? f->receipt : "");
+	char *text = json_text(o, false), *line = xasprintf("%s\n", text);
+
+	json_decref(o);
+	free(text);
+	return line;
+}
+
+static char *log_path(const struct site *s, const char *party)
+{
+	return xasprintf("%s/transfer/files/%s.sent", s->conf->state, party);
+}
+
+/* lock held */
+static struct journal *log_of(struct site *s, const char *party)
+{
+	_cleanup_free_ char *path = NULL;
+	struct sent_log *x;
+
+	for (x = logs; x; x = x->next)
+		if (!strcmp(x->party, party))
+			return x->log;
+	path = log_path(s, party);
+	x = xcalloc(1, sizeof(*x));
+	(void)snprintf(x->party, sizeof(x->party), "%s", party);
+	if (journal_open(path, NULL, NULL, &x->log, NULL)) {
+		log_error("rollsite", "cannot open %s", path);
+		free(x);
+		return NULL;
+	}
+	x->next = logs;
+	logs = x;
+	return x->log;
+}
+
+/* lock held; *ret_upto: what to sync */
+static int journal_line(struct site *s, const char *party, const char *line,
+			struct journal **ret, uint64_t *ret_upto)
+{
+	struct journal *j = log_of(s, party);
+	int r = j ? journal_raw(j, line, strlen(line)) : -EIO;
+
+	if (!r && ret) {
+		*ret = j; /* lives as long as the process */
+		*ret_upto = journal_len(j);
+	}
 	return r;
 }
 
-static int digest_file(int fd, uint64_t size, char ret[65], struct err *e)
+/* lock held; a change that may also be learnt again */
+static void journal_news(struct site *s, const struct sent *f)
 {
-	EVP_MD_CTX *md = EVP_MD_CTX_new();
-	uint8_t out[32];
-	char piece[65536];
-	uint64_t at = 0;
-	int r = 0;
+	_cleanup_free_ char *line = sent_line(f);
 
-	if (!md || !EVP_DigestInit_ex(md, EVP_sha256(), NULL))
-		r = -ENOMEM;
-	while (!r && at < size) {
-		size_t n = (size_t)MIN(sizeof(piece), size - at);
-
-		r = pread_all(fd, piece, n, at);
-		if (!r && !EVP_DigestUpdate(md, piece, n))
-			r = -ENOMEM;
-		at += n;
-	}
-	if (!r && !EVP_DigestFinal_ex(md, out, NULL))
-		r = -ENOMEM;
-	EVP_MD_CTX_free(md);
-	if (r)
-		return err_sys(e, -r, "digest");
-	hex_encode(out, sizeof(out), ret);
-	return 0;
+	if (journal_line(s, f->party, line, NULL, NULL))
+		log_warn("rollsite", "cannot write the journal of files");
 }
 
 /* The directory that holds path below dir, made when missing. */
-static int parent_beneath(const char *dir, const char *path)
+int parent_beneath(const char *dir, const char *path)
 {
 	_cleanup_free_ char *p = xstrdup(path);
 	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	char *slash, *at = p;
 
-	while (fd >= 0 && (slash = strchr(at, '/'))) {
+	if (fd < 0)
+		return -errno;
+	while ((slash = strchr(at, '/'))) {
+		bool made;
 		int sub;
 
 		*slash = '\0';
-		if (mkdirat(fd, at, 0700) && errno != EEXIST) {
+		made = !mkdirat(fd, at, 0700);
+		if (!made && errno != EEXIST) {
 			sub = -errno;
 		} else {
 			sub = openat(fd, at,
@@ -140,131 +201,333 @@ static int parent_beneath(const char *dir, const char *path)
 					 O_CLOEXEC);
 			if (sub < 0)
 				sub = -errno;
-			else
+			else if (made)
 				(void)fsync(fd);
 		}
 		close(fd);
+		if (sub < 0)
+			return sub;
 		fd = sub;
 		at = slash + 1;
 	}
-	return fd == -1 ? -errno : fd;
+	return fd;
 }
 
-static const char *last_part(const char *path)
+const char *last_part(const char *path)
 {
 	const char *slash = strrchr(path, '/');
 
 	return slash ? slash + 1 : path;
 }
 
-int file_open_out(struct site *s, const char *party, const char *path)
+static char *out_path(const struct site *s, const char *party, const char *path)
 {
-	_cleanup_free_ char *out =
-	    xasprintf("%s/federation/%s/out", s->conf->state, party);
-	_cleanup_close_ int parent = parent_beneath(out, path);
-	int fd;
-
-	if (parent < 0)
-		return parent;
-	fd = openat(parent, last_part(path), O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	return fd < 0 ? -errno : fd;
+	return xasprintf("%s/federation/%s/out/%s", s->conf->state, party,
+			 path);
 }
 
-int file_put(struct site *s, const char *party, const char *path,
-	     const char *spool, struct err *e)
+/* ---- the end of a transfer ------------------------------------------------
+ */
+
+static void on_done(struct site *s, const struct object *o, int status,
+		    const char *error, const struct receipt_doc *receipt)
 {
-	_cleanup_free_ char *out = NULL, *base = NULL, *url = NULL;
-	_cleanup_close_ int fd = -1, parent = -1;
 	struct sent *f;
-	struct stat st;
-	char sha[65];
-	int r;
+
+	pthread_mutex_lock(&s->lock);
+	f = find_sent(o->dst, o->path);
+	if (f && !strcmp(f->tid, o->tid)) {
+		free(f->error);
+		f->error = xstrdup(error);
+		f->error_no = -status;
+		f->status = status ? FAILED : COMMITTED;
+		f->committed_ms = now_unix_ms();
+		if (!status) {
+			json_t *doc = receipt_json(receipt, true);
+
+			free(f->receipt);
+			f->receipt = json_text(doc, false);
+			json_decref(doc);
+		}
+		journal_news(s, f);
+	} else {
+		struct stream *x, *tmp;
+
+		HASH_ITER (hh, streams, x, tmp)
+			/* cppcheck-suppress uninitvar; as above */
+			if (!strcmp(x->tid, o->tid)) {
+				x->failed = status;
+				free(x->error);
+				x->error = xstrdup(error);
+			}
+	}
+	pthread_cond_broadcast(&s->changed);
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- handing over -----------------------------------------------------------
+ */
+
+static void identity_of(struct site *s, const char *party, const char *path,
+			uint64_t generation, uint64_t chunk_size, uint64_t size,
+			struct object *ret)
+{
+	*ret = (struct object){ .kind = OBJECT_FILE,
+				.path = (char *)path,
+				.generation = generation,
+				.chunk_size = chunk_size,
+				.size = size,
+				.created_ms = now_unix_ms() };
+	(void)snprintf(ret->src, sizeof(ret->src), "%s", s->conf->party);
+	(void)snprintf(ret->dst, sizeof(ret->dst), "%s", party);
+	object_identify(ret);
+}
+
+static int check(struct site *s, const char *party, const char *path,
+		 const char *spool, struct err *e)
+{
+	_cleanup_free_ char *base = NULL, *address = NULL;
 
 	if (!party_id_valid(party) || !path_valid(path))
 		return err_set(e, EINVAL, "not a path: %.200s", path);
-	url = party_address(s->conf, party);
-	if (!url || !strcmp(party, s->conf->party))
+	address = party_address(s->conf, party);
+	if (!address || !strcmp(party, s->conf->party))
 		return err_set(e, EHOSTUNREACH, "no party %s is configured",
 			       party);
 	base = xasprintf("%s/federation/%s/spool/", s->conf->state, party);
 	if (strncmp(spool, base, strlen(base)) ||
 	    strchr(spool + strlen(base), '/'))
 		return err_set(e, EINVAL, "not a spool file");
-	fd = open(spool, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st))
-		return err_sys(e, errno, "%s", spool);
-	r = digest_file(fd, (uint64_t)st.st_size, sha, e);
-	if (!r && fsync(fd))
-		r = err_sys(e, errno, "%s", spool);
+	return 0;
+}
+
+static uint64_t least_chunk(struct site *s, const char *party)
+{
+	const struct peer *p = peer_get(s, party);
+
+	return p && p->route != ROUTE_DIRECT ? HOP_CHUNK : CHUNK_DEFAULT;
+}
+
+int file_stream(struct site *s, const char *party, const char *path,
+		const char *spool, uint64_t bytes, bool rewritten,
+		struct err *e)
+{
+	uint64_t chunk = least_chunk(s, party);
+	struct stream *x = NULL;
+	struct object o;
+	char tid[65] = "";
+	int r = check(s, party, path, spool, e);
+
 	if (r)
 		return r;
-	out = xasprintf("%s/federation/%s/out", s->conf->state, party);
-	r = mkdir_p(out, 0700, e);
+	if (access(spool, F_OK))
+		return err_set(e, ENOENT, "handed over already");
+	pthread_mutex_lock(&s->lock);
+	HASH_FIND_STR(streams, spool, x);
+	if (x && (strcmp(x->path, path) || strcmp(x->party, party)))
+		r = err_set(e, EINVAL, "another file");
+	else if (x)
+		memcpy(tid, x->tid, sizeof(tid));
+	if (!x && bytes >= chunk) {
+		x = xcalloc(1, sizeof(*x));
+		x->spool = xstrdup(spool);
+		x->party = xstrdup(party);
+		x->path = xstrdup(path);
+		x->generation = next_generation();
+		x->chunk_size = chunk;
+		identity_of(s, party, path, x->generation, chunk, SIZE_OPEN,
+			    &o);
+		memcpy(x->tid, o.tid, sizeof(x->tid));
+		HASH_ADD_KEYPTR(hh, streams, x->spool, strlen(x->spool), x);
+	} else if (!x) {
+		r = 1; /* not a chunk yet */
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (r)
+		return r < 0 ? r : 0;
+	if (*tid) { /* one that has failed is told at the put */
+		r = out_grow(s, tid, bytes, rewritten);
+		return r == -ENOENT ? 0 : r;
+	}
+	return out_start(s, &o, spool, bytes, false, on_done, e);
+}
+
+void file_drop(struct site *s, const char *spool)
+{
+	struct stream *x = NULL;
+	char tid[65] = "";
+
+	pthread_mutex_lock(&s->lock);
+	HASH_FIND_STR(streams, spool, x);
+	if (x) {
+		memcpy(tid, x->tid, sizeof(tid));
+		stream_end(x);
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (*tid)
+		out_abort(s, tid);
+}
+
+/* lock held; the record of this put, in place of the one before, whose
+ * transfer ends (its id in old_tid) */
+static struct sent *record(const char *party, const char *path,
+			   char old_tid[65])
+{
+	struct sent *f = find_sent(party, path);
+
+	old_tid[0] = '\0';
+	if (f) {
+		memcpy(old_tid, f->tid, 65);
+		free(f->error);
+		free(f->spool);
+		free(f->receipt);
+		f->error = f->spool = f->receipt = NULL;
+	} else {
+		f = xcalloc(1, sizeof(*f));
+		f->key = xasprintf("%s/%s", party, path);
+		(void)snprintf(f->party, sizeof(f->party), "%s", party);
+		f->path = xstrdup(path);
+		HASH_ADD_KEYPTR(hh, files, f->key, strlen(f->key), f);
+	}
+	f->status = LIVE;
+	f->error_no = 0;
+	f->queued_ms = now_unix_ms();
+	f->committed_ms = f->deadline_ms = 0;
+	return f;
+}
+
+/* The rename, unless a later put was quicker. */
+static int place(struct site *s, const char *party, const char *path,
+		 const char *spool, uint64_t generation, struct err *e)
+{
+	_cleanup_free_ char *out =
+	    xasprintf("%s/federation/%s/out", s->conf->state, party);
+	_cleanup_close_ int parent = -1;
+	const struct sent *f;
+	bool mine;
+	int r = mkdir_p(out, 0700, e);
+
 	if (r)
 		return r;
 	parent = parent_beneath(out, path);
 	if (parent < 0)
 		return err_sys(e, -parent, "%s", path);
+	pthread_mutex_lock(&placing);
 	pthread_mutex_lock(&s->lock);
 	f = find_sent(party, path);
-	if (!f) {
-		f = xcalloc(1, sizeof(*f));
-		f->party = xstrdup(party);
-		f->path = xstrdup(path);
-		f->next = files;
-		files = f;
-	}
-	free(f->sha256);
-	free(f->error);
-	f->error = NULL;
-	f->sha256 = xstrdup(sha);
-	f->size = (uint64_t)st.st_size;
-	last_generation =
-	    MAX(last_generation + 1, (uint64_t)now_unix_ms() * 1000);
-	f->generation = last_generation;
-	f->status = QUEUED;
-	f->acknowledged = 0;
-	f->attempts = 0;
-	f->error_no = 0;
-	f->next_try = 0;
-	f->queued_ms = now_unix_ms();
-	f->committed_ms = 0;
-	/* The journal names the spool file first: whoever dies between the two
-	 * finds the rename to be done, or done. */
-	free(f->spool);
-	f->spool = xstrdup(spool + strlen(base));
-	r = journal(s, party, e);
-	if (!r && (renameat(AT_FDCWD, spool, parent, last_part(path)) ||
-		   fsync(parent)))
+	mine = f && f->generation == generation;
+	/* Readers of chunks open by name with the lock held. */
+	if (mine && renameat(AT_FDCWD, spool, parent, last_part(path)))
 		r = err_sys(e, errno, "%s", path);
-	if (r) {
-		f->status = FAILED;
-		f->error_no = -r;
-	}
-	free(f->spool);
-	f->spool = NULL;
-	pthread_cond_broadcast(&s->changed);
 	pthread_mutex_unlock(&s->lock);
-	peer_file_wake(s, party);
+	if (!mine)
+		(void)unlink(spool);
+	pthread_mutex_unlock(&placing);
 	return r;
 }
 
-static void forget_sent(struct sent *f)
-{
-	struct sent **p;
+struct put {
+	struct object o;
+	char old_tid[65];
+	bool streamed;
+	int failed;
+	struct journal *log;
+	uint64_t upto;
+};
 
-	for (p = &files; *p && *p != f; p = &(*p)->next)
-		;
-	if (*p)
-		*p = f->next;
-	sent_free(f);
+/* lock held */
+static int put_locked(struct site *s, const char *party, const char *path,
+		      const char *spool, uint64_t size, uint64_t least,
+		      struct put *x)
+{
+	struct stream *st = NULL;
+	_cleanup_free_ char *line = NULL;
+	struct sent *f = record(party, path, x->old_tid);
+
+	HASH_FIND_STR(streams, spool, st);
+	if (st && !strcmp(st->path, path) && !strcmp(st->party, party) &&
+	    !st->failed) {
+		x->streamed = true;
+		f->generation = st->generation;
+		f->chunk_size = st->chunk_size;
+	} else {
+		f->generation = next_generation();
+		f->chunk_size = chunk_size_for(size, least);
+	}
+	if (st && st->failed) {
+		x->failed = st->failed;
+		f->status = FAILED;
+		f->error_no = -st->failed;
+		f->error = xstrdup(st->error ? st->error : "refused");
+	}
+	f->size = size;
+	identity_of(s, party, path, f->generation, f->chunk_size, size, &x->o);
+	memcpy(f->tid, x->o.tid, sizeof(f->tid));
+	f->spool = xstrdup(last_part(spool));
+	line = sent_line(f);
+	if (st && !x->streamed && !st->failed)
+		x->failed = 1; /* the caller withdraws it */
+	return journal_line(s, party, line, &x->log, &x->upto);
+}
+
+int file_put(struct site *s, const char *party, const char *path,
+	     const char *spool, bool rewritten, struct err *e)
+{
+	_cleanup_free_ char *final = out_path(s, party, path);
+	_cleanup_close_ int fd = -1;
+	struct put x = { 0 };
+	struct stat st;
+	uint64_t least;
+	int r = check(s, party, path, spool, e);
+
+	if (r)
+		return r;
+	fd = open(spool, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) || fdatasync(fd))
+		return err_sys(e, errno, "%s", spool);
+	least = least_chunk(s, party);
+	pthread_mutex_lock(&s->lock);
+	r = put_locked(s, party, path, spool, (uint64_t)st.st_size, least, &x);
+	pthread_mutex_unlock(&s->lock);
+	if (!r)
+		r = journal_sync(x.log, x.upto);
+	if (r)
+		return err_sys(e, -r, "journal of files");
+	if (*x.old_tid && strcmp(x.old_tid, x.o.tid))
+		out_abort(s, x.old_tid);
+	r = place(s, party, path, spool, x.o.generation, e);
+	if (x.failed == 1)
+		file_drop(s, spool);
+	if (r)
+		return r;
+	if (x.streamed)
+		r = out_seal(s, x.o.tid, x.o.size, NULL, final, rewritten);
+	if (!x.failed || x.failed == 1) {
+		if (!x.streamed || r == -ENOENT)
+			r = out_start(s, &x.o, final, x.o.size, true, on_done,
+				      e);
+	}
+	pthread_mutex_lock(&s->lock);
+	{
+		struct stream *over = NULL;
+
+		HASH_FIND_STR(streams, spool, over);
+		if (over)
+			stream_end(over);
+	}
+	pthread_cond_broadcast(&s->changed);
+	pthread_mutex_unlock(&s->lock);
+	return r;
 }
 
 int file_remove(struct site *s, const char *party, const char *path,
 		struct err *e)
 {
-	_cleanup_free_ char *out = NULL;
+	_cleanup_free_ char *out = NULL, *enc = NULL, *line = NULL;
 	_cleanup_close_ int parent = -1;
+	struct journal *log = NULL;
+	uint64_t upto = 0;
+	char tid[65] = "";
 	struct sent *f;
 	int r = 0;
 
@@ -274,20 +537,31 @@ int file_remove(struct site *s, const char *party, const char *path,
 	parent = parent_beneath(out, path);
 	if (parent < 0)
 		return err_sys(e, -parent, "%s", path);
+	enc = percent_encode(path);
+	line = xasprintf("{\"path\":\"%s\",\"removed\":true}\n", enc);
 	pthread_mutex_lock(&s->lock);
 	if (unlinkat(parent, last_part(path), 0) && errno != ENOENT)
 		r = err_sys(e, errno, "%s", path);
 	f = find_sent(party, path);
 	if (!r && f) {
-		forget_sent(f);
-		r = journal(s, party, e);
+		memcpy(tid, f->tid, sizeof(tid));
+		HASH_DEL(files, f);
+		sent_free(f);
+		r = journal_line(s, party, line, &log, &upto);
+		if (r)
+			err_sys(e, -r, "journal of files");
 	}
 	pthread_cond_broadcast(&s->changed);
 	pthread_mutex_unlock(&s->lock);
+	if (*tid)
+		out_abort(s, tid);
+	if (!r && log)
+		r = journal_sync(log, upto);
 	return r;
 }
 
-int file_wait(struct site *s, const char *party, const char *path, int client)
+int file_wait(struct site *s, const char *party, const char *path, int client,
+	      struct err *e)
 {
 	int r = -EAGAIN;
 
@@ -296,209 +570,189 @@ int file_wait(struct site *s, const char *party, const char *path, int client)
 		const struct sent *f = find_sent(party, path);
 
 		if (!f)
-			r = -ENOENT;
+			r = err_set(e, ENOENT, "no such file was handed over");
 		else if (f->status == COMMITTED)
 			r = 0;
 		else if (f->status == FAILED)
-			r = f->error_no ? -f->error_no : -EIO;
-		else if (!site_wait(s, client, 5000))
+			r = err_set(e, f->error_no > 0 ? f->error_no : EIO,
+				    "%s", f->error ? f->error : "failed");
+		else if (!site_wait(s, client, 60000))
 			r = -EPIPE;
 	}
 	pthread_mutex_unlock(&s->lock);
 	return r;
 }
 
-static double rate(const struct sent *f)
+int file_deadline(struct site *s, const char *party, const char *path,
+		  int64_t unix_ms, struct err *e)
 {
-	int64_t ms = now_mono_ms() - f->started_mono;
+	char tid[65] = "";
+	struct sent *f;
 
-	return f->status == SENDING && ms > 0
-		   ? (double)f->acknowledged * 1000 / (double)ms
-		   : 0;
+	pthread_mutex_lock(&s->lock);
+	f = find_sent(party, path);
+	if (f) {
+		memcpy(tid, f->tid, sizeof(tid));
+		f->deadline_ms = unix_ms;
+		journal_news(s, f);
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (!*tid)
+		return err_set(e, ENOENT, "no such file was handed over");
+	out_deadline(s, tid, unix_ms);
+	return 0;
+}
+
+/* ---- what is known
+ * ------------------------------------------------------------ */
+
+/* lock not held: the file as it stood, and how its transfer goes */
+static void news_of(struct site *s, const struct sent *f, struct out_news *n)
+{
+	if (f->status == LIVE && out_news(s, f->tid, n))
+		return;
+	n->size = f->size;
+	n->acknowledged = f->status == COMMITTED ? f->size : 0;
+	n->state = f->status == COMMITTED ? OUT_COMMITTED
+		   : f->status == FAILED  ? OUT_FAILED
+					  : OUT_QUEUED;
+	if (f->error)
+		(void)snprintf(n->error, sizeof(n->error), "%s", f->error);
+}
+
+static struct sent *copy_sent(const struct sent *f)
+{
+	struct sent *c = xcalloc(1, sizeof(*c));
+
+	*c = *f;
+	c->key = NULL;
+	c->spool = NULL;
+	c->path = xstrdup(f->path);
+	c->error = f->error ? xstrdup(f->error) : NULL;
+	c->receipt = f->receipt ? xstrdup(f->receipt) : NULL;
+	return c;
+}
+
+/* lock held: a file that is only being written looks like this */
+static struct sent *streamed(const char *party, const char *path)
+{
+	struct stream *x, *tmp;
+
+	HASH_ITER (hh, streams, x, tmp) {
+		struct sent *c;
+
+		/* cppcheck-suppress uninitvar; it does not see HASH_ITER */
+		if (strcmp(x->party, party) || (path && strcmp(x->path, path)))
+			continue;
+		c = xcalloc(1, sizeof(*c));
+		(void)snprintf(c->party, sizeof(c->party), "%s", party);
+		c->path = xstrdup(x->path);
+		memcpy(c->tid, x->tid, sizeof(c->tid));
+		c->generation = x->generation;
+		c->status = x->failed ? FAILED : LIVE;
+		c->error = x->error ? xstrdup(x->error) : NULL;
+		c->queued_ms = (int64_t)(x->generation / 1000);
+		return c;
+	}
+	return NULL;
 }
 
 json_t *file_state(struct site *s, const char *party, const char *path)
 {
+	struct out_news n = { 0 };
 	const struct sent *f;
-	json_t *o = NULL;
+	struct sent *c;
+	char when[40] = "";
+	json_t *o, *receipt = NULL;
 
 	pthread_mutex_lock(&s->lock);
 	f = find_sent(party, path);
-	if (f)
-		o = json_pack("{s:s, s:I, s:I, s:f, s:i, s:s, s:f, s:s}",
-			      "state", status_names[f->status], "size",
-			      (json_int_t)f->size, "acknowledged",
-			      (json_int_t)f->acknowledged, "rate", rate(f),
-			      "attempts", (int)f->attempts, "error",
-			      f->error ? f->error : "", "next_try",
-			      f->next_try > now_mono_ms()
-				  ? (double)(f->next_try - now_mono_ms()) / 1000
-				  : 0.0,
-			      "sha256", f->sha256);
+	c = f ? copy_sent(f) : streamed(party, path);
 	pthread_mutex_unlock(&s->lock);
+	if (!c)
+		return NULL;
+	news_of(s, c, &n);
+	if (c->deadline_ms)
+		time_rfc3339(when, sizeof(when), c->deadline_ms);
+	if (c->receipt)
+		receipt = json_parse(c->receipt, strlen(c->receipt), NULL);
+	o = json_pack(
+	    "{s:s, s:I, s:I, s:f, s:I, s:i, s:s, s:f, s:I, s:s, s:s, "
+	    "s:s, s:o*}",
+	    "state", out_state_names[n.state], "size", (json_int_t)n.size,
+	    "acknowledged", (json_int_t)n.acknowledged, "rate", n.rate,
+	    "resent", (json_int_t)n.resent, "attempts", (int)n.attempts,
+	    "error", n.error, "next_try", (double)n.next_try_ms / 1000,
+	    "generation", (json_int_t)c->generation, "tid", c->tid, "chunks",
+	    n.chunks ? n.chunks : "", "deadline", when, "receipt", receipt);
+	free(n.chunks);
+	sent_free(c);
 	return o;
 }
 
+static void transfers_line(struct site *s, const struct sent *f,
+			   struct strbuf *sb)
+{
+	struct out_news n = { 0 };
+	char when[40];
+
+	news_of(s, f, &n);
+	time_rfc3339(when, sizeof(when), f->queued_ms);
+	sb_addf(sb, "%s %s %llu/%llu bytes %.0f B/s attempts %u", when,
+		out_state_names[n.state], (unsigned long long)n.acknowledged,
+		(unsigned long long)n.size, n.rate, n.attempts);
+	if (n.next_try_ms)
+		sb_addf(sb, " next try in %.1f s",
+			(double)n.next_try_ms / 1000);
+	sb_addf(sb, " %s", f->path);
+	if (*n.error)
+		sb_addf(sb, " error: %s", n.error);
+	sb_addc(sb, '\n');
+	free(n.chunks);
+}
+
+/* Unfinished ones first, the newest last in each part. */
 char *file_transfers(struct site *s, const char *party)
 {
 	struct strbuf sb = STRBUF_INIT(16u << 20);
-	char when[40];
+	const struct sent *f;
+	struct sent **list = NULL, *x, *tmp;
+	size_t n = 0, room = 0;
 
 	pthread_mutex_lock(&s->lock);
-	for (const struct sent *f = files; f; f = f->next) {
+	HASH_ITER (hh, files, x, tmp) {
+		/* cppcheck-suppress uninitvar; it does not see HASH_ITER */
+		f = x;
 		if (strcmp(f->party, party))
 			continue;
-		time_rfc3339(when, sizeof(when), f->queued_ms);
-		sb_addf(&sb, "%s %s %llu/%llu bytes %.0f B/s attempts %u %s",
-			when, status_names[f->status],
-			(unsigned long long)f->acknowledged,
-			(unsigned long long)f->size, rate(f), f->attempts,
-			f->path);
-		if (f->error && *f->error)
-			sb_addf(&sb, " error: %s", f->error);
-		sb_addc(&sb, '\n');
+		if (n + 1 >= room) {
+			room = MAX(2 * room, 16);
+			list = xrealloc(list, room * sizeof(struct sent *));
+		}
+		list[n++] = copy_sent(f);
+	}
+	x = streamed(party, NULL);
+	if (x) {
+		list = xrealloc(list, (n + 1) * sizeof(struct sent *));
+		list[n++] = x;
 	}
 	pthread_mutex_unlock(&s->lock);
+	for (int part = 0; part < 2; part++)
+		for (size_t i = 0; i < n; i++)
+			if ((list[i]->status == LIVE) == !part)
+				transfers_line(s, list[i], &sb);
+	for (size_t i = 0; i < n; i++)
+		sent_free(list[i]);
+	free(list);
 	return sb_detach(&sb);
 }
 
-bool file_next(struct site *s, const char *party, struct file_job *ret,
-	       unsigned *ret_wait_ms)
-{
-	struct sent *best = NULL;
-	int64_t now = now_mono_ms(), wait = 60000;
-
-	pthread_mutex_lock(&s->lock);
-	for (struct sent *f = files; f; f = f->next) {
-		if (strcmp(f->party, party) ||
-		    (f->status != QUEUED && f->status != SENDING))
-			continue;
-		if (f->next_try > now)
-			wait = MIN(wait, f->next_try - now);
-		else if (!best || f->generation < best->generation)
-			best = f;
-	}
-	if (best) {
-		best->status = SENDING;
-		best->started_mono = now;
-		best->attempts++;
-		*ret = (struct file_job){ .path = xstrdup(best->path),
-					  .sha256 = xstrdup(best->sha256),
-					  .size = best->size,
-					  .generation = best->generation };
-	}
-	pthread_mutex_unlock(&s->lock);
-	*ret_wait_ms = (unsigned)wait;
-	return best != NULL;
-}
-
-void file_job_free(struct file_job *j)
-{
-	free(j->path);
-	free(j->sha256);
-}
-
-bool file_progress(struct site *s, const char *party, const char *path,
-		   uint64_t generation, uint64_t bytes)
-{
-	struct sent *f;
-	bool wanted;
-
-	pthread_mutex_lock(&s->lock);
-	f = find_sent(party, path);
-	wanted = f && f->generation == generation;
-	if (wanted)
-		f->acknowledged = bytes;
-	pthread_mutex_unlock(&s->lock);
-	return wanted;
-}
-
-void file_done(struct site *s, const char *party, const char *path,
-	       uint64_t generation, int status, bool final, const char *error)
-{
-	struct sent *f;
-
-	pthread_mutex_lock(&s->lock);
-	f = find_sent(party, path);
-	/* Written again or removed meanwhile: this answer is about the past. */
-	if (f && f->generation == generation) {
-		free(f->error);
-		f->error = xasprintf("%.300s", error);
-		f->error_no = -status;
-		if (!status) {
-			f->status = COMMITTED;
-			f->acknowledged = f->size;
-			f->committed_ms = now_unix_ms();
-		} else if (final) {
-			f->status = FAILED;
-		} else {
-			f->status = QUEUED;
-			f->acknowledged = 0;
-			f->next_try = now_mono_ms() +
-				      MIN(100 << MIN(f->attempts, 9u), 30000);
-		}
-		if (journal(s, party, NULL))
-			log_warn("rollsite", "cannot write the file journal");
-		pthread_cond_broadcast(&s->changed);
-	}
-	pthread_mutex_unlock(&s->lock);
-}
-
-/* ---- receiving -------------------------------------------------------- */
-
-static struct receipt *find_receipt(const char *party, const char *path)
-{
-	struct receipt *r;
-
-	for (r = receipts; r; r = r->next)
-		if (!strcmp(r->party, party) && !strcmp(r->path, path))
-			return r;
-	return NULL;
-}
-
-int file_accept(struct site *s, const char *party, const char *path,
-		uint64_t generation, const char *sha256, struct err *e)
-{
-	_cleanup_free_ char *allow = party_allow(s->conf, party);
-	const struct receipt *x;
-	int r = 0;
-
-	if (!path_valid(path) || !hex64_valid(sha256)) {
-		log_warn("audit", "party %s: a file path was refused", party);
-		return err_set(e, EACCES, "not allowed");
-	}
-	if (!allow_permits(allow, "push", "*"))
-		return err_set(e, EACCES, "not allowed");
-	pthread_mutex_lock(&s->lock);
-	x = find_receipt(party, path);
-	if (x && x->generation == generation)
-		r = strcmp(x->sha256, sha256) ? -EEXIST : 1;
-	else if (x && x->generation > generation)
-		r = 1; /* a newer one is here already */
-	pthread_mutex_unlock(&s->lock);
-	return r < 0 ? err_set(e, -r, "the same generation with other content")
-		     : r;
-}
-
-char *file_temp(struct site *s, const char *party)
-{
-	static unsigned counter;
-	_cleanup_free_ char *dir =
-	    xasprintf("%s/federation/%s", s->conf->state, party);
-	_cleanup_free_ char *in = xasprintf("%s/in", dir);
-	_cleanup_free_ char *arriving = xasprintf("%s/arriving", dir);
-
-	if (mkdir_p(in, 0700, NULL) || mkdir_p(arriving, 0700, NULL))
-		return NULL;
-	return xasprintf("%s/%d.%u", arriving, (int)getpid(),
-			 __atomic_add_fetch(&counter, 1, __ATOMIC_RELAXED));
-}
-
-static void inbox_changed(struct site *s, const char *party, const char *path)
+void file_arrived(struct site *s, const char *party, const char *path)
 {
 	struct inbox_event *x = xcalloc(1, sizeof(*x)), **p;
 	unsigned n = 0;
 
+	pthread_mutex_lock(&s->lock);
 	x->seq = ++s->inbox_seq;
 	x->party = xstrdup(party);
 	x->path = xstrdup(path);
@@ -513,168 +767,153 @@ static void inbox_changed(struct site *s, const char *party, const char *path)
 		free(x);
 	}
 	pthread_cond_broadcast(&s->changed);
-}
-
-int file_publish(struct site *s, const char *party, const char *path,
-		 uint64_t generation, const char *sha256, const char *tmp,
-		 struct err *e)
-{
-	_cleanup_free_ char *in =
-	    xasprintf("%s/federation/%s/in", s->conf->state, party);
-	_cleanup_free_ char *log =
-	    xasprintf("%s/transfer/files/%s.receipts", s->conf->state, party);
-	_cleanup_free_ char *enc = percent_encode(path), *line = NULL;
-	_cleanup_close_ int parent = parent_beneath(in, path), fd = -1;
-	struct receipt *x;
-	int r = 0;
-
-	if (parent == -ELOOP || parent == -ENOTDIR) {
-		log_warn("audit", "party %s: a file path was refused", party);
-		return err_set(e, EACCES, "not allowed");
-	}
-	if (parent < 0) /* no space ...: the partner tries again */
-		return err_sys(e, -parent, "inbox");
-	line = xasprintf("%llu %s %s\n", (unsigned long long)generation, sha256,
-			 enc);
-	pthread_mutex_lock(&s->lock);
-	x = find_receipt(party, path);
-	if (x && x->generation >= generation) {
-		pthread_mutex_unlock(&s->lock);
-		(void)unlink(tmp);
-		return 0;
-	}
-	if (!renameat(AT_FDCWD, tmp, parent, last_part(path)))
-		r = fsync(parent) ? err_sys(e, errno, "inbox") : 0;
-	else if (errno == EISDIR)
-		r = err_set(e, EEXIST, "a directory has this name");
-	else
-		r = err_sys(e, errno, "inbox");
-	fd = open(log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
-	if (!r && (fd < 0 || write_all(fd, line, strlen(line)) || fsync(fd)))
-		r = err_sys(e, errno ? errno : EIO, "%s", log);
-	if (!r) {
-		if (!x) {
-			x = xcalloc(1, sizeof(*x));
-			x->party = xstrdup(party);
-			x->path = xstrdup(path);
-			x->next = receipts;
-			receipts = x;
-		}
-		x->generation = generation;
-		memcpy(x->sha256, sha256, 65);
-		inbox_changed(s, party, path);
-	}
 	pthread_mutex_unlock(&s->lock);
-	return r;
 }
 
 /* ---- start ------------------------------------------------------------ */
 
-static void load_receipts(const char *party, const char *file)
+/* A put that was cut off between its line and its rename. */
+static void finish_rename(struct site *s, const struct sent *f)
 {
-	_cleanup_fclose_ FILE *f = fopen(file, "re");
-	_cleanup_free_ char *line = NULL;
+	_cleanup_free_ char *dir =
+	    xasprintf("%s/federation/%s", s->conf->state, f->party);
+	_cleanup_free_ char *out = xasprintf("%s/out", dir);
+	_cleanup_free_ char *from = NULL;
+	_cleanup_close_ int parent = -1;
+
+	if (!f->spool || !*f->spool || strchr(f->spool, '/') ||
+	    mkdir_p(out, 0700, NULL))
+		return;
+	from = xasprintf("%s/spool/%s", dir, f->spool);
+	parent = parent_beneath(out, f->path);
+	if (parent < 0 ||
+	    (renameat(AT_FDCWD, from, parent, last_part(f->path)) &&
+	     errno != ENOENT))
+		log_warn("rollsite",
+			 "a file for party %s cannot be put into its place",
+			 f->party);
+}
+
+static void load_line(const char *party, const char *line)
+{
+	json_t *o = json_parse(line, strlen(line), NULL);
+	_cleanup_free_ char *path = percent_decode(json_str_or(o, "path", "%"));
+	struct sent *f;
+	char unused[65];
+
+	if (!o || !path || !path_valid(path)) {
+		json_decref(o);
+		return;
+	}
+	f = find_sent(party, path);
+	if (json_bool_or(o, "removed", false)) {
+		if (f) {
+			HASH_DEL(files, f);
+			sent_free(f);
+		}
+		json_decref(o);
+		return;
+	}
+	f = record(party, path, unused);
+	f->size = (uint64_t)json_int_or(o, "size", 0);
+	f->generation = (uint64_t)json_int_or(o, "generation", 0);
+	f->chunk_size = (uint64_t)json_int_or(o, "chunk_size", CHUNK_DEFAULT);
+	f->status = (enum file_status)json_int_or(o, "status", LIVE);
+	f->error_no = (int)json_int_or(o, "error_no", 0);
+	f->error = xstrdup(json_str_or(o, "error", ""));
+	f->queued_ms = json_int_or(o, "queued", 0);
+	f->committed_ms = json_int_or(o, "committed", 0);
+	f->deadline_ms = json_int_or(o, "deadline", 0);
+	f->spool = xstrdup(json_str_or(o, "spool", ""));
+	f->receipt = xstrdup(json_str_or(o, "receipt", ""));
+	if (!*f->receipt) {
+		free(f->receipt);
+		f->receipt = NULL;
+	}
+	last_generation = MAX(last_generation, f->generation);
+	json_decref(o);
+}
+
+/* lock held or nobody else here: the lines that still matter */
+static int rewrite(struct site *s, const char *party, struct err *e)
+{
+	_cleanup_free_ char *path = log_path(s, party);
+	struct strbuf keep = STRBUF_INIT(1u << 30);
+	struct sent *f, *tmp;
+	int r;
+
+	HASH_ITER (hh, files, f, tmp) {
+		_cleanup_free_ char *line = NULL;
+
+		/* cppcheck-suppress uninitvar; it does not see HASH_ITER */
+		if (strcmp(f->party, party))
+			continue;
+		line = sent_line(f);
+		sb_adds(&keep, line);
+	}
+	r = keep.error ? keep.error
+		       : file_replace(path, keep.buf, keep.len, 0600, true, e);
+	sb_free(&keep);
+	return r;
+}
+
+static int load(struct site *s, const char *party, struct err *e)
+{
+	_cleanup_free_ char *path = log_path(s, party), *line = NULL;
+	_cleanup_fclose_ FILE *f = fopen(path, "re");
 	size_t size = 0;
 
 	while (f && getline(&line, &size, f) > 0) {
-		unsigned long long generation;
-		char sha[65];
-		int at = 0;
-		_cleanup_free_ char *path = NULL;
-		struct receipt *x;
+		char *end = strchr(line, '\n');
 
-		/* A torn last line (power cut) parses to nothing. */
-		if (sscanf(line, "%llu %64s %n", &generation, sha, &at) != 2 ||
-		    !at || !strchr(line, '\n') || !hex64_valid(sha))
-			continue;
-		line[strcspn(line, "\n")] = '\0';
-		path = percent_decode(line + at);
-		if (!path || !path_valid(path))
-			continue;
-		x = find_receipt(party, path);
-		if (!x) {
-			x = xcalloc(1, sizeof(*x));
-			x->party = xstrdup(party);
-			x->path = TAKE_PTR(path);
-			x->next = receipts;
-			receipts = x;
-		}
-		x->generation = generation;
-		memcpy(x->sha256, sha, 65);
+		if (!end) /* torn by a power cut: it was not acknowledged */
+			break;
+		*end = '\0';
+		load_line(party, line);
 	}
+	return rewrite(s, party, e);
 }
 
-/* A put that was cut off between its journal and its rename. */
-static void finish_rename(struct site *s, const char *party, const char *path,
-			  const char *spool)
+static void resume(struct site *s)
 {
-	_cleanup_free_ char *dir =
-	    xasprintf("%s/federation/%s", s->conf->state, party);
-	_cleanup_free_ char *out = xasprintf("%s/out", dir);
-	_cleanup_free_ char *from = xasprintf("%s/spool/%s", dir, spool);
-	_cleanup_close_ int parent = -1;
+	struct sent *f, *tmp;
 
-	if (!*spool || strchr(spool, '/') || !path_valid(path))
-		return;
-	parent = parent_beneath(out, path);
-	if (parent < 0 ||
-	    (renameat(AT_FDCWD, from, parent, last_part(path)) &&
-	     errno != ENOENT) ||
-	    fsync(parent))
-		log_warn("rollsite",
-			 "a file for party %s cannot be put into "
-			 "its place",
-			 party);
-}
+	HASH_ITER (hh, files, f, tmp) {
+		_cleanup_free_ char *final = NULL;
+		struct object o;
+		struct err e = { 0 };
 
-static void load_sent(struct site *s, const char *party, const json_t *list)
-{
-	json_t *o;
-	size_t i;
-
-	json_array_foreach (list, i, o) {
-		const char *status = json_str_or(o, "status", "queued");
-		struct sent *f = xcalloc(1, sizeof(*f));
-
-		f->party = xstrdup(party);
-		f->path = xstrdup(json_str_or(o, "path", ""));
-		f->sha256 = xstrdup(json_str_or(o, "sha256", ""));
-		f->error = xstrdup(json_str_or(o, "error", ""));
-		f->size = (uint64_t)json_int_or(o, "size", 0);
-		f->generation = (uint64_t)json_int_or(o, "generation", 0);
-		f->error_no = (int)json_int_or(o, "error_no", 0);
-		finish_rename(s, party, f->path, json_str_or(o, "spool", ""));
-		f->queued_ms = json_int_or(o, "queued_ms", 0);
-		f->committed_ms = json_int_or(o, "committed_ms", 0);
-		f->status = !strcmp(status, "committed") ? COMMITTED
-			    : !strcmp(status, "failed")	 ? FAILED
-							 : QUEUED;
-		if (f->status == COMMITTED)
-			f->acknowledged = f->size;
-		last_generation = MAX(last_generation, f->generation);
-		f->next = files;
-		files = f;
+		/* cppcheck-suppress uninitvar; it does not see HASH_ITER */
+		final = out_path(s, f->party, f->path);
+		finish_rename(s, f);
+		identity_of(s, f->party, f->path, f->generation, f->chunk_size,
+			    f->size, &o);
+		memcpy(f->tid, o.tid, sizeof(f->tid));
+		o.deadline_ms = f->deadline_ms;
+		o.created_ms = f->queued_ms;
+		if (f->status == LIVE &&
+		    out_start(s, &o, final, f->size, true, on_done, &e))
+			log_warn("rollsite", "a file for party %s waits: %s",
+				 f->party, e.text);
 	}
 }
 
 /* Sent files are kept for a while after their commit. */
 static void expire(struct site *s)
 {
-	struct sent *next;
+	struct sent *f, *tmp;
 
-	for (struct sent *f = files; f; f = next) {
-		next = f->next;
+	HASH_ITER (hh, files, f, tmp) {
+		_cleanup_free_ char *party = NULL, *path = NULL;
+
+		/* cppcheck-suppress uninitvar; it does not see HASH_ITER */
 		if (f->status != COMMITTED ||
 		    f->committed_ms + KEEP_MS > now_unix_ms())
 			continue;
-		{
-			_cleanup_free_ char *party = xstrdup(f->party);
-			_cleanup_free_ char *path = xstrdup(f->path);
-
-			if (file_remove(s, party, path, NULL))
-				log_warn("rollsite", "cannot remove an old "
-						     "file");
-		}
+		party = xstrdup(f->party);
+		path = xstrdup(f->path);
+		if (file_remove(s, party, path, NULL))
+			log_warn("rollsite", "cannot remove an old file");
 	}
 }
 
@@ -686,24 +925,18 @@ int file_open(struct site *s, struct err *e)
 	struct dirent *de;
 
 	while (d && (de = readdir(d))) {
-		_cleanup_free_ char *p = xasprintf("%s/%s", dir, de->d_name);
 		char party[16] = "";
 		size_t n = strspn(de->d_name, "0123456789");
-		json_t *o;
+		int r;
 
-		if (!n || n > 10)
+		if (!n || n > 10 || strcmp(de->d_name + n, ".sent"))
 			continue;
 		memcpy(party, de->d_name, n);
-		if (!strcmp(de->d_name + n, ".receipts"))
-			load_receipts(party, p);
-		if (strcmp(de->d_name + n, ".json"))
-			continue;
-		o = json_read_file(p, e);
-		if (!o)
-			return -EIO;
-		load_sent(s, party, o);
-		json_decref(o);
+		r = load(s, party, e);
+		if (r)
+			return r;
 	}
 	expire(s);
+	resume(s);
 	return 0;
 }

@@ -1,122 +1,65 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Everything that goes out: a queue of messages per party with its own
- * workers (a dead party never slows another), calls, pings and files.
+ * The parties and what waits for each: a queue of small messages with its own
+ * workers (a dead party never slows another), large messages as transfers,
+ * calls.  A small message is in the journal STATE/transfer/out/<party>/log,
+ * synced in groups, before its task goes on; the workers do not wait for that.
  */
-#include <curl/curl.h>
 #include <fcntl.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
 
 #include "lib/json.h"
 #include "lib/log.h"
-#include "lib/version.h"
 
 #include "transfer/transfer_priv.h"
 
-#define WORKERS	       3
-#define LOG_KEEP       (1u << 20)
-#define RPC_ANSWER_MAX (8u << 20)
-#define POOL	       8
-#define PING_MS	       5000
+/* The analyzer takes what is put into a table of uthash for lost. */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wanalyzer-malloc-leak"
+#endif
 
-struct out {
-	struct out *next;
+#define WORKERS	    3
+#define BATCH_COUNT 256
+#define LOG_KEEP    (1u << 20)
+#define QUEUE_BYTES (64u << 20) /* in memory; who sends more waits */
+#define DAMAGED_MAX 5
+#define TIMEOUT_MS  60000
+
+struct out_message {
+	UT_hash_handle hh;
+	char tid[65];
 	struct message_head head;
-	char *path;  /* of a large one, else */
-	char *bytes; /* head and payload, which the journal has */
+	char *bytes; /* head and payload */
 	size_t n;
-	unsigned attempts, damaged;
-	int64_t not_before; /* monotonic ms */
+	unsigned damaged;
 	bool busy, dead;
 };
 
-struct peer {
-	struct peer *next;
-	struct site *s;
-	char *id;
-	char *url;	    /* replaced by a reload; under s->lock */
-	char *want;	    /* the SAN URI its certificate must carry */
-	char *dir;	    /* of the messages that wait: large ones, and */
-	struct journal log; /* the others */
-	struct out *queue;
-	/* With s->lock; one for each kind of worker, so that a signal never
-	 * goes to one of another kind. */
-	pthread_cond_t message, ping, file;
-	bool file_wake, ping_wake;
-	CURL *pool[POOL];
-	size_t n_pool;
-	/* last ping */
-	bool asked, ok;
-	int64_t rtt_us, asked_ms;
-	char *error, *version, *certificate;
+/* A large message while it is produced. */
+struct message_stream {
+	UT_hash_handle hh;
+	char tid[65];
+	struct key key;
+	char *path;
+	bool started;
 };
+static struct message_stream *streams; /* with s->lock */
 
-static char *peer_url(struct peer *p, const char *tail)
+void site_thread(void *(*fn)(void *), void *arg, size_t stack)
 {
-	char *u;
+	pthread_attr_t a;
+	pthread_t t;
 
-	pthread_mutex_lock(&p->s->lock);
-	u = xasprintf("%s%s", p->url, tail);
-	pthread_mutex_unlock(&p->s->lock);
-	return u;
+	pthread_attr_init(&a);
+	pthread_attr_setdetachstate(&a, PTHREAD_CREATE_DETACHED);
+	pthread_attr_setstacksize(&a, stack);
+	if (pthread_create(&t, &a, fn, arg))
+		log_error("rollsite", "cannot start a thread");
+	pthread_attr_destroy(&a);
 }
 
-/* Full jitter (as in "Exponential Backoff And Jitter", AWS 2015). */
-static int64_t backoff_ms(unsigned attempts)
-{
-	uint32_t r = 0;
-	uint32_t cap = 20u << MIN(attempts, 7u);
-
-	(void)!getrandom(&r, sizeof(r), 0);
-	cap = MIN(cap, 2000u);
-	return 5 + (int64_t)(r % cap);
-}
-
-/* ---- messages --------------------------------------------------------- */
-
-static void out_free(struct out *o)
-{
-	free(o->path);
-	free(o->bytes);
-	free(o);
-}
-
-static void out_remove(struct peer *p, struct out *o)
-{
-	struct out **q;
-
-	if (o->path)
-		(void)unlink(o->path);
-	else if (journal_mark(&p->log, o->head.tid))
-		log_warn("rollsite", "cannot write to %s", p->dir);
-	for (q = &p->queue; *q && *q != o; q = &(*q)->next)
-		;
-	if (*q)
-		*q = o->next;
-	out_free(o);
-	if (!p->queue && p->log.len > LOG_KEEP)
-		journal_clear(&p->log);
-}
-
-/* The next one that is due; lock held. *ret_ms: when to look again. */
-static struct out *out_next(const struct peer *p, int64_t *ret_ms)
-{
-	int64_t now = now_mono_ms();
-
-	*ret_ms = 60000;
-	for (struct out *o = p->queue; o; o = o->next) {
-		if (o->busy)
-			continue;
-		if (o->not_before <= now)
-			return o;
-		*ret_ms = MIN(*ret_ms, o->not_before - now);
-	}
-	return NULL;
-}
-
-static void peer_sleep(struct peer *p, pthread_cond_t *c, int64_t ms)
+void peer_sleep(struct peer *p, pthread_cond_t *c, int64_t ms)
 {
 	struct timespec ts;
 
@@ -130,235 +73,503 @@ static void peer_sleep(struct peer *p, pthread_cond_t *c, int64_t ms)
 	pthread_cond_timedwait(c, &p->s->lock, &ts);
 }
 
-/* A peer that stands still is hung up on and tried again. */
-static void limit_stalls(CURL *h)
+/* ---- small messages ---------------------------------------------------------
+ */
+
+static void message_free(struct out_message *o)
 {
-	curl_easy_setopt(h, CURLOPT_LOW_SPEED_LIMIT, 1L);
-	curl_easy_setopt(h, CURLOPT_LOW_SPEED_TIME, 30L);
+	free(o->bytes);
+	free(o);
 }
 
-static CURLcode put_message(CURL *h, struct peer *p, const struct out *o,
-			    struct strbuf *answer, long *code)
+/* lock held */
+static void unqueue(struct peer *p, struct out_message *o)
 {
-	_cleanup_free_ char *tail = xasprintf("/v1/messages/%s", o->head.tid);
-	_cleanup_free_ char *url = peer_url(p, tail);
-	struct curl_slist *headers = curl_slist_append(NULL, "Expect:");
-	FILE *f = NULL;
-	CURLcode c;
+	HASH_DEL(p->queue, o);
+	p->queued_bytes -= o->n;
+	message_free(o);
+}
 
-	limit_stalls(h);
-	headers = curl_slist_append(headers,
-				    "Content-Type: application/octet-stream");
-	if (o->bytes) {
-		curl_easy_setopt(h, CURLOPT_CUSTOMREQUEST, "PUT");
-		curl_easy_setopt(h, CURLOPT_POSTFIELDSIZE_LARGE,
-				 (curl_off_t)o->n);
-		curl_easy_setopt(h, CURLOPT_POSTFIELDS, o->bytes);
-		hook_wire(url, o->bytes, o->n);
-	} else {
-		f = fopen(o->path, "re");
-		curl_easy_setopt(h, CURLOPT_UPLOAD, 1L);
-		curl_easy_setopt(h, CURLOPT_READDATA, f);
-		curl_easy_setopt(h, CURLOPT_INFILESIZE_LARGE, (curl_off_t)o->n);
-#ifdef ROLLFS_TEST_HOOKS
-		if (f && getenv("ROLLFS_HOOK_WIRE")) {
-			_cleanup_free_ char *all = xmalloc(o->n);
+/* lock held: nothing in the journal matters when nothing waits */
+static void maybe_clear(struct peer *p)
+{
+	if (!p->queue && !p->large && journal_bytes(p->log) > LOG_KEEP)
+		journal_clear(p->log);
+}
 
-			if (fread(all, 1, o->n, f) == o->n)
-				hook_wire(url, all, o->n);
-			rewind(f);
-		}
-#endif
+/* lock held: done, or of no use any more */
+static void drop(struct peer *p, struct out_message *o)
+{
+	if (journal_mark(p->log, o->tid))
+		log_warn("rollsite", "cannot write to %s", p->dir);
+	unqueue(p, o);
+	maybe_clear(p);
+}
+
+struct batch {
+	struct out_message *m[BATCH_COUNT];
+	size_t n;
+	struct strbuf body;
+};
+
+/* lock held: as many as fit, in their order */
+static void gather(struct peer *p, struct batch *b)
+{
+	struct out_message *o, *tmp;
+
+	b->n = 0;
+	sb_reset(&b->body);
+	HASH_ITER (hh, p->queue, o, tmp) {
+		/* cppcheck-suppress uninitvar; it does not see HASH_ITER */
+		if (o->busy)
+			continue;
+		if (b->n == BATCH_COUNT || b->body.len + o->n > BATCH_MAX)
+			break;
+		o->busy = true;
+		b->m[b->n++] = o;
+		(void)sb_add(&b->body, o->bytes, o->n);
 	}
-	c = !o->bytes && !f ? CURLE_READ_ERROR
-			    : client_perform(h, url, answer, headers, 0, code);
-	curl_easy_setopt(h, CURLOPT_UPLOAD, 0L);
-	curl_easy_setopt(h, CURLOPT_CUSTOMREQUEST, NULL);
-	curl_easy_setopt(h, CURLOPT_HTTPGET, 1L);
-	curl_slist_free_all(headers);
-	if (f)
-		(void)fclose(f);
-	return c;
 }
 
-/* What the peer's answer means for the message; lock not held. */
-static void settle(struct peer *p, struct out *o, CURLcode c, long code)
+/* What the partner's answer means for one message; lock held.  Gives the
+ * sentence when its session fails. */
+static const char *settle_one(struct peer *p, struct out_message *o, int status)
+{
+	o->busy = false;
+	if (status >= 0) {
+		p->s->count.messages_out++;
+		p->s->count.message_bytes_out += o->head.size;
+		p->count.messages_out++;
+		p->count.message_bytes_out += o->head.size;
+		drop(p, o);
+		return NULL;
+	}
+	if (o->dead) {
+		drop(p, o);
+		return NULL;
+	}
+	if ((status == -EBADMSG && ++o->damaged < DAMAGED_MAX) ||
+	    status == -ENOSPC || status == -EIO || status == -EAGAIN) {
+		p->s->count.retries++;
+		p->message_after = now_mono_ms() + backoff_ms(2, 20, 2000);
+		return NULL;
+	}
+	return status == -EEXIST   ? "other content under the same name"
+	       : status == -EACCES ? "not allowed, or the job has ended there"
+				   : "malformed or damaged";
+}
+
+static void settle(struct peer *p, struct batch *b, int r, unsigned code,
+		   const json_t *results)
 {
 	struct site *s = p->s;
-	int status = c == CURLE_OK ? http_to_status(code) : -EAGAIN;
-	char text[300] = "", session[KEY_FIELD_MAX + 1];
 
 	pthread_mutex_lock(&s->lock);
-	o->busy = false;
-	memcpy(session, o->head.key.f[KEY_SESSION], sizeof(session));
-	if (!status) {
-		s->count.out++;
-		s->count.bytes_out += o->head.size;
-		out_remove(p, o);
-	} else if (o->dead) {
-		out_remove(p, o);
-	} else if (status == -EBADMSG && ++o->damaged < 5) {
-		s->count.retries++;
-	} else if (status == -EAGAIN || status == -ENOSPC ||
-		   status == -EPROTO) {
-		s->count.retries++;
-		o->not_before = now_mono_ms() + backoff_ms(o->attempts++);
-		/* Another worker may sleep longer than that. */
-		pthread_cond_broadcast(&p->message);
+	if (!r && code == 200 && json_array_size(results) == b->n) {
+		p->message_failures = 0;
 	} else {
-		(void)snprintf(text, sizeof(text),
-			       "party %s refused a message (%s)", p->id,
-			       status == -EEXIST ? "other content under the "
-						   "same name"
-			       : status == -EACCES
-				   ? "not allowed, or the job has "
-				     "ended there"
-				   : "malformed or damaged");
-		out_remove(p, o);
+		int status = r ? -EAGAIN : http_to_status((long)code);
+
+		results = NULL;
+		if (status == -EINVAL || status == -EFBIG)
+			status = -EINVAL;
+		else
+			status = -EAGAIN;
+		p->message_after =
+		    now_mono_ms() + backoff_ms(p->message_failures++, 20, 2000);
+		s->count.retries++;
+		for (size_t i = 0; i < b->n && status == -EAGAIN; i++) {
+			b->m[i]->busy = false;
+			if (b->m[i]->dead)
+				drop(p, b->m[i]);
+		}
+		if (status == -EAGAIN)
+			b->n = 0;
 	}
-	pthread_mutex_unlock(&s->lock);
-	if (*text)
+	for (size_t i = 0; i < b->n; i++) {
+		struct out_message *o = b->m[i];
+		char session[KEY_FIELD_MAX + 1], text[300];
+		int status =
+		    results
+			? (int)json_integer_value(json_array_get(results, i))
+			: -EINVAL;
+		const char *why;
+
+		memcpy(session, o->head.key.f[KEY_SESSION], sizeof(session));
+		why = settle_one(p, o, status);
+		if (!why)
+			continue;
+		drop(p, o);
+		(void)snprintf(text, sizeof(text),
+			       "party %s refused a message (%s)", p->id, why);
+		pthread_mutex_unlock(&s->lock);
 		site_session_fail(s, session, status, text);
+		pthread_mutex_lock(&s->lock);
+	}
+	pthread_cond_broadcast(&s->changed); /* who waits for room */
+	pthread_mutex_unlock(&s->lock);
+}
+
+static void send_batch(struct peer *p, struct batch *b)
+{
+	struct wire_request q = { .method = "POST",
+				  .target = (char *)"/v1/messages",
+				  .timeout_ms = TIMEOUT_MS,
+				  .body = b->body.buf,
+				  .n = b->body.len };
+	struct wire_answer a = { 0 };
+	json_t *doc = NULL;
+	struct err e = { 0 };
+	int r;
+
+	sb_init(&a.body, 64u << 10);
+	hook_wire("messages", b->body.buf, b->body.len);
+	r = route_exchange(p, &q, &a, &e);
+	if (!r && a.code == 200)
+		doc = json_parse(a.body.buf, a.body.len, NULL);
+	settle(p, b, r, a.code, json_object_get(doc, "results"));
+	json_decref(doc);
+	sb_free(&a.body);
 }
 
 static void *message_worker(void *arg)
 {
 	struct peer *p = arg;
-	CURL *h = client_new(p->s->conf, p->want);
-	struct strbuf answer = STRBUF_INIT(64u << 10);
+	struct site *s = p->s;
+	struct batch *b = xcalloc(1, sizeof(*b));
 
-	pthread_mutex_lock(&p->s->lock);
+	sb_init(&b->body, BATCH_MAX + HEAD_MAX + 4);
+	pthread_mutex_lock(&s->lock);
 	for (;;) {
-		int64_t ms;
-		struct out *o = out_next(p, &ms);
-		CURLcode c;
-		long code;
+		int64_t wait = p->message_after - now_mono_ms();
 
-		if (!o) {
-			peer_sleep(p, &p->message, ms);
+		if (wait <= 0)
+			gather(p, b);
+		if (wait > 0 || !b->n) {
+			peer_sleep(p, &p->message,
+				   wait > 0 && p->queue ? wait : 3600000);
+			b->n = 0;
 			continue;
 		}
-		o->busy = true;
-		pthread_mutex_unlock(&p->s->lock);
-		sb_reset(&answer);
-		c = put_message(h, p, o, &answer, &code);
-		settle(p, o, c, code);
-		pthread_mutex_lock(&p->s->lock);
+		pthread_mutex_unlock(&s->lock);
+		send_batch(p, b);
+		b->n = 0;
+		if (b->body.alloc > JOURNAL_MESSAGE_MAX)
+			sb_free(&b->body);
+		pthread_mutex_lock(&s->lock);
 	}
 	return NULL;
 }
 
-/* lock held; where the message waits, or the end of the queue */
-static struct out **out_find(struct peer *p, const char *tid)
+/* lock held; 0 new, 1: it is on its way already, -EEXIST: with other content */
+static int known(struct peer *p, const struct message_head *h)
 {
-	struct out **q;
+	const struct out_message *o = NULL;
 
-	for (q = &p->queue; *q; q = &(*q)->next)
-		if (!strcmp((*q)->head.tid, tid))
-			break;
-	return q;
-}
-
-/* lock held; 0, 1: it is on its way already, -EEXIST: with other content */
-static int out_known(struct peer *p, const struct message_head *h)
-{
-	const struct out *o = *out_find(p, h->tid);
-
+	HASH_FIND_STR(p->queue, h->tid, o);
 	return !o ? 0 : strcmp(o->head.sha256, h->sha256) ? -EEXIST : 1;
 }
 
-/* Takes o; tmp becomes its file or payload goes to the journal, unless the
- * message is known (as above). */
-static int enqueue(struct peer *p, struct out *o, const char *tmp,
-		   const void *payload)
+/* lock held */
+static struct out_message *enqueue(struct peer *p, const struct message_head *h,
+				   const void *data)
 {
-	struct site *s = p->s;
-	int r;
+	struct strbuf sb = STRBUF_INIT(JOURNAL_MESSAGE_MAX + HEAD_MAX + 4);
+	struct out_message *o;
 
-	pthread_mutex_lock(&s->lock);
-	r = out_known(p, &o->head);
-	if (!r && tmp && rename(tmp, o->path))
-		r = -errno;
-	if (!r && payload)
-		r = journal_add(&p->log, &o->head, payload);
-	if (!r) {
-		*out_find(p, o->head.tid) = o;
-		pthread_cond_signal(&p->message);
+	if (head_write(&sb, h) || sb_add(&sb, data, (size_t)h->size)) {
+		sb_free(&sb);
+		return NULL;
 	}
-	pthread_mutex_unlock(&s->lock);
-	if (r) {
-		out_free(o);
-		if (tmp)
-			(void)unlink(tmp);
-	}
-	return r;
+	o = xcalloc(1, sizeof(*o));
+	o->head = *h;
+	memcpy(o->tid, h->tid, sizeof(o->tid));
+	o->n = sb.len;
+	o->bytes = sb_detach(&sb);
+	HASH_ADD_STR(p->queue, tid, o);
+	p->queued_bytes += o->n;
+	return o;
 }
 
 int peer_send(struct site *s, const struct message_head *h, const void *data,
-	      int fd, struct err *e)
+	      struct err *e)
 {
-	const char *to = h->key.f[KEY_DST_PARTY];
-	struct peer *p = peer_get(s, to);
-	_cleanup_free_ char *tmp = NULL;
-	_cleanup_strbuf_ struct strbuf sb =
-	    STRBUF_INIT(JOURNAL_MESSAGE_MAX + HEAD_MAX + 4);
-	bool small = fd < 0 && h->size <= JOURNAL_MESSAGE_MAX;
-	struct out *o;
+	struct peer *p = peer_get(s, h->key.f[KEY_DST_PARTY]);
+	struct out_message *o = NULL;
+	uint64_t upto = 0;
 	int r;
 
 	if (!p)
 		return err_set(e, EHOSTUNREACH, "no party %s is configured",
-			       to);
+			       h->key.f[KEY_DST_PARTY]);
 	pthread_mutex_lock(&s->lock);
-	r = out_known(p, h);
+	while (p->queued_bytes > QUEUE_BYTES &&
+	       site_session_open_locked(s, h->key.f[KEY_SESSION]))
+		(void)site_wait(s, -1, 1000);
+	r = known(p, h);
+	if (!r) {
+		o = enqueue(p, h, data);
+		r = o ? journal_raw(p->log, o->bytes, o->n) : -EMSGSIZE;
+		if (r && o)
+			unqueue(p, o);
+		upto = journal_len(p->log);
+		pthread_cond_signal(&p->message);
+	}
 	pthread_mutex_unlock(&s->lock);
-	if (r > 0)
-		return 0;
-	if (r < 0)
+	if (r == -EEXIST)
 		return err_set(e, EEXIST,
 			       "the same message with other content");
-	r = head_write(&sb, h);
-	if (!r && small)
-		r = sb_add(&sb, data, h->size);
-	else if (!r)
-		r = message_write(s, h, data, fd, &tmp);
 	if (r)
-		return err_sys(e, -r, "message");
-	o = xcalloc(1, sizeof(*o));
-	o->head = *h;
-	if (small) {
-		o->n = sb.len;
-		o->bytes = sb_detach(&sb);
-	} else {
-		o->n = sb.len + h->size;
-		o->path = xasprintf("%s/%s", p->dir, h->tid);
+		return r > 0 ? 0 : err_sys(e, -r, "message");
+	r = journal_sync(p->log, upto);
+	return r ? err_sys(e, -r, "message") : 0;
+}
+
+/* ---- large messages
+ * ----------------------------------------------------------- */
+
+static char *large_path(const struct peer *p, const char *tid)
+{
+	return xasprintf("%s/%s", p->dir, tid);
+}
+
+static void object_of(const struct message_head *h, uint64_t least,
+		      struct object *ret)
+{
+	*ret = (struct object){ .kind = OBJECT_MESSAGE,
+				.key = (struct key *)&h->key,
+				.generation = 1,
+				.chunk_size = chunk_size_for(h->size, least),
+				.size = h->size,
+				.created_ms = now_unix_ms() };
+	memcpy(ret->sha256, h->sha256, sizeof(ret->sha256));
+	object_identify(ret);
+}
+
+static void on_done(struct site *s, const struct object *o, int status,
+		    const char *error, const struct receipt_doc *receipt)
+{
+	struct peer *p = peer_get(s, o->dst);
+	_cleanup_free_ char *path = NULL;
+	char text[400];
+
+	(void)receipt;
+	if (!p)
+		return;
+	path = large_path(p, o->tid);
+	pthread_mutex_lock(&s->lock);
+	if (journal_mark(p->log, o->tid))
+		log_warn("rollsite", "cannot write to %s", p->dir);
+	p->large -= p->large > 0;
+	if (!status) {
+		s->count.messages_out++;
+		s->count.message_bytes_out += o->size;
+		p->count.messages_out++;
+		p->count.message_bytes_out += o->size;
 	}
-	r = enqueue(p, o, tmp, small ? data : NULL);
-	return r < 0 ? err_sys(e, -r, "message") : 0;
+	maybe_clear(p);
+	pthread_mutex_unlock(&s->lock);
+	(void)unlink(path);
+	if (!status)
+		return;
+	(void)snprintf(
+	    text, sizeof(text), "party %s refused a message (%s)", p->id,
+	    status == -EEXIST	? "other content under the same name"
+	    : status == -EACCES ? "not allowed, or the job has ended there"
+				: error);
+	site_session_fail(s, o->key->f[KEY_SESSION], status, text);
+}
+
+static uint64_t least_chunk(const struct peer *p)
+{
+	return p->route == ROUTE_DIRECT ? CHUNK_DEFAULT : 1u << 20;
+}
+
+/* Journal of a large one: durable when it returns. */
+static int journal_large(struct peer *p, const struct message_head *head,
+			 struct err *e)
+{
+	struct message_head h = *head;
+	uint64_t upto;
+	int r;
+
+	h.file = true;
+	pthread_mutex_lock(&p->s->lock);
+	r = journal_add(p->log, &h, NULL);
+	upto = journal_len(p->log);
+	p->large++;
+	pthread_mutex_unlock(&p->s->lock);
+	if (!r)
+		r = journal_sync(p->log, upto);
+	return r ? err_sys(e, -r, "message") : 0;
+}
+
+int peer_send_file(struct site *s, const struct message_head *h,
+		   const char *tmp, struct err *e)
+{
+	struct peer *p = peer_get(s, h->key.f[KEY_DST_PARTY]);
+	_cleanup_free_ char *path = NULL;
+	struct out_news n;
+	struct object o;
+	int r = 0;
+
+	if (!p)
+		r = err_set(e, EHOSTUNREACH, "no party %s is configured",
+			    h->key.f[KEY_DST_PARTY]);
+	if (!r && out_news(s, h->tid, &n)) {
+		free(n.chunks);
+		(void)unlink(tmp);
+		return 0; /* repeated by a task whose answer was lost */
+	}
+	if (!r) {
+		path = large_path(p, h->tid);
+		if (rename(tmp, path))
+			r = err_sys(e, errno, "%s", path);
+	}
+	if (!r)
+		r = journal_large(p, h, e);
+	if (!r) {
+		object_of(h, least_chunk(p), &o);
+		r = out_start(s, &o, path, h->size, true, on_done, e);
+	}
+	if (r && r != -EEXIST)
+		(void)unlink(tmp);
+	return r == -EEXIST ? 0 : r;
+}
+
+int peer_stream_open(struct site *s, const struct key *k, int *ret_fd,
+		     struct err *e)
+{
+	struct peer *p = peer_get(s, k->f[KEY_DST_PARTY]);
+	struct message_stream *x = NULL;
+	char tid[65];
+	int fd;
+
+	if (!p)
+		return err_set(e, EHOSTUNREACH, "no party %s is configured",
+			       k->f[KEY_DST_PARTY]);
+	key_tid(k, tid);
+	pthread_mutex_lock(&s->lock);
+	HASH_FIND_STR(streams, tid, x);
+	if (!x) {
+		x = xcalloc(1, sizeof(*x));
+		memcpy(x->tid, tid, sizeof(tid));
+		x->key = *k;
+		x->path = large_path(p, tid);
+		HASH_ADD_STR(streams, tid, x);
+	}
+	/* Begun again: by a task whose rollsite had died. */
+	fd = open(x->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	pthread_mutex_unlock(&s->lock);
+	if (fd < 0)
+		return err_sys(e, errno, "message");
+	*ret_fd = fd;
+	return 0;
+}
+
+int peer_stream_more(struct site *s, const struct key *k, uint64_t bytes,
+		     struct err *e)
+{
+	struct peer *p = peer_get(s, k->f[KEY_DST_PARTY]);
+	struct message_stream *x = NULL;
+	_cleanup_free_ char *path = NULL;
+	struct message_head h = { .key = *k };
+	struct object o;
+	bool start = false;
+	char tid[65];
+
+	key_tid(k, tid);
+	pthread_mutex_lock(&s->lock);
+	HASH_FIND_STR(streams, tid, x);
+	if (x && !x->started && bytes >= CHUNK_DEFAULT) {
+		start = x->started = true;
+		path = xstrdup(x->path);
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (!x || !p)
+		return err_set(e, ENOENT, "no such stream");
+	if (!start)
+		return out_grow(s, tid, bytes, false) == -EINVAL ? -EINVAL : 0;
+	object_of(&h, least_chunk(p), &o);
+	return out_start(s, &o, path, bytes, false, on_done, e);
+}
+
+int peer_stream_end(struct site *s, const struct message_head *h, struct err *e)
+{
+	struct peer *p = peer_get(s, h->key.f[KEY_DST_PARTY]);
+	struct message_stream *x = NULL;
+	_cleanup_free_ char *path = NULL;
+	_cleanup_close_ int fd = -1;
+	struct stat st;
+	struct object o;
+	bool started;
+	int r;
+
+	pthread_mutex_lock(&s->lock);
+	HASH_FIND_STR(streams, h->tid, x);
+	started = x && x->started;
+	if (x) {
+		path = TAKE_PTR(x->path);
+		HASH_DEL(streams, x);
+		free(x);
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (!path || !p)
+		return err_set(e, ENOENT, "no such stream");
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) || (uint64_t)st.st_size != h->size)
+		return err_set(e, EINVAL, "the stream has another length");
+	if (fdatasync(fd))
+		return err_sys(e, errno, "message");
+	r = journal_large(p, h, e);
+	if (r)
+		return r;
+	if (started && !out_seal(s, h->tid, h->size, h->sha256, NULL, false))
+		return 0;
+	object_of(h, least_chunk(p), &o);
+	r = out_start(s, &o, path, h->size, true, on_done, e);
+	return r == -EEXIST ? 0 : r;
+}
+
+/* ---- ends
+ * --------------------------------------------------------------------- */
+
+static bool of_it(const char *its, const char *job, const char *session)
+{
+	char of[41];
+
+	return session ? !strcmp(its, session)
+		       : session_job(its, of, sizeof(of)) && !strcmp(of, job);
 }
 
 static void forget(struct site *s, const char *job, const char *session)
 {
-	char of[41];
+	struct message_stream *x, *xtmp;
 
 	pthread_mutex_lock(&s->lock);
 	for (struct peer *p = s->peers; p; p = p->next) {
-		struct out *next;
+		struct out_message *o, *tmp;
 
-		for (struct out *o = p->queue; o; o = next) {
-			const char *os = o->head.key.f[KEY_SESSION];
-
-			next = o->next;
-			if (!session_job(os, of, sizeof(of)) ||
-			    (job && strcmp(of, job)) ||
-			    (session && strcmp(os, session)))
+		HASH_ITER (hh, p->queue, o, tmp) {
+			/* cppcheck-suppress uninitvar; HASH_ITER */
+			if (!of_it(o->head.key.f[KEY_SESSION], job, session))
 				continue;
 			if (o->busy)
 				o->dead = true;
 			else
-				out_remove(p, o);
+				drop(p, o);
 		}
 	}
+	HASH_ITER (hh, streams, x, xtmp) {
+		/* cppcheck-suppress uninitvar; it does not see HASH_ITER */
+		if (!of_it(x->key.f[KEY_SESSION], job, session))
+			continue;
+		(void)unlink(x->path);
+		HASH_DEL(streams, x);
+		free(x->path);
+		free(x);
+	}
+	pthread_cond_broadcast(&s->changed);
 	pthread_mutex_unlock(&s->lock);
 }
 
@@ -374,75 +585,38 @@ void peer_forget_session(struct site *s, const char *session)
 
 /* ---- calls ------------------------------------------------------------ */
 
-static CURL *pool_take(struct peer *p)
-{
-	CURL *h = NULL;
-
-	pthread_mutex_lock(&p->s->lock);
-	if (p->n_pool)
-		h = p->pool[--p->n_pool];
-	pthread_mutex_unlock(&p->s->lock);
-	return h ? h : client_new(p->s->conf, p->want);
-}
-
-static void pool_give(struct peer *p, CURL *h)
-{
-	pthread_mutex_lock(&p->s->lock);
-	if (p->n_pool < POOL) {
-		p->pool[p->n_pool++] = h;
-		h = NULL;
-	}
-	pthread_mutex_unlock(&p->s->lock);
-	if (h)
-		curl_easy_cleanup(h);
-}
-
 static int rpc_once(struct peer *p, const char *verb, const char *body,
 		    size_t n, int64_t left_ms, struct strbuf *ret,
 		    struct err *e)
 {
-	_cleanup_free_ char *tail = xasprintf("/v1/rpc/%s", verb);
-	_cleanup_free_ char *url = peer_url(p, tail);
-	_cleanup_free_ char *limit =
-	    xasprintf("Rollfs-Timeout-Ms: %lld", (long long)left_ms);
-	struct curl_slist *headers = curl_slist_append(NULL, "Expect:");
-	CURL *h = pool_take(p);
-	CURLcode c;
-	long code;
+	_cleanup_free_ char *target = xasprintf("/v1/rpc/%s", verb);
+	struct wire_request q = { .method = "POST",
+				  .target = target,
+				  .timeout_ms = (unsigned)left_ms,
+				  .body = body,
+				  .n = n };
+	struct wire_answer a = { .body = *ret };
 	int r;
 
-	headers = curl_slist_append(headers, "Content-Type: application/json");
-	headers = curl_slist_append(headers, limit);
-	curl_easy_setopt(h, CURLOPT_POST, 1L);
-	curl_easy_setopt(h, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)n);
-	curl_easy_setopt(h, CURLOPT_POSTFIELDS, body);
-	hook_wire(url, body, n);
-	sb_reset(ret);
-	c = client_perform(h, url, ret, headers, (long)left_ms + 200, &code);
-	curl_slist_free_all(headers);
-	if (c == CURLE_OK) {
-		hook_wire("answer", ret->buf, ret->len);
-		r = http_to_status(code);
-		if (r == -EEXIST)
-			r = -EBUSY; /* 409 of a call */
-		if (r)
-			err_set(e, -r, "party %s: %s", p->id,
-				ret->len && ret->len < 300 ? ret->buf
-							   : "refused");
-	} else if (c == CURLE_OPERATION_TIMEDOUT) {
-		r = err_set(e, ETIMEDOUT, "party %s: no answer in time", p->id);
-	} else if (c == CURLE_PEER_FAILED_VERIFICATION) {
-		r = err_set(e, EACCES,
-			    "party %s: its certificate is not accepted", p->id);
-	} else if (c == CURLE_SEND_ERROR || c == CURLE_RECV_ERROR ||
-		   c == CURLE_GOT_NOTHING || c == CURLE_COULDNT_CONNECT) {
-		r = err_set(e, EHOSTUNREACH, "party %s: no route (%s)", p->id,
-			    curl_easy_strerror(c));
-	} else {
-		r = err_set(e, EHOSTUNREACH, "party %s: %s", p->id,
-			    curl_easy_strerror(c));
+	hook_wire(target, body, n);
+	r = route_exchange(p, &q, &a, e);
+	*ret = a.body;
+	if (r)
+		return r;
+	hook_wire("answer", ret->buf, ret->len);
+	r = http_to_status((long)a.code);
+	if (r == -EEXIST)
+		r = -EBUSY; /* 409 of a call */
+	if (r) {
+		json_t *o = json_parse(ret->buf, ret->len, NULL);
+		const char *detail = json_str_or(o, "detail", NULL);
+
+		err_set(e, -r, "party %s: %s", p->id,
+			detail			     ? detail
+			: ret->len && ret->len < 300 ? ret->buf
+						     : "refused");
+		json_decref(o);
 	}
-	pool_give(p, h);
 	return r;
 }
 
@@ -468,7 +642,9 @@ int peer_rpc(struct site *s, const char *party, const char *verb,
 		int64_t now, left = deadline - now_mono_ms();
 		struct timespec pause = { 0, 30000000 };
 
-		r = rpc_once(p, verb, body, n, MAX(left, 1), ret, e);
+		sb_reset(ret);
+		r = rpc_once(p, verb, body, n, MAX(MIN(left, 60000), 1), ret,
+			     e);
 		now = now_mono_ms();
 		if ((r != -EHOSTUNREACH && r != -EAGAIN) || now >= deadline)
 			break;
@@ -491,303 +667,127 @@ int peer_rpc(struct site *s, const char *party, const char *verb,
 	return r;
 }
 
-/* ---- pings ------------------------------------------------------------ */
-
-static void ping_once(struct peer *p, CURL *h)
-{
-	_cleanup_free_ char *url = peer_url(p, "/v1/hello");
-	struct strbuf answer = STRBUF_INIT(64u << 10);
-	struct curl_certinfo *ci = NULL;
-	char *pem = NULL, *version = NULL, *error = NULL;
-	curl_off_t us = 0;
-	long code;
-	CURLcode c;
-
-	curl_easy_setopt(h, CURLOPT_HTTPGET, 1L);
-	c = client_perform(h, url, &answer, NULL, 5000, &code);
-	if (c == CURLE_OK && code == 200) {
-		curl_easy_getinfo(h, CURLINFO_TOTAL_TIME_T, &us);
-		version = xasprintf("%s", answer.buf);
-		if (!curl_easy_getinfo(h, CURLINFO_CERTINFO, &ci) && ci &&
-		    ci->num_of_certs > 0)
-			for (struct curl_slist *l = ci->certinfo[0]; l;
-			     l = l->next)
-				if (!strncmp(l->data, "Cert:", 5))
-					pem = xasprintf("%s\n", l->data + 5);
-	} else if (c == CURLE_OK) {
-		error = xasprintf("answered %ld", code);
-	} else if (c == CURLE_PEER_FAILED_VERIFICATION) {
-		error = xstrdup("its certificate is not accepted");
-	} else {
-		error = xasprintf("%s", curl_easy_strerror(c));
-	}
-	sb_free(&answer);
-	pthread_mutex_lock(&p->s->lock);
-	p->asked = true;
-	p->ok = !error;
-	p->rtt_us = us;
-	p->asked_ms = now_unix_ms();
-	free(p->error);
-	p->error = error;
-	if (version) {
-		free(p->version);
-		p->version = version;
-	}
-	if (pem) {
-		free(p->certificate);
-		p->certificate = pem;
-	}
-	pthread_mutex_unlock(&p->s->lock);
-}
-
-static void *ping_worker(void *arg)
-{
-	struct peer *p = arg;
-	CURL *h = client_new(p->s->conf, p->want);
-	unsigned failures = 0;
-
-	curl_easy_setopt(h, CURLOPT_CERTINFO, 1L);
-	for (;;) {
-		bool ok;
-
-		ping_once(p, h);
-		pthread_mutex_lock(&p->s->lock);
-		ok = p->ok;
-		failures = ok ? 0 : failures + 1;
-		if (!p->ping_wake)
-			peer_sleep(p, &p->ping,
-				   ok ? PING_MS
-				      : MIN(50 << MIN(failures, 7u), PING_MS));
-		p->ping_wake = false;
-		pthread_mutex_unlock(&p->s->lock);
-	}
-	return NULL;
-}
-
-void peer_ping(struct site *s, const char *party)
-{
-	struct peer *p = peer_get(s, party);
-
-	if (!p)
-		return;
-	pthread_mutex_lock(&s->lock);
-	p->ping_wake = true;
-	pthread_cond_signal(&p->ping);
-	pthread_mutex_unlock(&s->lock);
-}
-
-json_t *peer_texts(struct site *s, const char *party)
-{
-	struct peer *p = peer_get(s, party);
-	_cleanup_free_ char *transfers = file_transfers(s, party);
-	char ping[400], when[40];
-	size_t waiting = 0;
-	json_t *o;
-
-	if (!p)
-		return NULL;
-	pthread_mutex_lock(&s->lock);
-	for (const struct out *q = p->queue; q; q = q->next)
-		waiting++;
-	time_rfc3339(when, sizeof(when), p->asked_ms);
-	if (!p->asked)
-		(void)snprintf(ping, sizeof(ping), "unknown, not asked yet\n");
-	else if (p->ok)
-		(void)snprintf(ping, sizeof(ping), "ok %.1f ms at %s\n",
-			       (double)p->rtt_us / 1000, when);
-	else
-		(void)snprintf(ping, sizeof(ping), "failed %s: %.200s\n", when,
-			       p->error);
-	o = json_pack("{s:s, s:s, s:s, s:s?, s:b, s:I}", "ping", ping,
-		      "version", p->version ? p->version : "", "transfers",
-		      transfers ? transfers : "", "certificate", p->certificate,
-		      "ok", p->asked && p->ok, "messages", (json_int_t)waiting);
-	pthread_mutex_unlock(&s->lock);
-	return o;
-}
-
-/* ---- files ------------------------------------------------------------ */
-
-struct reading {
-	struct peer *p;
-	const struct file_job *j;
-	int fd;
-	uint64_t at;
-};
-
-static size_t on_read(char *buf, size_t size, size_t n, void *arg)
-{
-	struct reading *r = arg;
-	ssize_t k = pread(r->fd, buf, size * n, (off_t)r->at);
-
-	if (k < 0)
-		return CURL_READFUNC_ABORT;
-	r->at += (uint64_t)k;
-	if (!file_progress(r->p->s, r->p->id, r->j->path, r->j->generation,
-			   r->at))
-		return CURL_READFUNC_ABORT; /* withdrawn or written again */
-	return (size_t)k;
-}
-
-static CURLcode put_file(struct peer *p, CURL *h, const struct file_job *j,
-			 struct strbuf *answer, long *code)
-{
-	_cleanup_free_ char *url = peer_url(p, "/v1/files");
-	_cleanup_free_ char *enc = percent_encode(j->path);
-	_cleanup_free_ char *where = xasprintf("Rollfs-Path: %s", enc);
-	_cleanup_close_ int fd = file_open_out(p->s, p->id, j->path);
-	struct reading reading = { .p = p, .j = j, .fd = fd };
-	struct curl_slist *headers = NULL;
-	char line[200];
-	CURLcode c;
-
-	*code = 0;
-	if (fd < 0)
-		return CURLE_READ_ERROR;
-	headers = curl_slist_append(headers, where);
-	(void)snprintf(line, sizeof(line), "Rollfs-Sha256: %s", j->sha256);
-	headers = curl_slist_append(headers, line);
-	(void)snprintf(line, sizeof(line), "Rollfs-Generation: %llu",
-		       (unsigned long long)j->generation);
-	headers = curl_slist_append(headers, line);
-	/* Expect: 100-continue stays: a refusal comes before the bytes go. */
-	curl_easy_setopt(h, CURLOPT_UPLOAD, 1L);
-	curl_easy_setopt(h, CURLOPT_READFUNCTION, on_read);
-	curl_easy_setopt(h, CURLOPT_READDATA, &reading);
-	curl_easy_setopt(h, CURLOPT_INFILESIZE_LARGE, (curl_off_t)j->size);
-	limit_stalls(h);
-	c = client_perform(h, url, answer, headers, 0, code);
-	curl_slist_free_all(headers);
-	return c;
-}
-
-static void *file_worker(void *arg)
-{
-	struct peer *p = arg;
-	CURL *h = client_new(p->s->conf, p->want);
-	struct strbuf answer = STRBUF_INIT(64u << 10);
-
-	for (;;) {
-		struct file_job j;
-		unsigned wait_ms;
-		CURLcode c;
-		long code;
-		int status;
-
-		if (!file_next(p->s, p->id, &j, &wait_ms)) {
-			pthread_mutex_lock(&p->s->lock);
-			if (!p->file_wake)
-				peer_sleep(p, &p->file, wait_ms);
-			p->file_wake = false;
-			pthread_mutex_unlock(&p->s->lock);
-			continue;
-		}
-		sb_reset(&answer);
-		c = put_file(p, h, &j, &answer, &code);
-		status = c == CURLE_OK ? http_to_status(code) : -EAGAIN;
-		file_done(p->s, p->id, j.path, j.generation, status,
-			  status == 0 || status == -EACCES ||
-			      status == -EEXIST || status == -EINVAL,
-			  c != CURLE_OK ? curl_easy_strerror(c)
-			  : status	? answer.buf
-					: "");
-		file_job_free(&j);
-	}
-	return NULL;
-}
-
-void peer_file_wake(struct site *s, const char *party)
-{
-	struct peer *p = peer_get(s, party);
-
-	if (!p)
-		return;
-	pthread_mutex_lock(&s->lock);
-	p->file_wake = true;
-	pthread_cond_signal(&p->file);
-	pthread_mutex_unlock(&s->lock);
-}
-
 /* ---- the list of peers ------------------------------------------------- */
 
-static void start_thread(void *(*fn)(void *), void *arg)
+/* With s->lock, or before anybody else knows p. */
+static void set_route(struct peer *p, const char *address)
 {
-	pthread_attr_t a;
-	pthread_t t;
+	char *url = xstrdup(address ? address : "");
 
-	pthread_attr_init(&a);
-	pthread_attr_setdetachstate(&a, PTHREAD_CREATE_DETACHED);
-	pthread_attr_setstacksize(&a, 512u << 10);
-	if (pthread_create(&t, &a, fn, arg))
-		log_error("rollsite", "cannot start a thread");
-	pthread_attr_destroy(&a);
+	url[strcspn(url, "\r\n")] = '\0';
+	p->removed = !address;
+	p->via[0] = '\0';
+	if (!strncmp(url, "via ", 4)) {
+		p->route = ROUTE_VIA;
+		(void)snprintf(p->via, sizeof(p->via), "%.15s", url + 4);
+	} else if (!strcmp(url, "reverse")) {
+		p->route = ROUTE_REVERSE;
+	} else {
+		p->route = address ? ROUTE_DIRECT : ROUTE_NONE;
+	}
+	free(p->url);
+	p->url = url;
 }
+
+struct replay {
+	struct peer *p;
+	struct message_head *large; /* files that are to be sent on */
+	size_t n_large;
+};
 
 /* lock held */
 static void on_record(void *arg, const struct message_head *h, const char *tid,
 		      const char *data)
 {
-	struct peer *p = arg;
-	struct out **q = out_find(p, tid), *o = *q;
+	struct replay *x = arg;
+	struct peer *p = x->p;
+	struct out_message *o = NULL;
 
+	HASH_FIND_STR(p->queue, tid, o);
 	if (!h && o) {
-		*q = o->next;
-		out_free(o);
-	} else if (h && !o) {
-		_cleanup_strbuf_ struct strbuf sb =
-		    STRBUF_INIT(JOURNAL_MESSAGE_MAX + HEAD_MAX + 4);
-
-		if (head_write(&sb, h) || sb_add(&sb, data, h->size))
-			return;
-		o = xcalloc(1, sizeof(*o));
-		o->head = *h;
-		o->n = sb.len;
-		o->bytes = sb_detach(&sb);
-		*q = o;
+		unqueue(p, o);
+	} else if (!h) {
+		for (size_t i = 0; i < x->n_large; i++)
+			if (!strcmp(x->large[i].tid, tid))
+				x->large[i] = x->large[--x->n_large];
+	} else if (h->file) {
+		x->large =
+		    xrealloc(x->large, (x->n_large + 1) * sizeof(*x->large));
+		x->large[x->n_large++] = *h;
+	} else if (!o) {
+		(void)enqueue(p, h, data);
 	}
 }
 
 /* lock held; messages of jobs that ended while rollsite was away */
 static void drop_closed(struct peer *p)
 {
-	struct out *next;
+	struct out_message *o, *tmp;
 
-	for (struct out *o = p->queue; o; o = next) {
-		next = o->next;
+	HASH_ITER (hh, p->queue, o, tmp) {
+		/* cppcheck-suppress uninitvar; it does not see HASH_ITER */
 		if (!site_session_open_locked(p->s, o->head.key.f[KEY_SESSION]))
-			out_remove(p, o);
+			drop(p, o);
 	}
 }
 
 /* lock held */
-static struct peer *peer_find(struct site *s, const char *party)
+struct peer *peer_find_locked(struct site *s, const char *party)
 {
 	struct peer *p;
 
 	for (p = s->peers; p; p = p->next)
 		if (!strcmp(p->id, party))
 			break;
-	return p;
+	return p && p->removed ? NULL : p;
 }
 
-struct peer *peer_get(struct site *s, const char *party)
+/* Files of large messages: those of the journal go on, others are rubbish. */
+static void resume_large(struct peer *p, struct replay *x)
 {
-	_cleanup_free_ char *url = NULL, *log = NULL;
-	struct peer *p, *other;
+	_cleanup_closedir_ DIR *d = opendir(p->dir);
+	struct dirent *de;
+
+	while (d && (de = readdir(d))) {
+		_cleanup_free_ char *path = NULL;
+		bool wanted = false;
+
+		if (de->d_name[0] == '.' || !strcmp(de->d_name, "log"))
+			continue;
+		for (size_t i = 0; i < x->n_large && !wanted; i++)
+			wanted = !strcmp(x->large[i].tid, de->d_name) &&
+				 site_session_open(
+				     p->s, x->large[i].key.f[KEY_SESSION]);
+		path = xasprintf("%s/%s", p->dir, de->d_name);
+		if (!wanted)
+			(void)unlink(path);
+	}
+	for (size_t i = 0; i < x->n_large; i++) {
+		_cleanup_free_ char *path = large_path(p, x->large[i].tid);
+		struct object o;
+		struct err e = { 0 };
+
+		if (access(path, F_OK))
+			continue;
+		object_of(&x->large[i], least_chunk(p), &o);
+		p->large++;
+		if (out_start(p->s, &o, path, x->large[i].size, true, on_done,
+			      &e))
+			log_warn("rollsite", "a message: %s", e.text);
+	}
+	free(x->large);
+}
+
+static struct peer *peer_new(struct site *s, const char *party,
+			     const char *address)
+{
+	struct peer *p = xcalloc(1, sizeof(*p));
 	pthread_condattr_t monotonic;
 
-	pthread_mutex_lock(&s->lock);
-	p = peer_find(s, party);
-	pthread_mutex_unlock(&s->lock);
-	if (p)
-		return p;
-	url = party_address(s->conf, party);
-	if (!url || !strcmp(party, s->conf->party))
-		return NULL;
-	p = xcalloc(1, sizeof(*p));
 	p->s = s;
-	p->id = xstrdup(party);
-	p->url = TAKE_PTR(url);
+	(void)snprintf(p->id, sizeof(p->id), "%s", party);
+	set_route(p, address);
+	p->window = PEER_WORKERS;
 	p->want = xasprintf("rollfs://%s/party/%s", s->conf->federation, party);
 	p->dir = xasprintf("%s/transfer/out/%s", s->conf->state, party);
 	if (mkdir_p(p->dir, 0700, NULL)) /* the first message will fail */
@@ -796,33 +796,61 @@ struct peer *peer_get(struct site *s, const char *party)
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&p->message, &monotonic);
 	pthread_cond_init(&p->ping, &monotonic);
-	pthread_cond_init(&p->file, &monotonic);
+	pthread_cond_init(&p->work, &monotonic);
 	pthread_condattr_destroy(&monotonic);
-	log = xasprintf("%s/log", p->dir);
-	p->log.fd = -1;
+	return p;
+}
+
+struct peer *peer_get(struct site *s, const char *party)
+{
+	_cleanup_free_ char *address = NULL, *log = NULL;
+	struct replay replay = { 0 };
+	struct peer *p, *other;
+	struct err e = { 0 };
+
 	pthread_mutex_lock(&s->lock);
-	other = peer_find(s, party);
-	if (!other) {
+	p = peer_find_locked(s, party);
+	pthread_mutex_unlock(&s->lock);
+	if (p)
+		return p;
+	address = party_address(s->conf, party);
+	if (!address || !strcmp(party, s->conf->party))
+		return NULL;
+	p = peer_new(s, party, address);
+	replay.p = p;
+	log = xasprintf("%s/log", p->dir);
+	pthread_mutex_lock(&s->lock);
+	for (other = s->peers; other; other = other->next)
+		if (!strcmp(other->id, party))
+			break;
+	if (other) { /* met at the same time, or removed and back again */
+		set_route(other, address);
+	} else {
 		/* What was on its way when rollsite ended goes on. */
-		if (journal_open(&p->log, log, on_record, p, NULL))
-			log_warn("rollsite", "cannot open %s", log);
+		if (journal_open(log, on_record, &replay, &p->log, &e)) {
+			log_error("rollsite", "%s", e.text);
+			pthread_mutex_unlock(&s->lock);
+			free(replay.large);
+			return NULL; /* what was allocated is not worth much */
+		}
 		drop_closed(p);
 		p->next = s->peers;
 		s->peers = p;
 	}
 	pthread_mutex_unlock(&s->lock);
-	if (other) { /* two threads met the party at the same time */
-		free(p->id);
+	if (other) {
 		free(p->url);
 		free(p->want);
 		free(p->dir);
 		free(p);
 		return other;
 	}
+	resume_large(p, &replay);
 	for (int i = 0; i < WORKERS; i++)
-		start_thread(message_worker, p);
-	start_thread(ping_worker, p);
-	start_thread(file_worker, p);
+		site_thread(message_worker, p, 512u << 10);
+	site_thread(ping_worker, p, 512u << 10);
+	if (!s->conf->listen_host)
+		reverse_poll_start(p);
 	return p;
 }
 
@@ -830,73 +858,34 @@ void peer_reload(struct site *s)
 {
 	char **ids = party_list(s->conf);
 
-	for (char **id = ids; *id; id++) {
-		char *url = party_address(s->conf, *id);
-		struct peer *p = peer_get(s, *id);
+	identity_refresh(s->identity);
+	pthread_mutex_lock(&s->lock);
+	for (struct peer *p = s->peers; p; p = p->next) {
+		_cleanup_free_ char *address = party_address(s->conf, p->id);
 
-		if (p && url) {
-			pthread_mutex_lock(&s->lock);
-			free(p->url);
-			p->url = TAKE_PTR(url);
-			p->ping_wake = p->file_wake = true;
-			pthread_cond_signal(&p->ping);
-			pthread_cond_signal(&p->file);
-			pthread_mutex_unlock(&s->lock);
-		}
-		free(url);
+		set_route(p, address);
+		p->after = p->message_after = 0;
+		p->failures = p->message_failures = 0;
+		p->ping_wake = true;
+		pthread_cond_broadcast(&p->ping);
+		pthread_cond_broadcast(&p->work);
+		pthread_cond_broadcast(&p->message);
+	}
+	pthread_mutex_unlock(&s->lock);
+	for (char **id = ids; *id; id++) {
+		(void)peer_get(s, *id);
 		free(*id);
 	}
 	free(ids);
 }
 
-static void rescan_party(struct peer *p)
-{
-	_cleanup_closedir_ DIR *d = opendir(p->dir);
-	struct dirent *de;
-
-	while (d && (de = readdir(d))) {
-		_cleanup_free_ char *path =
-		    xasprintf("%s/%s", p->dir, de->d_name);
-		_cleanup_close_ int fd = -1;
-		char head[HEAD_MAX + 4];
-		struct out *o;
-		struct stat st;
-		size_t used;
-		ssize_t n;
-
-		if (de->d_name[0] == '.' || !strcmp(de->d_name, "log"))
-			continue;
-		fd = open(path, O_RDONLY | O_CLOEXEC);
-		o = xcalloc(1, sizeof(*o));
-		n = fd < 0 ? -1 : read(fd, head, sizeof(head));
-		if (n < 0 || fstat(fd, &st) || !hex64_valid(de->d_name) ||
-		    head_parse(head, (size_t)n, &o->head, &used, NULL) ||
-		    used + o->head.size != (uint64_t)st.st_size ||
-		    !site_session_open(p->s, o->head.key.f[KEY_SESSION])) {
-			free(o);
-			(void)unlink(path);
-			continue;
-		}
-		o->n = (size_t)st.st_size;
-		o->path = TAKE_PTR(path);
-		(void)enqueue(p, o, NULL, NULL);
-	}
-}
-
 int peer_rescan(struct site *s, struct err *e)
 {
-	char **ids;
+	char **ids = party_list(s->conf);
 
-	int r = client_init(e);
-
-	if (r)
-		return r;
-	ids = party_list(s->conf);
+	(void)e;
 	for (char **id = ids; *id; id++) {
-		struct peer *p = peer_get(s, *id);
-
-		if (p)
-			rescan_party(p);
+		(void)peer_get(s, *id);
 		free(*id);
 	}
 	free(ids);

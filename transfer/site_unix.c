@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The socket for rollfs and the tasks of this party: a thread for each
  * connection, one request at a time. */
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -9,10 +10,11 @@
 #include "lib/log.h"
 #include "lib/version.h"
 
+#include "transfer/channel.h"
 #include "transfer/transfer.h"
 #include "transfer/transfer_priv.h"
 
-#define INLINE_MAX (256u << 10)
+#define SOCKET_INLINE (256u << 10)
 
 struct client {
 	struct site *s;
@@ -43,43 +45,122 @@ static int op_hello(struct client *c, const json_t *q, struct err *e)
 	return 0;
 }
 
+static int head_of(const json_t *q, struct message_head *h, struct err *e)
+{
+	const char *sha;
+	int64_t size;
+	int r = key_from_json(json_object_get(q, "key"), &h->key, e);
+
+	if (!r)
+		r = json_get_str(q, "sha256", &sha, e);
+	if (!r)
+		r = json_get_int(q, "size", 0, CHANNEL_MESSAGE_MAX, &size, e);
+	if (!r && !hex64_valid(sha))
+		r = err_set(e, EINVAL, "not a SHA-256");
+	if (r)
+		return r;
+	memcpy(h->sha256, sha, 65);
+	h->size = (uint64_t)size;
+	key_tid(&h->key, h->tid);
+	return 0;
+}
+
+/* A task of ours speaks for this party alone. */
+static int may_send(struct client *c, const struct key *k, struct err *e)
+{
+	if (strcmp(k->f[KEY_SRC_PARTY], c->s->conf->party))
+		return err_set(e, EACCES, "send: not this party");
+	return site_may_send(c->s, k, e);
+}
+
+static bool at_home(const struct client *c, const struct key *k)
+{
+	return !strcmp(k->f[KEY_DST_PARTY], c->s->conf->party);
+}
+
 /* From one role of this party to another. */
 static int send_home(struct client *c, const struct message_head *h,
-		     struct err *e)
+		     const char *tmp, struct err *e)
 {
+	struct journal *log = NULL;
+	uint64_t upto = 0;
 	int r = site_deliver(c->s, h, c->s->conf->party,
-			     c->passed < 0 ? c->body.buf : NULL, c->passed,
-			     NULL, e);
+			     tmp ? NULL : c->body.buf, tmp, &log, &upto, e);
 
+	if (log) {
+		int x = journal_sync(log, upto);
+
+		journal_unref(log);
+		if (x)
+			r = err_sys(e, -x, "message");
+	}
 	return r > 0 ? 0 : r;
 }
 
 static int op_send(struct client *c, const json_t *q, struct err *e)
 {
 	struct message_head h = { 0 };
-	const char *sha;
-	int64_t size;
-	int r = key_from_json(json_object_get(q, "key"), &h.key, e);
+	_cleanup_free_ char *tmp = NULL;
+	_cleanup_close_ int memory = -1;
+	int fd = c->passed, r = head_of(q, &h, e);
 
 	if (!r)
-		r = json_get_str(q, "sha256", &sha, e);
+		r = may_send(c, &h.key, e);
+	if (r)
+		return r;
+	if (fd < 0 && c->body.len != h.size)
+		return err_set(e, EINVAL, "the payload has another length");
+	if (h.size <= JOURNAL_MESSAGE_MAX && fd < 0)
+		return at_home(c, &h.key) ? send_home(c, &h, NULL, e)
+					  : peer_send(c->s, &h, c->body.buf, e);
+	if (fd < 0) {
+		memory = memfd_create("message", MFD_CLOEXEC);
+		r = memory < 0 ? -errno
+			       : write_all(memory, c->body.buf, c->body.len);
+		if (r)
+			return err_sys(e, -r, "message");
+		fd = memory;
+	}
+	tmp = site_temp(c->s);
+	r = site_copy(fd, h.size, tmp, true, e);
+	if (r)
+		return r;
+	return at_home(c, &h.key) ? send_home(c, &h, tmp, e)
+				  : peer_send_file(c->s, &h, tmp, e);
+}
+
+static int op_stream_open(struct client *c, const json_t *q, struct err *e)
+{
+	struct key k;
+	int r = key_from_json(json_object_get(q, "key"), &k, e);
+
 	if (!r)
-		r = json_get_int(q, "size", 0, 1ll << 40, &size, e);
-	if (r)
-		return r;
-	if (!hex64_valid(sha) || (c->passed < 0 && c->body.len != (size_t)size))
-		return err_set(e, EINVAL, "send: malformed");
-	if (strcmp(h.key.f[KEY_SRC_PARTY], c->s->conf->party))
-		return err_set(e, EACCES, "send: not this party");
-	memcpy(h.sha256, sha, 65);
-	h.size = (uint64_t)size;
-	key_tid(&h.key, h.tid);
-	if (!strcmp(h.key.f[KEY_DST_PARTY], c->s->conf->party))
-		return send_home(c, &h, e);
-	r = site_may_send(c->s, &h.key, e);
-	if (r)
-		return r;
-	return peer_send(c->s, &h, c->body.buf, c->passed, e);
+		r = may_send(c, &k, e);
+	if (!r && at_home(c, &k))
+		r = err_set(e, EINVAL, "to this party itself: send it whole");
+	return r ? r : peer_stream_open(c->s, &k, &c->out_fd, e);
+}
+
+static int op_stream_more(struct client *c, const json_t *q, struct err *e)
+{
+	struct key k;
+	int r = key_from_json(json_object_get(q, "key"), &k, e);
+
+	if (!r)
+		r = may_send(c, &k, e);
+	return r ? r
+		 : peer_stream_more(c->s, &k,
+				    (uint64_t)json_int_or(q, "bytes", 0), e);
+}
+
+static int op_stream_end(struct client *c, const json_t *q, struct err *e)
+{
+	struct message_head h = { 0 };
+	int r = head_of(q, &h, e);
+
+	if (!r)
+		r = may_send(c, &h.key, e);
+	return r ? r : peer_stream_end(c->s, &h, e);
 }
 
 static int op_recv(struct client *c, const json_t *q, struct err *e)
@@ -163,7 +244,29 @@ static int op_session_close(struct client *c, const json_t *q, struct err *e)
 static int op_file_put(struct client *c, const json_t *q, struct err *e)
 {
 	return file_put(c->s, text_of(q, "party"), text_of(q, "path"),
-			text_of(q, "spool"), e);
+			text_of(q, "spool"),
+			json_bool_or(q, "rewritten", false), e);
+}
+
+static int op_file_stream(struct client *c, const json_t *q, struct err *e)
+{
+	return file_stream(c->s, text_of(q, "party"), text_of(q, "path"),
+			   text_of(q, "spool"),
+			   (uint64_t)json_int_or(q, "bytes", 0),
+			   json_bool_or(q, "rewritten", false), e);
+}
+
+static int op_file_drop(struct client *c, const json_t *q, struct err *e)
+{
+	(void)e;
+	file_drop(c->s, text_of(q, "spool"));
+	return 0;
+}
+
+static int op_file_deadline(struct client *c, const json_t *q, struct err *e)
+{
+	return file_deadline(c->s, text_of(q, "party"), text_of(q, "path"),
+			     json_int_or(q, "deadline", 0), e);
 }
 
 static int op_file_remove(struct client *c, const json_t *q, struct err *e)
@@ -173,9 +276,8 @@ static int op_file_remove(struct client *c, const json_t *q, struct err *e)
 
 static int op_file_wait(struct client *c, const json_t *q, struct err *e)
 {
-	int r = file_wait(c->s, text_of(q, "party"), text_of(q, "path"), c->fd);
-
-	return r ? err_sys(e, -r, "the file was not committed") : 0;
+	return file_wait(c->s, text_of(q, "party"), text_of(q, "path"), c->fd,
+			 e);
 }
 
 static int op_file_state(struct client *c, const json_t *q, struct err *e)
@@ -240,28 +342,11 @@ static int op_inbox(struct client *c, const json_t *q, struct err *e)
 
 static int op_metrics(struct client *c, const json_t *q, struct err *e)
 {
-	struct site *s = c->s;
+	_cleanup_free_ char *text = metrics_text(c->s);
 
 	(void)q;
 	(void)e;
-	pthread_mutex_lock(&s->lock);
-	sb_addf(&c->out,
-		"rollfs_messages_received_total %llu\n"
-		"rollfs_messages_sent_total %llu\n"
-		"rollfs_message_bytes_received_total %llu\n"
-		"rollfs_message_bytes_sent_total %llu\n"
-		"rollfs_message_retries_total %llu\n"
-		"rollfs_messages_refused_total %llu\n"
-		"rollfs_calls_total %llu\n",
-		(unsigned long long)s->count.in,
-		(unsigned long long)s->count.out,
-		(unsigned long long)s->count.bytes_in,
-		(unsigned long long)s->count.bytes_out,
-		(unsigned long long)s->count.retries,
-		(unsigned long long)s->count.refused,
-		(unsigned long long)s->count.calls);
-	pthread_mutex_unlock(&s->lock);
-	return 0;
+	return sb_adds(&c->out, text);
 }
 
 static int op_shutdown(struct client *c, const json_t *q, struct err *e)
@@ -280,6 +365,9 @@ static const struct {
 } ops[] = {
 	{ "hello", op_hello },
 	{ "send", op_send },
+	{ "stream_open", op_stream_open },
+	{ "stream_more", op_stream_more },
+	{ "stream_end", op_stream_end },
 	{ "recv", op_recv },
 	{ "drop", op_drop },
 	{ "rpc", op_rpc },
@@ -289,6 +377,9 @@ static const struct {
 	{ "job_close", op_job_close },
 	{ "session_close", op_session_close },
 	{ "file_put", op_file_put },
+	{ "file_stream", op_file_stream },
+	{ "file_drop", op_file_drop },
+	{ "file_deadline", op_file_deadline },
 	{ "file_remove", op_file_remove },
 	{ "file_wait", op_file_wait },
 	{ "file_state", op_file_state },

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Private to transfer/: the identity of a message, requests on rollsite's
- * socket, and the parts of the rollsite process.
+ * Private to transfer/: requests on rollsite's socket, journals, and the parts
+ * of the rollsite process.
  *
  * Socket protocol: one request is answered before the next one is sent on the
  * same connection; who needs several at once opens several.  Request head
@@ -11,6 +11,9 @@
  *   hello           -                                party, child, version
  *   send            key, sha256, size; payload as    -
  *                   body, or as a passed file
+ *   stream_open     key                              file to write into
+ *   stream_more     key, bytes (so far)              -
+ *   stream_end      key, size, sha256                -
  *   recv            key (waits)                      sha256, size; body, or
  *                                                    file and offset
  *   drop            key                              -
@@ -21,9 +24,13 @@
  *   job_close       job                              -
  *   session_close   session                          -
  *   file_put        party, path, spool               -
+ *   file_stream     party, path, spool, bytes,       -
+ *                   rewritten
+ *   file_drop       party, spool                     -
  *   file_remove     party, path                      -
  *   file_wait       party, path (waits)              status of the file
  *   file_state      party, path                      state {...}
+ *   file_deadline   party, path, deadline            -
  *   party           party                            ping, version, transfers,
  *                                                    certificate (texts)
  *   ping            party                            -
@@ -38,90 +45,48 @@
 #include <curl/curl.h>
 #include <jansson.h>
 #include <pthread.h>
+#include <semaphore.h>
+#include <uthash.h>
 
 #include "lib/conf.h"
 #include "lib/err.h"
 #include "lib/fileio.h"
 #include "lib/strbuf.h"
 
-#define PROTOCOL_VERSION 1
+#include "transfer/secure.h"
+#include "transfer/wire.h"
 
-/* ---- key.c: identities; pure functions over outside bytes -------------- */
+#define PROTOCOL_VERSION 2
 
-enum {
-	KEY_SESSION,
-	KEY_NAME,
-	KEY_TAG,
-	KEY_SRC_ROLE,
-	KEY_SRC_PARTY,
-	KEY_DST_ROLE,
-	KEY_DST_PARTY,
-	KEY_FIELDS
-};
-#define KEY_FIELD_MAX 255
-#define HEAD_MAX      4096 /* of a message on the wire or in a file */
-
-struct key {
-	char f[KEY_FIELDS][KEY_FIELD_MAX + 1];
-};
-
-/* From an array of seven strings; every field checked. */
-int key_from_json(const json_t *a, struct key *ret, struct err *e) MUST_CHECK;
-json_t *key_to_json(const struct key *k);
-/* 1..255 bytes, no control character, no '/', no quote or backslash, not
- * "." or ".."; the tag may be empty. */
-int key_check(const struct key *k, struct err *e) MUST_CHECK;
-/* The canonical text: JSON array without white space; caller frees. */
-char *key_text(const struct key *k);
-/* tid = hex SHA-256 of "rollfs-transfer-v1\n" and the text. */
-void key_tid(const struct key *k, char ret[65]);
-/* hex SHA-256 of key text, LF, payload: what the tasks check end to end. */
-void key_digest(const struct key *k, const void *data, size_t n, char ret[65]);
-/* The job of a session: digits before the first '_'. */
-bool session_job(const char *session, char *ret, size_t n);
-bool job_id_valid(const char *s);
-
-/* A message: u32 little-endian length of the head, the head ({"key", "sha256",
- * "size"}), the payload. */
-struct message_head {
-	struct key key;
-	char tid[65];
-	char sha256[65];
-	uint64_t size;
-};
-int head_write(struct strbuf *sb, const struct message_head *h) MUST_CHECK;
-/* n bytes of which the head must be the beginning; *ret_used = 4 + its
- * length; -EAGAIN when more bytes are needed. */
-int head_parse(const void *data, size_t n, struct message_head *ret,
-	       size_t *ret_used, struct err *e) MUST_CHECK;
-
-/* ---- journal.c: small messages in one file ------------------------------ */
+/* ---- journal.c: append-only files, synced in groups ---------------------- */
 
 #define JOURNAL_MESSAGE_MAX (64u << 10)
-struct journal {
-	int fd; /* -1: none */
-	uint64_t len;
-};
-/* A message (its payload in data), or the mark (h NULL) that tid is done. */
+#define BATCH_MAX	    (1u << 20) /* messages of one request */
+
+/* Shared by those who append and those who wait for the disk; the last one
+ * who lets go of it closes it. */
+struct journal;
+/* A message (its payload in data, or NULL when it stands in a file), or the
+ * mark (h NULL) that tid is done. */
 typedef void (*journal_fn)(void *arg, const struct message_head *h,
 			   const char *tid, const char *data);
 /* Calls fn for every record that is there. */
-int journal_open(struct journal *j, const char *path, journal_fn fn, void *arg,
-		 struct err *e) MUST_CHECK;
-void journal_close(struct journal *j);
-/* Survive the death of the process, not a power cut. */
+int journal_open(const char *path, journal_fn fn, void *arg,
+		 struct journal **ret, struct err *e) MUST_CHECK;
+struct journal *journal_ref(struct journal *j);
+void journal_unref(struct journal *j); /* NULL allowed */
+/* Append: survives the death of the process; journal_sync() then makes it
+ * survive a power cut.  The caller holds a lock that orders appends. */
 int journal_add(struct journal *j, const struct message_head *h,
 		const void *data) MUST_CHECK;
 int journal_mark(struct journal *j, const char *tid) MUST_CHECK;
+int journal_raw(struct journal *j, const void *data, size_t n) MUST_CHECK;
+uint64_t journal_len(struct journal *j);   /* what upto may be now */
+uint64_t journal_bytes(struct journal *j); /* of the file */
+/* On disk up to here: whoever comes first syncs for all that have appended by
+ * then, the others wait for it.  Without the lock above. */
+int journal_sync(struct journal *j, uint64_t upto) MUST_CHECK;
 void journal_clear(struct journal *j); /* nothing in it matters any more */
-
-/* A path from a peer or a user: 1..64 components of 1..255 bytes, no ".",
- * "..", NUL or control character, UTF-8 or not. */
-bool path_valid(const char *path);
-char *percent_encode(const char *s);
-char *percent_decode(const char *s); /* NULL when malformed */
-void hex_encode(const uint8_t *in, size_t n, char *out);
-bool hex64_valid(const char *s);
 
 /* ---- link.c: requests on the socket ----------------------------------- */
 
@@ -141,6 +106,10 @@ int link_request(struct link *l, const json_t *head, const void *body, size_t n,
 
 struct site;
 struct message;
+struct peer;
+struct outgoing;
+struct incoming;
+struct serve;
 
 struct inbox_event { /* a file of a partner arrived */
 	struct inbox_event *next;
@@ -148,9 +117,19 @@ struct inbox_event { /* a file of a partner arrived */
 	char *party, *path;
 };
 
+/* Of one party; under s->lock. */
+struct counters {
+	uint64_t messages_in, messages_out, message_bytes_in, message_bytes_out;
+	uint64_t retries, refused, calls;
+	uint64_t started, committed, failed, received;
+	uint64_t chunks_sent, chunks_resent, chunks_received, chunks_again;
+	uint64_t bytes_sent, bytes_received, forwarded;
+};
+
 /* The state of the process; one lock for all of it, held shortly. */
 struct site {
 	struct conf *conf;
+	struct identity *identity;
 	bool child; /* started by rollfs */
 	int stop;   /* eventfd: written to end the process */
 	pthread_mutex_t lock;
@@ -160,6 +139,9 @@ struct site {
 	struct site_job *jobs;
 	struct peer *peers;
 	struct session_error *errors;
+	struct outgoing *out;	   /* uthash by tid */
+	struct incoming *arriving; /* uthash by tid */
+	sem_t buffers;		   /* chunks in memory, all parties together */
 
 	struct call *calls; /* from partners, waiting for rollfs */
 	uint64_t next_call;
@@ -167,24 +149,26 @@ struct site {
 
 	struct inbox_event *inbox;
 	uint64_t inbox_seq;
-	struct {
-		uint64_t in, out, bytes_in, bytes_out, retries, refused, calls;
-	} count;
+	struct counters count; /* all parties */
 };
 
-/* site.c */
+/* site.c: messages and jobs */
 int site_open(struct site *s, struct conf *c, bool child,
 	      struct err *e) MUST_CHECK;
-/* A verified message of a peer (or of ourselves) is complete in memory (data),
- * its payload in fd, or all of it in the file tmp (which is taken over).  0
- * stored, 1 had it already, -EEXIST other content, -EACCES not of an open
- * job. */
+/* A verified message of a peer (or of ourselves): its payload in data, or in
+ * the file tmp, which is taken over.  0 stored, 1 had it already, -EEXIST other
+ * content, -EACCES not of an open job.  *ret_sync (may be NULL) gets the
+ * journal to be synced and *ret_upto how far before it may be acknowledged;
+ * the caller unrefs. */
 int site_deliver(struct site *s, const struct message_head *h,
-		 const char *from_party, const void *data, int fd,
-		 const char *tmp, struct err *e) MUST_CHECK;
+		 const char *from_party, const void *data, const char *tmp,
+		 struct journal **ret_sync, uint64_t *ret_upto,
+		 struct err *e) MUST_CHECK;
 /* Is this message one that from_party may send to us? */
-int site_admit(struct site *s, const struct message_head *h,
-	       const char *from_party, struct err *e) MUST_CHECK;
+int site_admit(struct site *s, const struct key *k, const char *from_party,
+	       struct err *e) MUST_CHECK;
+/* Has it been delivered?  0 no, 1 yes, -EEXIST with another digest. */
+int site_delivered(struct site *s, const char *tid, const char *sha256);
 struct received {
 	char sha256[65];
 	uint64_t size;
@@ -212,11 +196,78 @@ bool site_session_open_locked(struct site *s, const char *session);
 /* Waits for s->changed (lock held) for at most ms; false when the process at
  * the other end of the socket has gone. */
 bool site_wait(struct site *s, int client, unsigned ms);
+/* A name below STATE/transfer/tmp; caller frees. */
+char *site_temp(struct site *s);
+/* All bytes of fd (from its beginning, size of them) in a new file. */
+int site_copy(int fd, uint64_t size, const char *path, bool durable,
+	      struct err *e) MUST_CHECK;
 
-/* A new file below transfer/tmp: head, then data, or what fd holds.  The
- * caller renames or unlinks it, and frees *ret_tmp. */
-int message_write(struct site *s, const struct message_head *h,
-		  const void *data, int fd, char **ret_tmp) MUST_CHECK;
+/* ---- route.c: a request to a party, whatever the way -----------------------
+ */
+
+enum route_kind { ROUTE_NONE, ROUTE_DIRECT, ROUTE_VIA, ROUTE_REVERSE };
+/*
+ * 0: the party (not a relay on the way) answered; a->code is its status and
+ * a->body, set up by the caller, its body.  -EHOSTUNREACH, -ETIMEDOUT,
+ * -EACCES (a certificate), -ELOOP: it did not get there; the sentence names
+ * the hop.
+ */
+int route_exchange(struct peer *p, const struct wire_request *q,
+		   struct wire_answer *a, struct err *e) MUST_CHECK;
+/* Only the hop itself: the party is connected to, or polls us. */
+int route_hop(struct peer *p, const struct wire_request *q,
+	      struct wire_answer *a, struct err *e) MUST_CHECK;
+/* Our card, or that of a party we can reach: GET /v1/card/<party>. */
+void route_card(struct serve *v, const char *party);
+/* POST /v1/relay/<dst> that came to us as its destination: opens it; or to be
+ * forwarded. body is the envelope. */
+void route_relayed(struct serve *v, const char *dst);
+/* POST /v1/reverse: a partner polls. */
+void reverse_polled(struct serve *v);
+/* A request into the queue of a party that polls; waits for its answer. */
+int reverse_exchange(struct peer *p, const struct wire_request *q,
+		     struct wire_answer *a, struct err *e) MUST_CHECK;
+/* Starts to poll the party (we do not listen). */
+void reverse_poll_start(struct peer *p);
+int64_t reverse_last_ms(struct peer *p); /* Unix ms of its last poll, 0 */
+int route_start(struct site *s, struct err *e) MUST_CHECK;
+
+/* ---- serve.c: a request of a party, whatever the way -----------------------
+ */
+
+struct serve {
+	struct site *s;
+	char party[16];
+	X509 *cert; /* borrowed: of that party */
+	const char *method, *digest, *via;
+	char *target;
+	unsigned timeout_ms;
+	int64_t length; /* of the body; -1 not known */
+	bool relayed;	/* came sealed, through others */
+	int conn;	/* socket of the connection, or -1 */
+	double rate;	/* bytes/s it may send; 0 = no limit */
+	/* in work */
+	int kind;
+	bool slot;  /* one of few that hold a large body in memory */
+	char *tail; /* points into target */
+	char *query;
+	struct strbuf body;
+	struct chunk_sink *sink;
+	/* the answer: code 0 = not yet */
+	unsigned code, credit, retry_ms;
+	struct strbuf out;
+};
+/* Looks at method, target and headers; the answer may stand already. */
+void serve_begin(struct serve *v);
+void serve_data(struct serve *v, const void *data, size_t n);
+void serve_end(struct serve *v);
+void serve_free(struct serve *v);
+/* A problem+json answer of this status with a sentence that may be told. */
+void serve_refuse(struct serve *v, int status, const struct err *e);
+void serve_json(struct serve *v, unsigned code, json_t *doc /* taken */);
+
+/* site_http.c */
+int http_start(struct site *s, struct err *e) MUST_CHECK;
 
 /* site_client.c: requests to peers; a handle is used by one thread. */
 int client_init(struct err *e) MUST_CHECK;
@@ -226,30 +277,205 @@ CURL *client_new(const struct conf *c, char *want);
 CURLcode client_perform(CURL *h, const char *url, struct strbuf *answer,
 			struct curl_slist *headers, long timeout_ms,
 			long *ret_code);
+/* Leaf and chain that the connection showed, PEM; caller frees; NULL. */
+char *client_certificate(CURL *h);
 
-/* site_peer.c: one peer = a queue, its workers, its last ping. */
-struct peer;
+/* ---- site_peer.c: one peer = its queue of messages, its threads -------------
+ */
+
+#define PEER_WORKERS 4 /* chunks under way to one party */
+#define PEER_POOL    12
+
+struct peer {
+	struct peer *next;
+	struct site *s;
+	char id[16];
+	char *want; /* the SAN URI its certificate must carry */
+	/* The route; replaced by a reload, under s->lock. */
+	enum route_kind route;
+	char *url;
+	char via[16];
+	bool removed;
+	/* With s->lock; one for each kind of worker, so that a signal never
+	 * goes to one of another kind. */
+	pthread_cond_t message, ping, work;
+	bool ping_wake;
+	/* Messages that wait. */
+	char *dir;
+	struct journal *log;
+	struct out_message *queue;
+	uint64_t queued_bytes;
+	/* Nothing is tried before (monotonic ms); grows with failures. */
+	int64_t message_after, after;
+	unsigned message_failures, failures;
+	double window; /* requests of transfers that may be under way */
+	unsigned under_way, workers;
+	uint64_t turn;
+	char *trouble; /* why nothing is tried now */
+	/* reverse.c */
+	struct reverse *reverse;
+	/* route.c: what to seal to */
+	struct card *card;
+	/* last ping */
+	bool asked, ok;
+	int64_t rtt_us, asked_ms;
+	char *error, *version, *certificate, *back;
+	bool have_skew;
+	int64_t skew_ms;
+	struct counters count;
+	unsigned large; /* messages in files that are under way */
+	/* route.c: idle handles */
+	CURL *pool[PEER_POOL];
+	size_t n_pool;
+	/* limit rate: bytes that may be taken (serve.c) */
+	double tokens;
+	int64_t tokens_ms;
+};
 struct peer *peer_get(struct site *s, const char *party); /* NULL = unknown */
+struct peer *peer_find_locked(struct site *s, const char *party);
 void peer_reload(struct site *s);
-/* Takes the message over: spool file first. */
+/* Takes the message over: journal first; returns when it is durable. */
 int peer_send(struct site *s, const struct message_head *h, const void *data,
-	      int fd, struct err *e) MUST_CHECK;
+	      struct err *e) MUST_CHECK;
+/* The same for a large one whose bytes are in a file (taken over). */
+int peer_send_file(struct site *s, const struct message_head *h,
+		   const char *tmp, struct err *e) MUST_CHECK;
+/* A large one that is being produced: the file (caller closes), then news. */
+int peer_stream_open(struct site *s, const struct key *k, int *ret_fd,
+		     struct err *e) MUST_CHECK;
+int peer_stream_more(struct site *s, const struct key *k, uint64_t bytes,
+		     struct err *e) MUST_CHECK;
+int peer_stream_end(struct site *s, const struct message_head *h,
+		    struct err *e) MUST_CHECK;
 void peer_forget_job(struct site *s, const char *job);
 void peer_forget_session(struct site *s, const char *session);
 int peer_rpc(struct site *s, const char *party, const char *verb,
 	     const char *body, size_t n, unsigned timeout_ms,
 	     struct strbuf *ret, struct err *e) MUST_CHECK;
+/* ping.c */
 void peer_ping(struct site *s, const char *party);
+void *ping_worker(void *peer);
 json_t *peer_texts(struct site *s, const char *party);
+/* The answer to GET /v1/hello of that party, which showed this certificate
+ * (may be NULL). */
+json_t *hello_doc(struct site *s, const char *party, X509 *cert);
+/* notAfter of a PEM certificate, Unix seconds; 0 = none or unknown. */
+int64_t certificate_expires_s(const char *pem);
 int peer_rescan(struct site *s, struct err *e) MUST_CHECK;
-/* A thread of its own for each file transfer of a party. */
-void peer_file_wake(struct site *s, const char *party);
+/* Full jitter (as in "Exponential Backoff And Jitter", AWS 2015): a random
+ * time up to least * 2^failures, at most most. */
+int64_t backoff_ms(unsigned failures, unsigned least, unsigned most);
+/* With s->lock: sleeps on one of the peer's conditions. */
+void peer_sleep(struct peer *p, pthread_cond_t *c, int64_t ms);
+void site_thread(void *(*fn)(void *), void *arg, size_t stack);
+/* metrics.c */
+char *metrics_text(struct site *s);
+/* A request of the party ("" = unknown) was refused; any lock may be held. */
+void count_refusal(const char *party, int status);
 
-/* site_http.c */
-int http_start(struct site *s, struct err *e) MUST_CHECK;
-void http_stop(void);
+/* ---- site_out.c: transfers to others
+ * ----------------------------------------- */
 
-/* site_call.c: calls of partners to our rollfs. */
+enum out_state {
+	OUT_QUEUED,
+	OUT_ANNOUNCED,
+	OUT_SENDING,
+	OUT_COMMITTING,
+	OUT_COMMITTED,
+	OUT_PARKED,
+	OUT_FAILED,
+	OUT_STATES
+};
+extern const char *const out_state_names[OUT_STATES];
+/* Called without the lock when a transfer has come to its end: status 0 with
+ * the receipt, or why it failed for good. */
+typedef void (*out_done_fn)(struct site *s, const struct object *o, int status,
+			    const char *error,
+			    const struct receipt_doc *receipt);
+/*
+ * Starts or continues a transfer: o (copied), its bytes in data_path.  ready:
+ * how many bytes are there and final; sealed: all of them, o->size is known.
+ */
+int out_start(struct site *s, const struct object *o, const char *data_path,
+	      uint64_t ready, bool sealed, out_done_fn done,
+	      struct err *e) MUST_CHECK;
+/* More is there; rewritten: from byte `ready` on nothing is as announced. */
+int out_grow(struct site *s, const char *tid, uint64_t ready,
+	     bool rewritten) MUST_CHECK;
+/* That was all; the bytes may have another place now. -ENOENT: unknown. */
+int out_seal(struct site *s, const char *tid, uint64_t size, const char *sha256,
+	     const char *data_path, bool rewritten) MUST_CHECK;
+/* Withdrawn: nothing more is sent, and the partner is told (in the
+ * background, for as long as this process lives). */
+void out_abort(struct site *s, const char *tid);
+struct out_news {
+	enum out_state state;
+	uint64_t size, acknowledged, resent;
+	double rate;
+	unsigned attempts;
+	int64_t next_try_ms; /* from now */
+	char error[300];
+	char *chunks; /* ranges acknowledged; owned */
+};
+/* false: not under way. */
+bool out_news(struct site *s, const char *tid, struct out_news *ret);
+void out_deadline(struct site *s, const char *tid, int64_t unix_ms);
+/* The way to the party is open again: try now. */
+void out_wake(struct peer *p);
+void out_wake_locked(struct peer *p);
+/* lock held: how many there are to that party, by state. */
+void out_counts_locked(struct site *s, const struct peer *p,
+		       unsigned ret[OUT_STATES]);
+/* For transfers whose job or session ends. */
+void out_forget(struct site *s, const char *job, const char *session);
+
+/* ---- site_in.c: transfers from others
+ * ----------------------------------------- */
+
+int in_open(struct site *s, struct err *e) MUST_CHECK;
+/* PUT, GET, DELETE of a transfer, and its commit: fill the answer. */
+void in_announce(struct serve *v, const char *tid, const json_t *doc);
+void in_state(struct serve *v, const char *tid, bool digests);
+void in_abort(struct serve *v, const char *tid);
+/* body: u32 length of the manifest, manifest, and the only chunk if inline. */
+void in_commit(struct serve *v, const char *tid);
+/* A chunk streams in; begin answers at once when it is refused. */
+void in_chunk_begin(struct serve *v, const char *tid, const char *index);
+void in_chunk_data(struct serve *v, const void *data, size_t n);
+void in_chunk_end(struct serve *v);
+void in_chunk_free(struct chunk_sink *k);
+/* Messages of the job or session that are arriving. */
+void in_forget(struct site *s, const char *job, const char *session);
+/* Partials nobody has touched for a week. */
+void in_sweep(struct site *s);
+
+/* ---- site_file.c: files between parties
+ * ---------------------------------------- */
+
+int file_open(struct site *s, struct err *e) MUST_CHECK; /* reads journals */
+int file_put(struct site *s, const char *party, const char *path,
+	     const char *spool, bool rewritten, struct err *e) MUST_CHECK;
+int file_stream(struct site *s, const char *party, const char *path,
+		const char *spool, uint64_t bytes, bool rewritten,
+		struct err *e) MUST_CHECK;
+void file_drop(struct site *s, const char *spool);
+int file_remove(struct site *s, const char *party, const char *path,
+		struct err *e) MUST_CHECK;
+int file_wait(struct site *s, const char *party, const char *path, int client,
+	      struct err *e) MUST_CHECK;
+int file_deadline(struct site *s, const char *party, const char *path,
+		  int64_t unix_ms, struct err *e) MUST_CHECK;
+json_t *file_state(struct site *s, const char *party, const char *path);
+char *file_transfers(struct site *s, const char *party);
+/* The directory that holds path below dir, made when missing; or -errno. */
+int parent_beneath(const char *dir, const char *path) MUST_CHECK;
+const char *last_part(const char *path);
+/* A file has been published in in/<path>. */
+void file_arrived(struct site *s, const char *party, const char *path);
+
+/* ---- site_call.c: calls of partners to our rollfs
+ * ------------------------------- */
+
 int call_run(struct site *s, const char *party, const char *verb,
 	     const char *body, size_t n, unsigned timeout_ms,
 	     struct strbuf *ret) MUST_CHECK;
@@ -260,56 +486,26 @@ void call_lost(struct site *s, int client);
 void call_answer(struct site *s, uint64_t number, int status, const char *error,
 		 const char *body, size_t n);
 
-/* site_file.c: files between parties. */
-int file_open(struct site *s, struct err *e) MUST_CHECK; /* reads journals */
-int file_put(struct site *s, const char *party, const char *path,
-	     const char *spool, struct err *e) MUST_CHECK;
-int file_remove(struct site *s, const char *party, const char *path,
-		struct err *e) MUST_CHECK;
-int file_wait(struct site *s, const char *party, const char *path,
-	      int client) MUST_CHECK;
-json_t *file_state(struct site *s, const char *party, const char *path);
-char *file_transfers(struct site *s, const char *party);
-/* The next file to push to a party (copied), false when there is none. */
-struct file_job {
-	char *path, *sha256;
-	uint64_t size, generation;
-};
-bool file_next(struct site *s, const char *party, struct file_job *ret,
-	       unsigned *ret_wait_ms);
-void file_job_free(struct file_job *j);
-/* Of the file to be sent, or a negative errno. */
-int file_open_out(struct site *s, const char *party,
-		  const char *path) MUST_CHECK;
-/* false: this generation is no longer wanted. */
-bool file_progress(struct site *s, const char *party, const char *path,
-		   uint64_t generation, uint64_t bytes);
-void file_done(struct site *s, const char *party, const char *path,
-	       uint64_t generation, int status, bool final, const char *error);
-/* Receiving: rules, a temporary file, then publish. 0, 1 = had it. */
-int file_accept(struct site *s, const char *party, const char *path,
-		uint64_t generation, const char *sha256,
-		struct err *e) MUST_CHECK;
-char *file_temp(struct site *s, const char *party);
-int file_publish(struct site *s, const char *party, const char *path,
-		 uint64_t generation, const char *sha256, const char *tmp,
-		 struct err *e) MUST_CHECK;
-
 /* site_unix.c */
 int unix_start(struct site *s, struct err *e) MUST_CHECK;
+
+/* doctor.c: rollsite --doctor CONFIG */
+int doctor(const char *conf_path);
 
 #ifdef ROLLFS_TEST_HOOKS
 /* Everything that crosses between parties, in the clear. */
 void hook_wire(const char *what, const void *data, size_t n);
 /* Flips one byte of the first message whose name contains $ROLLFS_HOOK_FLIP. */
 void hook_flip(const struct message_head *h, void *data, size_t n);
+/* $ROLLFS_HOOK_DIE=point:n kills the process at the n-th pass of a point. */
+void hook_die(const char *point);
+/* $ROLLFS_HOOK_RELAY_FLIP=n: one bit of the n-th forwarded body. */
+void hook_relay_flip(void *data, size_t n);
 #else
 #define hook_wire(what, data, n) ((void)0)
 #define hook_flip(h, data, n)	 ((void)0)
+#define hook_die(point)		 ((void)0)
+#define hook_relay_flip(data, n) ((void)0)
 #endif
-
-/* errno <-> HTTP status of this protocol. */
-unsigned status_to_http(int status);
-int http_to_status(long code);
 
 #endif

@@ -79,10 +79,10 @@ void sha256(const void *data, size_t n, uint8_t ret[32]);
 #define CHUNK_MIN     (256u << 10)
 #define CHUNK_DEFAULT (4u << 20)
 #define CHUNK_MAX     (64u << 20)
-#define CHUNKS_MAX    (1u << 18) /* 1 TiB at the default size */
+#define CHUNKS_MAX    (1u << 18)  /* 1 TiB at the default size */
 #define INLINE_MAX    (64u << 10) /* travels with its manifest */
 #define DOCUMENT_MAX  (16u << 10) /* any JSON below */
-#define SIZE_OPEN     UINT64_MAX /* still being produced */
+#define SIZE_OPEN     UINT64_MAX  /* still being produced */
 
 enum object_kind { OBJECT_FILE, OBJECT_MESSAGE };
 

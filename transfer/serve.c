@@ -1,0 +1,515 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * A request of a party, whatever its way in: over a connection, in a sealed
+ * envelope, or as the answer to our poll.  Who it is has been verified; here
+ * the request is looked at, its body taken in, and the answer made.
+ */
+#include <endian.h>
+#include <time.h>
+
+#include "lib/json.h"
+#include "lib/log.h"
+#include "lib/version.h"
+
+#include "transfer/transfer_priv.h"
+
+#define RPC_MAX	   (1u << 20)
+#define LARGE_BODY (256u << 10)
+#define SLOTS	   16 /* large bodies in memory at a time */
+
+enum kind {
+	HELLO,
+	CARD,
+	RPC,
+	MESSAGES,
+	ANNOUNCE,
+	STATE,
+	ABORT,
+	CHUNK,
+	COMMIT,
+	RELAY,
+	REVERSE
+};
+
+static sem_t slots;
+static pthread_once_t slots_once = PTHREAD_ONCE_INIT;
+
+static void slots_init(void)
+{
+	sem_init(&slots, 0, SLOTS);
+}
+
+#ifdef ROLLFS_TEST_HOOKS
+#include <fcntl.h>
+#include <signal.h>
+
+void hook_wire(const char *what, const void *data, size_t n)
+{
+	const char *dir = getenv("ROLLFS_HOOK_WIRE");
+	_cleanup_free_ char *path = NULL;
+	_cleanup_close_ int fd = -1;
+	struct strbuf sb = STRBUF_INIT(1u << 30);
+
+	if (!dir)
+		return;
+	path = xasprintf("%s/%d.wire", dir, (int)getpid());
+	fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+	sb_addf(&sb, "\n== %s %zu\n", what, n);
+	sb_add(&sb, data, n);
+	if (fd < 0 || write_all(fd, sb.buf, sb.len))
+		log_error("hook", "cannot record the wire");
+	sb_free(&sb);
+}
+
+void hook_flip(const struct message_head *h, void *data, size_t n)
+{
+	static bool done;
+	const char *name = getenv("ROLLFS_HOOK_FLIP");
+
+	if (!name || !*name || done || !n || !strstr(h->key.f[KEY_NAME], name))
+		return;
+	done = true;
+	((uint8_t *)data)[n - 1] ^= 1;
+}
+
+void hook_die(const char *point)
+{
+	static int passes;
+	const char *want = getenv("ROLLFS_HOOK_DIE");
+	size_t n = strlen(point);
+
+	if (!want || strncmp(want, point, n) || want[n] != ':')
+		return;
+	if (__atomic_add_fetch(&passes, 1, __ATOMIC_SEQ_CST) ==
+	    atoi(want + n + 1))
+		kill(getpid(), SIGKILL);
+}
+
+void hook_relay_flip(void *data, size_t n)
+{
+	static int passes;
+	const char *want = getenv("ROLLFS_HOOK_RELAY_FLIP");
+
+	if (want && n &&
+	    __atomic_add_fetch(&passes, 1, __ATOMIC_SEQ_CST) == atoi(want))
+		((uint8_t *)data)[n - 1] ^= 1;
+}
+#endif
+
+/* ---- answers --------------------------------------------------------------
+ */
+
+void serve_json(struct serve *v, unsigned code, json_t *doc)
+{
+	_cleanup_free_ char *text = json_text(doc, false);
+
+	json_decref(doc);
+	v->code = code;
+	sb_reset(&v->out);
+	if (v->out.max < 4u << 20)
+		v->out.max = 4u << 20;
+	(void)sb_adds(&v->out, text);
+}
+
+/* What a partner is told: sentences about its request, never our paths. */
+static const char *public_text(int r, const struct err *e)
+{
+	switch (-r) {
+	case EINVAL:
+	case EACCES:
+	case EEXIST:
+	case EBADMSG:
+	case EAGAIN:
+	case ENOENT:
+	case ESTALE:
+	case EFBIG:
+	case ERANGE:
+	case EDQUOT:
+	case EBUSY:
+	case ELOOP:
+	case EHOSTUNREACH:
+	case ETIMEDOUT:
+	case EUCLEAN:
+		return e->text;
+	case ENOSPC:
+		return "no space";
+	default:
+		log_warn("rollsite", "%s", e->text);
+		return "failed here";
+	}
+}
+
+void serve_refuse(struct serve *v, int status, const struct err *e)
+{
+	unsigned code = status_to_http(status);
+	const char *word = status_word(status);
+	_cleanup_free_ char *type = xasprintf("urn:rollfs:error:%s", word);
+	bool again = status == -EAGAIN || status == -ENOSPC ||
+		     status == -EBADMSG || status == -EUCLEAN || code >= 500;
+
+	serve_json(v, code,
+		   json_pack("{s:s, s:s, s:i, s:s, s:s, s:s, s:b}", "type",
+			     type, "title", word, "status", (int)code, "detail",
+			     public_text(status, e), "code", word, "hop",
+			     v->s->conf->party, "retryable", again));
+	count_refusal(v->party, status);
+	if (status == -EACCES)
+		log_warn("audit", "refused party=%s %s %.60s", v->party,
+			 v->method, v->target ? v->target : "");
+}
+
+static void refuse(struct serve *v, int no, const char *text)
+{
+	struct err e = { 0 };
+
+	serve_refuse(v, err_set(&e, no, "%s", text), &e);
+}
+
+/* ---- which request ----------------------------------------------------------
+ */
+
+static bool verb_valid(const char *t)
+{
+	size_t n = strspn(t, "abcdefghijklmnopqrstuvwxyz-");
+
+	return n >= 1 && n <= 40 && !t[n];
+}
+
+/* /v1/transfers/<tid>[/chunks/<i>|/commit] */
+static bool route_transfer(struct serve *v, const char *method)
+{
+	char *rest = v->tail + 64;
+	char tid[65] = "";
+
+	if (strlen(v->tail) < 64)
+		return false;
+	memcpy(tid, v->tail, 64);
+	if (!hex64_valid(tid))
+		return false;
+	if (!*rest && !strcmp(method, "PUT"))
+		v->kind = ANNOUNCE;
+	else if (!*rest && !strcmp(method, "GET"))
+		v->kind = STATE;
+	else if (!*rest && !strcmp(method, "DELETE"))
+		v->kind = ABORT;
+	else if (!strcmp(rest, "/commit") && !strcmp(method, "POST"))
+		v->kind = COMMIT;
+	else if (!strncmp(rest, "/chunks/", 8) && !strcmp(method, "PUT") &&
+		 strspn(rest + 8, "0123456789") == strlen(rest + 8) && rest[8])
+		v->kind = CHUNK;
+	else
+		return false;
+	return true;
+}
+
+static bool route(struct serve *v)
+{
+	static const struct {
+		const char *method, *path;
+		enum kind kind;
+	} fixed[] = {
+		{ "GET", "/v1/hello", HELLO },
+		{ "POST", "/v1/messages", MESSAGES },
+		{ "POST", "/v1/reverse", REVERSE },
+	};
+	static const struct {
+		const char *method, *prefix;
+		enum kind kind;
+	} tails[] = {
+		{ "GET", "/v1/card/", CARD },
+		{ "POST", "/v1/rpc/", RPC },
+		{ "POST", "/v1/relay/", RELAY },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++)
+		if (!strcmp(v->target, fixed[i].path) &&
+		    !strcmp(v->method, fixed[i].method)) {
+			v->kind = (int)fixed[i].kind;
+			return !v->relayed || fixed[i].kind != REVERSE;
+		}
+	for (size_t i = 0; i < ARRAY_SIZE(tails); i++) {
+		size_t n = strlen(tails[i].prefix);
+
+		if (strncmp(v->target, tails[i].prefix, n) ||
+		    strcmp(v->method, tails[i].method))
+			continue;
+		v->kind = (int)tails[i].kind;
+		v->tail = v->target + n;
+		return tails[i].kind == RPC
+			   ? verb_valid(v->tail)
+			   : party_id_valid(v->tail) && !v->relayed;
+	}
+	if (strncmp(v->target, "/v1/transfers/", 14))
+		return false;
+	v->tail = v->target + 14;
+	return route_transfer(v, v->method);
+}
+
+static size_t body_max(const struct serve *v)
+{
+	switch ((enum kind)v->kind) {
+	case RPC:
+		return RPC_MAX;
+	case MESSAGES:
+		return BATCH_MAX + (64u << 10);
+	case ANNOUNCE:
+		return DOCUMENT_MAX;
+	case COMMIT:
+		return DOCUMENT_MAX + INLINE_MAX + 8;
+	case RELAY:
+	case REVERSE:
+		return REQUEST_BODY_MAX + (192u << 10);
+	default:
+		return 0;
+	}
+}
+
+static double rate_limit(struct serve *v)
+{
+	_cleanup_free_ char *allow = party_allow(v->s->conf, v->party);
+	uint64_t rate;
+
+	return allow_limit(allow, "rate", &rate) ? (double)rate : 0;
+}
+
+void serve_begin(struct serve *v)
+{
+	size_t max;
+
+	pthread_once(&slots_once, slots_init);
+	sb_init(&v->out, FRAME_BODY_MAX);
+	sb_init(&v->body, 0);
+	v->query = strchr(v->target, '?');
+	if (v->query)
+		*v->query++ = '\0';
+	if (!route(v)) {
+		refuse(v, ENOENT, "no such request");
+		return;
+	}
+	max = body_max(v);
+	sb_init(&v->body, max);
+	if (v->kind != CHUNK && v->length > 0 && (uint64_t)v->length > max) {
+		refuse(v, EFBIG, "the body is too long");
+		return;
+	}
+	if (v->kind == CHUNK || v->kind == MESSAGES)
+		v->rate = rate_limit(v);
+	if (v->kind == RELAY && v->length > (int64_t)LARGE_BODY) {
+		v->slot = !sem_trywait(&slots);
+		if (!v->slot) {
+			refuse(v, EAGAIN, "too much is under way");
+			v->retry_ms = 50;
+			return;
+		}
+	}
+	if (v->kind == CHUNK) {
+		char *index = v->tail + 64 + strlen("/chunks/");
+
+		v->tail[64] = '\0';
+		in_chunk_begin(v, v->tail, index);
+	}
+}
+
+/* limit rate: who sends faster waits (a token bucket of one second). */
+static void slow_down(struct serve *v, size_t n)
+{
+	struct peer *p;
+	double wait = 0;
+
+	pthread_mutex_lock(&v->s->lock);
+	p = peer_find_locked(v->s, v->party);
+	if (p) {
+		int64_t now = now_mono_ms();
+
+		p->tokens += (double)(now - p->tokens_ms) / 1000 * v->rate;
+		p->tokens = MIN(p->tokens, v->rate);
+		p->tokens_ms = now;
+		p->tokens -= (double)n;
+		if (p->tokens < 0)
+			wait = -p->tokens / v->rate;
+	}
+	pthread_mutex_unlock(&v->s->lock);
+	if (wait > 0.001) {
+		struct timespec ts = { (time_t)wait,
+				       (long)((wait - (double)(time_t)wait) *
+					      1e9) };
+
+		nanosleep(&ts, NULL);
+	}
+}
+
+void serve_data(struct serve *v, const void *data, size_t n)
+{
+	if (v->code)
+		return; /* answered already: the rest is not looked at */
+	if (v->rate > 0)
+		slow_down(v, n);
+	if (v->kind == CHUNK)
+		in_chunk_data(v, data, n);
+	else if (sb_add(&v->body, data, n))
+		refuse(v, EFBIG, "the body is too long");
+}
+
+/* ---- hello, calls, messages
+ * --------------------------------------------------- */
+
+static void hello(struct serve *v)
+{
+	serve_json(v, 200, hello_doc(v->s, v->party, v->cert));
+}
+
+static void rpc(struct serve *v)
+{
+	unsigned ms = v->timeout_ms ? v->timeout_ms : 5000;
+	int status;
+
+	hook_wire(v->tail, v->body.buf, v->body.len);
+	status = call_run(v->s, v->party, v->tail, v->body.buf, v->body.len,
+			  MIN(ms, 60000u), &v->out);
+	hook_wire("answer", v->out.buf, v->out.len);
+	v->code = status_to_http(status);
+}
+
+/* One record of a batch. */
+static int take_message(struct serve *v, const struct message_head *h,
+			char *payload, struct journal **ret_sync,
+			uint64_t *ret_upto)
+{
+	struct err e = { 0 };
+	char sha[65];
+	int r;
+
+	key_digest(&h->key, payload, (size_t)h->size, sha);
+	if (strcmp(sha, h->sha256))
+		return -EBADMSG;
+	hook_flip(h, payload, (size_t)h->size);
+	hook_wire(h->tid, payload, (size_t)h->size);
+	r = site_deliver(v->s, h, v->party, payload, NULL, ret_sync, ret_upto,
+			 &e);
+	if (r == -EACCES)
+		log_warn("audit", "refused party=%s a message", v->party);
+	return r;
+}
+
+static void messages(struct serve *v)
+{
+	char *at = v->body.buf, *end = at + v->body.len;
+	json_t *results = json_array();
+	struct journal *sync = NULL;
+	uint64_t upto = 0;
+	int r = 0;
+
+	while (at < end && !r) {
+		struct message_head h;
+		struct journal *j = NULL;
+		uint64_t to = 0;
+		size_t used = 0;
+
+		r = head_parse(at, (size_t)(end - at), &h, &used, NULL);
+		if (r || h.file || h.size > JOURNAL_MESSAGE_MAX ||
+		    h.size > (size_t)(end - at) - used) {
+			r = -EINVAL;
+			break;
+		}
+		r = take_message(v, &h, at + used, &j, &to);
+		json_array_append_new(results, json_integer(r));
+		if (r == -EACCES || r == -EEXIST || r == -EBADMSG || r > 0)
+			r = 0;
+		/* Usually all are of one job. */
+		if (j && sync && j != sync) {
+			r = journal_sync(sync, upto);
+			journal_unref(sync);
+			sync = NULL;
+		} else if (sync) {
+			journal_unref(sync);
+			sync = NULL;
+		}
+		if (j) {
+			sync = j;
+			upto = to;
+		}
+		at += used + h.size;
+	}
+	hook_die("message-written");
+	if (sync) {
+		int x = journal_sync(sync, upto);
+
+		r = r ? r : x;
+	}
+	journal_unref(sync);
+	hook_die("message-synced");
+	if (r && r != -EINVAL) {
+		refuse(v, -r, "cannot write");
+		json_decref(results);
+		return;
+	}
+	if (r) {
+		json_decref(results);
+		refuse(v, EINVAL, "malformed messages");
+		return;
+	}
+	serve_json(v, 200, json_pack("{s:o}", "results", results));
+}
+
+void serve_end(struct serve *v)
+{
+	json_t *doc;
+	struct err e = { 0 };
+
+	if (v->code)
+		return;
+	switch ((enum kind)v->kind) {
+	case HELLO:
+		hello(v);
+		break;
+	case CARD:
+		route_card(v, v->tail);
+		break;
+	case RPC:
+		rpc(v);
+		break;
+	case MESSAGES:
+		messages(v);
+		break;
+	case ANNOUNCE:
+		doc = json_parse(v->body.buf, v->body.len, &e);
+		if (doc)
+			in_announce(v, v->tail, doc);
+		else
+			serve_refuse(v, -EINVAL, &e);
+		json_decref(doc);
+		break;
+	case STATE:
+		in_state(v, v->tail, v->query && !strcmp(v->query, "digests"));
+		break;
+	case ABORT:
+		in_abort(v, v->tail);
+		break;
+	case CHUNK:
+		in_chunk_end(v);
+		break;
+	case COMMIT:
+		v->tail[64] = '\0';
+		in_commit(v, v->tail);
+		break;
+	case RELAY:
+		route_relayed(v, v->tail);
+		break;
+	case REVERSE:
+		reverse_polled(v);
+		break;
+	}
+}
+
+void serve_free(struct serve *v)
+{
+	in_chunk_free(v->sink);
+	v->sink = NULL;
+	if (v->slot)
+		sem_post(&slots);
+	v->slot = false;
+	sb_free(&v->body);
+	sb_free(&v->out);
+	free(v->target);
+	v->target = NULL;
+}
