@@ -8,23 +8,22 @@
 
 /* Slots of a party's directory. */
 enum { PEER_OUT, PEER_INBOX, PEER_PULL };
-static const struct {
-	const char *name;
-	enum real_kind kind;
-} peer_dirs[] = {
-	[PEER_OUT] = { "", REAL_OUT },
-	[PEER_INBOX] = { "inbox", REAL_IN },
-	[PEER_PULL] = { "pull", REAL_PULL },
-};
 
-/* Which of them is it? 0 = none. */
+static enum real_kind kind_of(unsigned slot)
+{
+	return slot == PEER_INBOX  ? REAL_IN
+	       : slot == PEER_PULL ? REAL_PULL
+				   : REAL_OUT;
+}
+
+/* The slot of a name that is taken at the top; 0 = it is free. */
 static unsigned reserved(struct nid dir, const char *name)
 {
-	if (dir.kind == K_PEER && dir.slot == PEER_OUT)
-		for (unsigned i = PEER_INBOX; i <= PEER_PULL; i++)
-			if (!strcmp(name, peer_dirs[i].name))
-				return i;
-	return 0;
+	if (dir.kind != K_PEER || dir.slot != PEER_OUT)
+		return 0;
+	return !strcmp(name, "inbox")  ? PEER_INBOX
+	       : !strcmp(name, "pull") ? PEER_PULL
+				       : 0;
 }
 
 static char *below(const char *dir, const char *name)
@@ -35,25 +34,31 @@ static char *below(const char *dir, const char *name)
 								      : s;
 }
 
-/* The place of a name in a directory: a node, or the top of a party. */
+/* The place of a directory: a node, or the top of a party. */
+static int dir_place(struct nid dir, struct real_at *ret, char **ret_path)
+{
+	*ret_path = NULL;
+	if (dir.kind == K_REAL)
+		return real_place(dir.number, ret, ret_path, NULL);
+	if (dir.kind != K_PEER)
+		return -EXDEV; /* the other end of a rename */
+	*ret = (struct real_at){ kind_of(dir.slot), dir.number, "" };
+	return 0;
+}
+
+/* The place of a name in a directory; caller frees the path. */
 static int child(struct nid dir, const char *name, struct real_at *ret,
 		 char **ret_path)
 {
 	_cleanup_free_ char *path = NULL;
 	struct real_at at;
-	int no;
+	int no = dir_place(dir, &at, &path);
 
 	*ret_path = NULL;
-	if (dir.kind == K_PEER) {
-		at = (struct real_at){ peer_dirs[dir.slot].kind, dir.number,
-				       "" };
-		if (reserved(dir, name))
-			return -EPERM;
-	} else {
-		no = real_place(dir.number, &at, &path, NULL);
-		if (no)
-			return no;
-	}
+	if (no)
+		return no;
+	if (reserved(dir, name))
+		return -EPERM;
 	*ret_path = below(at.path, name);
 	if (!*ret_path)
 		return -ENOMEM;
@@ -115,18 +120,15 @@ static int tree_list(const struct who *w, struct nid dir, struct listing *l)
 {
 	_cleanup_free_ char *path = NULL;
 	struct real_at at;
-	int no = 0;
+	int no = dir_place(dir, &at, &path);
 
 	(void)w;
-	if (dir.kind == K_REAL)
-		no = real_place(dir.number, &at, &path, NULL);
-	else
-		at = (struct real_at){ peer_dirs[dir.slot].kind, dir.number,
-				       "" };
-	if (dir.kind == K_PEER && dir.slot == PEER_OUT)
-		for (unsigned i = PEER_INBOX; i <= PEER_PULL; i++)
-			listing_add(l, peer_dirs[i].name,
-				    nid_ino(K_PEER, dir.number, i), S_IFDIR);
+	if (dir.kind == K_PEER && dir.slot == PEER_OUT) {
+		listing_add(l, "inbox", nid_ino(K_PEER, dir.number, PEER_INBOX),
+			    S_IFDIR);
+		listing_add(l, "pull", nid_ino(K_PEER, dir.number, PEER_PULL),
+			    S_IFDIR);
+	}
 	return no ? no : real_list(at, l);
 }
 
@@ -173,16 +175,12 @@ static int tree_rename(const struct who *w, struct nid dir, const char *name,
 		       struct nid to, const char *to_name, unsigned flags)
 {
 	_cleanup_free_ char *a_path = NULL, *b_path = NULL;
-	struct real_at a, b;
-	int no;
+	struct real_at a = { 0 }, b = { 0 };
+	int no_a = child(dir, name, &a, &a_path);
+	int no_b = child(to, to_name, &b, &b_path);
 
-	if (to.kind != K_PEER && to.kind != K_REAL)
-		return -EXDEV;
-	no = child(dir, name, &a, &a_path);
-	if (!no)
-		no = child(to, to_name, &b, &b_path);
-	if (no)
-		return no;
+	if (no_a || no_b)
+		return no_a ? no_a : no_b;
 	if (a.owner != b.owner)
 		return -EXDEV;
 	if (flags && real_exists(b))

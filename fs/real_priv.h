@@ -37,7 +37,7 @@ char *real_party(struct real_at at);
 char *real_spool(struct real_at at);
 int real_parents(const char *path);
 /* The bytes and the time of an open file into a new one, durable. */
-int real_copy(int from, const char *to);
+int real_copy(int in, const char *to);
 /* The spool file is rollsite's from now on. A refusal goes to /errors. */
 int real_hand_over(uid_t uid, struct real_at at, const char *spool);
 
