@@ -29,7 +29,7 @@ static const struct counter {
 	COUNTER("transfers_received", received,
 		"Transfers of the party that were committed here."),
 	COUNTER("chunks_sent", chunks_sent,
-		"Chunks that the party has acknowledged or was sent."),
+		"Chunks that the party has acknowledged."),
 	COUNTER("chunks_resent", chunks_resent,
 		"Chunks that were sent more than once."),
 	COUNTER("chunks_received", chunks_received,
@@ -51,7 +51,7 @@ static const struct counter {
 		"Requests to the party that were tried again."),
 	COUNTER("calls", calls, "Calls between schedulers."),
 	COUNTER("forwarded", forwarded,
-		"Sealed requests of the party that were carried further."),
+		"Sealed requests carried on to the party."),
 #undef COUNTER
 };
 
@@ -85,6 +85,13 @@ void count_refusal(const char *party, int status)
 	if (i < n_refusals)
 		refusals[i].n++;
 	pthread_mutex_unlock(&refusals_lock);
+}
+
+struct counters *count_of(struct site *s, const char *party)
+{
+	struct peer *p = peer_find_locked(s, party);
+
+	return p ? &p->count : &s->count;
 }
 
 /* ---- the text --------------------------------------------------------------

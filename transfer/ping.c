@@ -176,14 +176,18 @@ void *ping_worker(void *arg)
 	unsigned failures = 0;
 
 	for (;;) {
+		bool well;
+
 		ping_once(p);
 		pthread_mutex_lock(&p->s->lock);
-		failures = p->ok ? 0 : failures + 1;
+		/* Also while it does not reach us: that may be old news. */
+		well = p->ok && (!p->back || !*p->back);
+		failures = well ? 0 : failures + 1;
 		if (!p->ping_wake)
 			peer_sleep(
 			    p, &p->ping,
-			    p->ok ? PING_MS
-				  : backoff_ms(failures, PING_MIN_MS, PING_MS));
+			    well ? PING_MS
+				 : backoff_ms(failures, PING_MIN_MS, PING_MS));
 		p->ping_wake = false;
 		pthread_mutex_unlock(&p->s->lock);
 	}

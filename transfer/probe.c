@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
@@ -161,7 +162,7 @@ static int connect_one(const struct addrinfo *ai, int *ret)
 	struct pollfd p = { .fd = fd, .events = POLLOUT };
 	struct timeval tv = { .tv_sec = STEP_MS / 1000 };
 	socklen_t n = sizeof(int);
-	int no = 0, flags;
+	int no = 0, one = 1, flags;
 
 	if (fd < 0)
 		return -errno;
@@ -176,7 +177,9 @@ static int connect_one(const struct addrinfo *ai, int *ret)
 		if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &no, &n) || no)
 			return no ? -no : -errno;
 	}
+	/* The request must not wait for the acknowledgement of TLS's last. */
 	if (fcntl(fd, F_SETFL, flags) ||
+	    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) ||
 	    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)) ||
 	    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv)))
 		return -errno;

@@ -814,7 +814,6 @@ static void forward(struct serve *v, const char *dst)
 		v->out = a.body;
 		sb_init(&a.body, 0);
 		pthread_mutex_lock(&s->lock);
-		s->count.forwarded++;
 		hop->count.forwarded++;
 		pthread_mutex_unlock(&s->lock);
 	}

@@ -137,8 +137,6 @@ int site_admit(struct site *s, const struct key *k, const char *from_party,
 		return err_set(e, EACCES, "not allowed");
 	pthread_mutex_lock(&s->lock);
 	ok = admitted(s, k);
-	if (!ok)
-		s->count.refused++;
 	pthread_mutex_unlock(&s->lock);
 	return ok ? 0 : err_set(e, EACCES, "not allowed");
 }
@@ -245,6 +243,7 @@ static int add_message(struct site *s, const struct message_head *head,
 		       struct journal **ret_sync, uint64_t *ret_upto)
 {
 	struct message_head h = *head;
+	struct counters *c;
 	struct message *m;
 	struct site_job *j;
 	int r = 0;
@@ -272,8 +271,9 @@ static int add_message(struct site *s, const struct message_head *head,
 		*ret_upto = journal_len(j->log);
 	}
 	HASH_ADD_STR(s->in, tid, m);
-	s->count.messages_in++;
-	s->count.message_bytes_in += h.size;
+	c = count_of(s, h.key.f[KEY_SRC_PARTY]);
+	c->messages_in++;
+	c->message_bytes_in += h.size;
 	pthread_cond_broadcast(&s->changed);
 	return 0;
 }

@@ -46,7 +46,7 @@ int call_run(struct site *s, const char *party, const char *verb,
 	for (p = &s->calls; *p; p = &(*p)->next)
 		;
 	*p = c;
-	s->count.calls++;
+	count_of(s, party)->calls++;
 	pthread_cond_broadcast(&s->changed);
 	while (!c->answered && now_mono_ms() < deadline) {
 		unsigned left = (unsigned)MAX(deadline - now_mono_ms(), 1);

@@ -733,10 +733,8 @@ static int begin(struct site *s, const struct object *o, struct err *e)
 	}
 	pthread_mutex_lock(&s->lock);
 	HASH_FIND_STR(s->arriving, o->tid, other);
-	if (!other) {
+	if (!other)
 		HASH_ADD_STR(s->arriving, tid, t);
-		s->count.received++;
-	}
 	pthread_mutex_unlock(&s->lock);
 	if (other) /* two announcements at once: they are the same files */
 		incoming_free(t);
@@ -936,7 +934,7 @@ void in_chunk_begin(struct serve *v, const char *tid, const char *index)
 		if (!busy && !same)
 			bit_set(k->t->busy, k->index, true);
 		if (same)
-			s->count.chunks_again++;
+			count_of(s, v->party)->chunks_again++;
 		v->credit = credit(s);
 		pthread_mutex_unlock(&s->lock);
 		if (busy)
@@ -1007,8 +1005,8 @@ void in_chunk_end(struct serve *v)
 	}
 	pthread_mutex_lock(&s->lock);
 	if (!r) {
-		s->count.chunks_received++;
-		s->count.bytes_received += k->len;
+		count_of(s, v->party)->chunks_received++;
+		count_of(s, v->party)->bytes_received += k->len;
 	}
 	v->credit = credit(s);
 	pthread_mutex_unlock(&s->lock);
@@ -1261,7 +1259,9 @@ static int publish_file(struct serve *v, const struct object *o, struct err *e)
 	hook_die("in-renamed");
 	pthread_mutex_lock(&s->lock);
 	rec->ready = true;
-	s->count.bytes_received += o->size <= INLINE_MAX ? o->size : 0;
+	count_of(s, o->src)->received++;
+	if (o->size <= INLINE_MAX)
+		count_of(s, o->src)->bytes_received += o->size;
 	pthread_mutex_unlock(&s->lock);
 	file_arrived(s, o->src, o->path);
 	answer_committed(v, 200, &rec->doc);
@@ -1295,6 +1295,11 @@ static int publish_message(struct serve *v, const struct object *o,
 	}
 #endif
 	r = site_deliver(s, &h, v->party, NULL, data, &log, &upto, e);
+	if (!r) {
+		pthread_mutex_lock(&s->lock);
+		count_of(s, o->src)->received++;
+		pthread_mutex_unlock(&s->lock);
+	}
 	if (log) {
 		int x = journal_sync(log, upto);
 

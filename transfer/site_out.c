@@ -310,7 +310,6 @@ static void way_failed(struct peer *p, const char *text)
 	free(p->trouble);
 	p->trouble = xasprintf("%.280s", text);
 	p->count.retries++;
-	p->s->count.retries++;
 }
 
 /* lock held */
@@ -536,7 +535,6 @@ static void chunk_done(struct outgoing *t, const struct task *k,
 		       const uint8_t digest[32], const struct wire_answer *a,
 		       bool skipped, struct end *x)
 {
-	struct site *s = t->peer->s;
 	char text[300] = "", code[40] = "";
 	json_t *answer = NULL;
 
@@ -551,10 +549,10 @@ static void chunk_done(struct outgoing *t, const struct task *k,
 		way_works(t->peer);
 		t->credit = a->credit ? a->credit : t->credit;
 		t->error = (free(t->error), NULL);
-		t->peer->count.chunks_sent++;
-		t->peer->count.bytes_sent += k->len;
-		s->count.chunks_sent++;
-		s->count.bytes_sent += k->len;
+		if (!skipped) {
+			t->peer->count.chunks_sent++;
+			t->peer->count.bytes_sent += k->len;
+		}
 		return;
 	}
 	reason_of(a, text, sizeof(text), code, sizeof(code), &answer);
@@ -587,7 +585,6 @@ static void run_chunk(struct outgoing *t, const struct task *k, struct end *x)
 		again = bit(t->sent, k->index);
 		if (!same && again) {
 			t->resent++;
-			s->count.chunks_resent++;
 			t->peer->count.chunks_resent++;
 		}
 		bit_set(t->has, k->index, false);
@@ -807,9 +804,9 @@ static void run(struct peer *p, const struct task *k)
 	/* Who gave up tells the partner, that it may forget what it has. */
 	if (x.ended && !t->dead && !t->ended) {
 		if (x.status)
-			p->count.failed++, s->count.failed++;
+			p->count.failed++;
 		else
-			p->count.committed++, s->count.committed++;
+			p->count.committed++;
 		if (x.status == -ETIMEDOUT && t->announced)
 			t->dead = true;
 		else
@@ -914,7 +911,6 @@ int out_start(struct site *s, const struct object *o, const char *data_path,
 	t->credit = PEER_WORKERS;
 	make_room(t, 8);
 	HASH_ADD_STR(s->out, tid, t);
-	s->count.started++;
 	p->count.started++;
 	out_wake_locked(p);
 	pthread_mutex_unlock(&s->lock);
@@ -1064,11 +1060,12 @@ void out_counts_locked(struct site *s, const struct peer *p,
 {
 	const struct outgoing *t;
 	struct outgoing *x, *tmp;
+	bool shut = p->after > now_mono_ms();
 
 	HASH_ITER (hh, s->out, x, tmp) {
 		/* cppcheck-suppress uninitvar; it does not see HASH_ITER */
 		t = x;
 		if (t->peer == p && !t->dead)
-			ret[t->state]++;
+			ret[shut ? OUT_PARKED : t->state]++;
 	}
 }

@@ -137,8 +137,6 @@ static const char *settle_one(struct peer *p, struct out_message *o, int status)
 {
 	o->busy = false;
 	if (status >= 0) {
-		p->s->count.messages_out++;
-		p->s->count.message_bytes_out += o->head.size;
 		p->count.messages_out++;
 		p->count.message_bytes_out += o->head.size;
 		drop(p, o);
@@ -150,7 +148,7 @@ static const char *settle_one(struct peer *p, struct out_message *o, int status)
 	}
 	if ((status == -EBADMSG && ++o->damaged < DAMAGED_MAX) ||
 	    status == -ENOSPC || status == -EIO || status == -EAGAIN) {
-		p->s->count.retries++;
+		p->count.retries++;
 		p->message_after = now_mono_ms() + backoff_ms(2, 20, 2000);
 		return NULL;
 	}
@@ -177,7 +175,7 @@ static void settle(struct peer *p, struct batch *b, int r, unsigned code,
 			status = -EAGAIN;
 		p->message_after =
 		    now_mono_ms() + backoff_ms(p->message_failures++, 20, 2000);
-		s->count.retries++;
+		p->count.retries++;
 		for (size_t i = 0; i < b->n && status == -EAGAIN; i++) {
 			b->m[i]->busy = false;
 			if (b->m[i]->dead)
@@ -362,8 +360,6 @@ static void on_done(struct site *s, const struct object *o, int status,
 		log_warn("rollsite", "cannot write to %s", p->dir);
 	p->large -= p->large > 0;
 	if (!status) {
-		s->count.messages_out++;
-		s->count.message_bytes_out += o->size;
 		p->count.messages_out++;
 		p->count.message_bytes_out += o->size;
 	}

@@ -120,7 +120,7 @@ struct inbox_event { /* a file of a partner arrived */
 /* Of one party; under s->lock. */
 struct counters {
 	uint64_t messages_in, messages_out, message_bytes_in, message_bytes_out;
-	uint64_t retries, refused, calls;
+	uint64_t retries, calls;
 	uint64_t started, committed, failed, received;
 	uint64_t chunks_sent, chunks_resent, chunks_received, chunks_again;
 	uint64_t bytes_sent, bytes_received, forwarded;
@@ -149,7 +149,7 @@ struct site {
 
 	struct inbox_event *inbox;
 	uint64_t inbox_seq;
-	struct counters count; /* all parties */
+	struct counters count; /* of no other party */
 };
 
 /* site.c: messages and jobs */
@@ -354,7 +354,7 @@ int peer_rpc(struct site *s, const char *party, const char *verb,
 	     struct strbuf *ret, struct err *e) MUST_CHECK;
 /* ping.c */
 void peer_ping(struct site *s, const char *party);
-void *ping_worker(void *peer);
+void *ping_worker(void *arg);
 json_t *peer_texts(struct site *s, const char *party);
 /* The answer to GET /v1/hello of that party, which showed this certificate
  * (may be NULL). */
@@ -370,6 +370,8 @@ void peer_sleep(struct peer *p, pthread_cond_t *c, int64_t ms);
 void site_thread(void *(*fn)(void *), void *arg, size_t stack);
 /* metrics.c */
 char *metrics_text(struct site *s);
+/* lock held: of a party, or what is counted for none (ourselves). */
+struct counters *count_of(struct site *s, const char *party);
 /* A request of the party ("" = unknown) was refused; any lock may be held. */
 void count_refusal(const char *party, int status);
 

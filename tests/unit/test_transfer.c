@@ -1038,7 +1038,7 @@ static void the_last_ping_is_known(void **state)
 	assert_memory_equal(s, "failed ", 7);
 	free(s);
 	s = transfer_metrics_text(sites[0].t);
-	assert_non_null(strstr(s, "rollfs_messages_sent_total "));
+	assert_non_null(strstr(s, "rollfs_messages_sent_total{party=\"2\"} "));
 	free(s);
 }
 
