@@ -181,7 +181,7 @@ static void set_error(struct outgoing *t, const char *text)
 	t->error = xasprintf("%.280s", text);
 }
 
-/* ---- what is next -------------------------------------------------------- */
+/* ---- what is next ------------------------------------------------------ */
 
 /* lock held; what could be done for t now */
 static enum action next_of(const struct outgoing *t, uint64_t *ret_index)
@@ -284,8 +284,7 @@ static bool pick(struct peer *p, struct task *ret, int64_t *ret_ms)
 	return true;
 }
 
-/* ---- answers ---------------------------------------------------------------
- */
+/* ---- answers ----------------------------------------------------------- */
 
 /* How the partner put it. */
 static void reason_of(const struct wire_answer *a, char *buf, size_t n,
@@ -341,9 +340,9 @@ static void fail(struct outgoing *t, struct end *x, int status,
 		 const char *text)
 {
 	t->state = OUT_FAILED;
-	set_error(t, text);
 	*x = (struct end){ .ended = true, .status = status };
 	(void)snprintf(x->error, sizeof(x->error), "%.280s", text);
+	set_error(t, x->error); /* text may be the error that was set */
 }
 
 /* lock held. An answer that is not a success; -EAGAIN: announce again. */
@@ -385,8 +384,7 @@ static void refused(struct outgoing *t, const struct wire_answer *a,
 	}
 }
 
-/* ---- actions (without the lock) ---------------------------------------------
- */
+/* ---- actions (without the lock) ---------------------------------------- */
 
 static int exchange(struct peer *p, const char *method, const char *tid,
 		    const char *tail, const char *digest, const void *body,
@@ -765,8 +763,7 @@ static void run_withdraw(struct outgoing *t)
 	pthread_mutex_unlock(&s->lock);
 }
 
-/* ---- workers
- * ------------------------------------------------------------------ */
+/* ---- workers ----------------------------------------------------------- */
 
 static void run(struct peer *p, const struct task *k)
 {
@@ -874,8 +871,7 @@ void out_wake(struct peer *p)
 	pthread_mutex_unlock(&p->s->lock);
 }
 
-/* ---- for the owners
- * -------------------------------------------------------------- */
+/* ---- for the owners ---------------------------------------------------- */
 
 int out_start(struct site *s, const struct object *o, const char *data_path,
 	      uint64_t ready, bool sealed, out_done_fn done, struct err *e)
