@@ -229,16 +229,15 @@ static int sent_file(struct nid n, char party[24], char **ret_path,
 	return 0;
 }
 
-/* Text as it is, the rest as compact JSON; times read like elsewhere. */
+/* Text as it is, the rest as compact JSON.  What is shown of a deadline can be
+ * set: cp -a does. */
 static char *xattr_text(const char *key, const json_t *v)
 {
-	char when[40];
+	const char *text = json_string_value(v);
 
-	if (!strcmp(key, "deadline") && json_integer_value(v) > 0)
-		return strdup(
-		    time_rfc3339(when, sizeof(when), json_integer_value(v)));
-	return json_is_string(v) ? strdup(json_string_value(v))
-				 : json_text(v, false);
+	if (text && !*text && !strcmp(key, "deadline"))
+		text = "0";
+	return text ? strdup(text) : json_text(v, false);
 }
 
 static int node_xattrs(struct nid n, struct strbuf *ret)

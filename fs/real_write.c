@@ -104,16 +104,17 @@ static void tell(struct handle *h, bool rewritten)
 static void note_write(struct handle *h, uint64_t off, size_t n)
 {
 	struct writer *x = h->own;
-	bool rewritten = off < x->told;
 
-	if (rewritten)
+	if (off < x->told) {
 		x->mark = off;
-	else if (!x->mark && off == x->base)
+		tell(h, true);
+	} else if (!x->mark && off == x->base) {
 		x->mark = off;
+	}
 	if (off <= x->mark)
 		x->mark = MAX(x->mark, off + n);
-	if (rewritten || x->mark / TELL_STEP > x->told / TELL_STEP)
-		tell(h, rewritten);
+	if (x->mark / TELL_STEP > x->told / TELL_STEP)
+		tell(h, false);
 }
 
 static void note_truncate(struct handle *h, uint64_t size)

@@ -301,7 +301,7 @@ static void *watch(void *arg)
 	return NULL;
 }
 
-/* ---- outgoing calls ----------------------------------------------------- */
+/* ---- outgoing calls ---------------------------------------------------- */
 
 static void run_rpc(struct transfer *t, struct link *l, struct job *j)
 {
@@ -410,7 +410,7 @@ void transfer_rpc(struct transfer *t, const char *party, const char *verb,
 		start_thread(t, rpc_worker);
 }
 
-/* ---- incoming calls ------------------------------------------------------ */
+/* ---- incoming calls ---------------------------------------------------- */
 
 static void *server(void *arg)
 {
@@ -502,7 +502,7 @@ void transfer_answer(struct transfer *t, struct transfer_call *call, int status,
 	pthread_mutex_unlock(&t->lock);
 }
 
-/* ---- jobs, files, parties ------------------------------------------------ */
+/* ---- jobs, files, parties ---------------------------------------------- */
 
 int transfer_job_open(struct transfer *t, const char *job, const json_t *roles,
 		      struct err *e)
@@ -529,8 +529,7 @@ int transfer_session_close(struct transfer *t, const char *session,
 	    NULL, NULL, e);
 }
 
-/* ---- files that are being written -----------------------------------------
- */
+/* ---- files that are being written -------------------------------------- */
 
 static void news_free(struct news *n)
 {
@@ -588,6 +587,15 @@ static bool tell(struct transfer *t, struct link *l, const struct news *n)
 	return heard;
 }
 
+/* The newer of two pieces of news takes in the older: nothing from the lowest
+ * byte that was rewritten on is as announced. */
+static void news_merge(struct news *newer, const struct news *older)
+{
+	if (older->rewritten)
+		newer->bytes = MIN(newer->bytes, older->bytes);
+	newer->rewritten |= older->rewritten;
+}
+
 /* With the lock: what could not be told stands in for what came meanwhile. */
 static void news_again(struct transfer *t, struct news *n)
 {
@@ -595,7 +603,7 @@ static void news_again(struct transfer *t, struct news *n)
 	struct news *later = *news_find(t, n->spool, &before);
 
 	if (later) {
-		later->rewritten |= n->rewritten;
+		news_merge(later, n);
 		news_free(n);
 	} else {
 		n->next = t->news;
@@ -652,7 +660,7 @@ static void news_add(struct transfer *t, struct news *n)
 		old = n; /* the put brings everything */
 	} else {
 		if (old) {
-			n->rewritten |= old->rewritten;
+			news_merge(n, old);
 			n->next = old->next;
 		}
 		*p = n;
@@ -955,7 +963,7 @@ void transfer_on_inbox(struct transfer *t, transfer_inbox_cb cb, void *arg)
 	pthread_mutex_unlock(&t->lock);
 }
 
-/* ---- start and stop ------------------------------------------------------ */
+/* ---- start and stop ---------------------------------------------------- */
 
 int transfer_start(const struct conf *conf, const char *program,
 		   struct transfer **ret, struct err *e)

@@ -30,7 +30,7 @@ int transfer_start(const struct conf *conf, const char *program,
 /* Ends a rollsite that we started; frees. */
 void transfer_stop(struct transfer *t);
 
-/* ---- calls between schedulers: POST /v1/rpc/<verb> ------------------- */
+/* ---- calls between schedulers: POST /v1/rpc/<verb> --------------------- */
 /*
  * Idempotent: a call may arrive twice (the transport repeats it after a lost
  * answer).  cb gets status 0 and the answer's body (borrowed), or a negative
@@ -57,7 +57,7 @@ void transfer_serve(struct transfer *t, transfer_handler fn, void *arg);
 void transfer_answer(struct transfer *t, struct transfer_call *call, int status,
 		     json_t *body /* borrowed */, const char *error);
 
-/* ---- messages of tasks ------------------------------------------------ */
+/* ---- messages of tasks ------------------------------------------------- */
 /*
  * Which parties play which roles in a job: {"guest": ["9999"], ...}.  From
  * now until transfer_job_close, rollsite takes messages of the job's sessions
@@ -72,7 +72,7 @@ int transfer_job_close(struct transfer *t, const char *job,
 int transfer_session_close(struct transfer *t, const char *session,
 			   struct err *e) MUST_CHECK;
 
-/* ---- files ------------------------------------------------------------ */
+/* ---- files ------------------------------------------------------------- */
 /*
  * STATE/federation/<party>/out/<path> holds what was written here for that
  * party, STATE/federation/<party>/in/<path> what it pushed to us.
@@ -88,8 +88,8 @@ int transfer_file_put(struct transfer *t, const char *party, const char *path,
 /*
  * A file that is still being written: its first `bytes` are there and rollsite
  * may push them already (whole chunks; nothing is visible at the partner
- * before the put).  rewritten: bytes that were announced before have changed
- * since, so that everything is looked at again.  The put of the same spool
+ * before the put).  rewritten: of what was announced before, only these bytes
+ * are as they were.  The put of the same spool
  * file ends it.  Never blocks: told to rollsite by a thread of its own, in
  * order, older news of the same spool file replaced by newer.
  */
@@ -124,7 +124,7 @@ void transfer_file_wait_cancel(struct transfer *t, transfer_file_cb cb,
 json_t *transfer_file_state(struct transfer *t, const char *party,
 			    const char *path);
 
-/* ---- parties ---------------------------------------------------------- */
+/* ---- parties ----------------------------------------------------------- */
 /* The last known answer of the party's rollsite, a line: "ok 3 ms" or "failed
  * <reason>", and its version document; never waits. Caller frees / owns. */
 char *transfer_ping_text(struct transfer *t, const char *party);

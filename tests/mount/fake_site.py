@@ -96,7 +96,7 @@ class FakeSite:
                 return {"status": -e.errno, "error": str(e)}
         if op == "file_state":
             return {"state": {"state": "committed", "size": 1, "receipt": {"tid": "00", "size": 1},
-                              "deadline": 0}}
+                              "deadline": ""}}
         return {}
 
     def of(self, op):

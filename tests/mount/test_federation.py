@@ -2,6 +2,7 @@
 """Files from party to party."""
 import errno
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -157,6 +158,55 @@ def test_touch_of_a_sent_file_changes_nothing(two):
         os.utime(f)
     assert os.stat(os.path.join(two[9999].state,
                                 "federation/10000/out/touched")).st_ino == inode
+
+
+def test_a_file_changed_while_it_leaves_arrives_as_it_is_in_the_end(two):
+    data = bytearray(os.urandom(24 * MIB))
+    fd = os.open(two[9999].path("federation/10000/changed"), os.O_WRONLY | os.O_CREAT)
+    os.write(fd, data)
+    for at in (0, 4 * MIB - 3, 9 * MIB, 24 * MIB - 5):
+        data[at:at + 5] = b"other"
+        os.pwrite(fd, b"other", at)
+        time.sleep(0.05)
+    del data[22 * MIB + 1:]
+    os.ftruncate(fd, len(data))
+    os.fsync(fd)
+    os.close(fd)
+    assert got(two[10000], "9999", "changed") == bytes(data)
+
+
+def test_what_is_being_written_leaves_already(two):
+    f = two[9999].path("federation/10000/leaving")
+    fd = os.open(f, os.O_WRONLY | os.O_CREAT)
+    os.write(fd, os.urandom(13 * MIB))
+    eventually(lambda: int(os.getxattr(f, "user.rollfs.acknowledged")) >= 12 * MIB)
+    assert got(two[10000], "9999", "leaving") is None
+    os.close(fd)
+    eventually(lambda: len(got(two[10000], "9999", "leaving") or b"") == 13 * MIB)
+
+
+def test_a_sent_file_has_its_receipt_and_a_deadline(two):
+    f = put(two[9999], "10000", "receipt", b"12345")
+    eventually(lambda: got(two[10000], "9999", "receipt"))
+    eventually(lambda: os.getxattr(f, "user.rollfs.state") == b"committed")
+    r = json.loads(os.getxattr(f, "user.rollfs.receipt"))
+    assert (r["size"], r["receiver"]) == (5, "10000") and r["signature"]
+    assert os.getxattr(f, "user.rollfs.deadline") == b"0"
+
+
+def test_a_deadline_ends_the_waiting(sandboxes):
+    s = sandboxes("3", "4")
+    s[4].kill("rollfs")
+    s[4].kill("rollsite")
+    f = put(s[3], "4", "late", b"x")
+    os.setxattr(f, "user.rollfs.deadline", b"1")
+    fd = os.open(f, os.O_RDONLY)
+    with pytest.raises(OSError) as e:
+        os.fsync(fd)
+    os.close(fd)
+    assert e.value.errno == errno.ETIMEDOUT
+    assert os.getxattr(f, "user.rollfs.state") == b"failed"
+    s[4].start()
 
 
 # ---- pull: who comes before the file --------------------------------------
@@ -336,8 +386,22 @@ def test_news_is_replaced_by_newer_and_comes_before_the_put(told, site):
     site.gate.set()
     os.close(fd)
     first, second = site.of("file_stream")
-    assert not first["rewritten"] and second["rewritten"] and second["bytes"] == 6
+    assert not first["rewritten"] and second["rewritten"] and second["bytes"] == 0
     assert [e["op"] for e in site.events] == ["file_stream", "file_stream", "file_put"]
+
+
+def test_news_of_the_lowest_change_is_not_lost(told, site):
+    site.gate.clear()
+    fd = opened(told, "low")
+    os.write(fd, os.urandom(5 * MIB))
+    eventually(lambda: site.of("file_stream"))
+    os.write(fd, os.urandom(20 * MIB))
+    os.pwrite(fd, b"x" * (MIB // 8), 4 * MIB - 10)  # the first chunk's end
+    os.pwrite(fd, os.urandom(16 * MIB), 4 * MIB)
+    site.gate.set()
+    os.close(fd)
+    assert [(e["rewritten"], e["bytes"]) for e in site.of("file_stream")[1:]] == \
+        [(True, 4 * MIB - 10)]
 
 
 def test_a_truncated_file_is_rewritten(told, site):
