@@ -15,6 +15,7 @@
 
 #define PING_MS	    15000
 #define PING_MIN_MS 50
+#define REMOVED_MS  3600000
 #define TIMEOUT_MS  5000
 #define HELLO_MAX   (64u << 10)
 #define REASON_MAX  300
@@ -66,7 +67,7 @@ int64_t certificate_expires_s(const char *pem)
 	return at;
 }
 
-/* ---- asking ------------------------------------------------------------- */
+/* ---- asking ------------------------------------------------------------ */
 
 static void read_hello(const struct peer *p, const struct strbuf *body,
 		       int64_t asked_ms, struct hello *ret)
@@ -165,9 +166,10 @@ static void ping_once(struct peer *p)
 	if (opened) { /* what waited for the way goes now */
 		p->message_after = 0;
 		pthread_cond_broadcast(&p->message);
-		out_wake_locked(p);
 	}
 	pthread_mutex_unlock(&p->s->lock);
+	if (opened)
+		out_wake(p);
 }
 
 void *ping_worker(void *arg)
@@ -178,6 +180,10 @@ void *ping_worker(void *arg)
 	for (;;) {
 		bool well;
 
+		pthread_mutex_lock(&p->s->lock);
+		while (p->removed) /* a reload that brings it back wakes us */
+			peer_sleep(p, &p->ping, REMOVED_MS);
+		pthread_mutex_unlock(&p->s->lock);
 		ping_once(p);
 		pthread_mutex_lock(&p->s->lock);
 		/* Also while it does not reach us: that may be old news. */
@@ -206,7 +212,7 @@ void peer_ping(struct site *s, const char *party)
 	pthread_mutex_unlock(&s->lock);
 }
 
-/* ---- telling ------------------------------------------------------------- */
+/* ---- telling ----------------------------------------------------------- */
 
 /* lock held; the line of parties/<id>/ping */
 static void ping_line(const struct peer *p, struct strbuf *sb)

@@ -73,8 +73,7 @@ void peer_sleep(struct peer *p, pthread_cond_t *c, int64_t ms)
 	pthread_cond_timedwait(c, &p->s->lock, &ts);
 }
 
-/* ---- small messages ---------------------------------------------------------
- */
+/* ---- small messages ---------------------------------------------------- */
 
 static void message_free(struct out_message *o)
 {
@@ -323,8 +322,7 @@ int peer_send(struct site *s, const struct message_head *h, const void *data,
 	return r ? err_sys(e, -r, "message") : 0;
 }
 
-/* ---- large messages
- * ----------------------------------------------------------- */
+/* ---- large messages ---------------------------------------------------- */
 
 static char *large_path(const struct peer *p, const char *tid)
 {
@@ -527,8 +525,7 @@ int peer_stream_end(struct site *s, const struct message_head *h, struct err *e)
 	return r == -EEXIST ? 0 : r;
 }
 
-/* ---- ends
- * --------------------------------------------------------------------- */
+/* ---- ends -------------------------------------------------------------- */
 
 static bool of_it(const char *its, const char *job, const char *session)
 {
@@ -579,7 +576,7 @@ void peer_forget_session(struct site *s, const char *session)
 	forget(s, NULL, session);
 }
 
-/* ---- calls ------------------------------------------------------------ */
+/* ---- calls ------------------------------------------------------------- */
 
 static int rpc_once(struct peer *p, const char *verb, const char *body,
 		    size_t n, int64_t left_ms, struct strbuf *ret,
@@ -679,7 +676,7 @@ static void set_route(struct peer *p, const char *address)
 	} else if (!strcmp(url, "reverse")) {
 		p->route = ROUTE_REVERSE;
 	} else {
-		p->route = address ? ROUTE_DIRECT : ROUTE_NONE;
+		p->route = *url ? ROUTE_DIRECT : ROUTE_NONE;
 	}
 	free(p->url);
 	p->url = url;

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import time
 
 import pytest
@@ -70,6 +71,37 @@ def test_a_way_back_that_is_broken_is_seen_from_here(sandboxes):
     f = eventually(seen, 20, every=0.3)
     assert len(f["back_error"]) > 4
     assert ping(s[1], 2).startswith("ok ")  # this way is open
+
+
+def test_what_waited_goes_with_the_first_answer(sandboxes):
+    s = sandboxes("1", "2")
+    a, b = s[1], s[2]
+    b.kill("rollfs")
+    eventually(lambda: not b.pids("rollfs"))
+    for pid in b.pids("rollsite"):
+        os.kill(pid, signal.SIGKILL)
+    put(a.path("federation/2/late"), "x\n")
+    eventually(lambda: ping(a, 2).startswith("failed "), 20)
+    time.sleep(12)  # by now everything is tried rarely
+    b.start()
+    ask(a, 2)
+    eventually(lambda: ping(a, 2).startswith("ok "), 10)
+    eventually(lambda: "late" in os.listdir(b.path("federation/1/inbox")), 1.5)
+
+
+def test_a_party_that_went_and_came_back_is_asked_again(sandboxes):
+    s = sandboxes("1", "2")
+    p = s[1]
+    url = s[2].read("parties/1/address")
+    os.mkdir(p.path("parties/7"))
+    # 2 answers there: another party's certificate.
+    put(p.path("parties/7/address"), p.read("parties/2/address"))
+    eventually(lambda: re.match("failed .*certificate is not accepted", ping(p, 7)), 10)
+    os.rmdir(p.path("parties/7"))
+    assert "7" not in os.listdir(p.path("parties"))
+    os.mkdir(p.path("parties/7"))
+    put(p.path("parties/7/address"), url)
+    eventually(lambda: ping(p, 7).startswith("failed "), 10)
 
 
 def test_failures_have_a_reason_and_end_by_themselves(sandboxes):
