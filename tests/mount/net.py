@@ -188,9 +188,19 @@ class Node(Party):
 
     # -- what a user sees
 
+    def place(self, to, path):
+        """Where a file for the party is written; its folders are made, but not
+        those that only a mount has: where it was is a plain directory."""
+        at = self.path("federation", to)
+        for d in os.path.dirname(path).split("/"):
+            at = os.path.join(at, d)
+            if d:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(at)
+        return self.path("federation", to, path)
+
     def put(self, to, path, data):
-        f = self.path("federation", to, path)
-        os.makedirs(os.path.dirname(f), exist_ok=True)
+        f = self.place(to, path)
         with open(f, "wb") as out:
             out.write(data)
         return f
@@ -319,6 +329,23 @@ class Lab(Sandbox):
                     c.wait(5)
         for f in reversed(self.cleanup):
             f()
+
+    def tell(self, lines=12):
+        """What a person would look at when a test has failed."""
+        out = []
+        for p in self.parties.values():
+            out += ["== party %s: %s" % (p.id, [(a[0], pid) for pid, a in processes(self.dir)
+                                                if p.conf in a])]
+            for q in self.parties.values():
+                if q is p or not p.mounted():
+                    continue
+                with contextlib.suppress(OSError):
+                    out += ["%s to %s: %s" % (p.id, q.id, li) for li in p.transfers(q.id)
+                            if " committed " not in li]
+                    out += ["ping %s: %s" % (q.id, p.read("parties", q.id, "ping").strip())]
+            out += ["left: %s" % p.leftovers()]
+            out += p.site_log.splitlines()[-lines:]
+        return "\n".join(out)
 
     @staticmethod
     def stands_alone(p):

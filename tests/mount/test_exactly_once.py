@@ -458,12 +458,17 @@ def test_death_at(pair, point, size):
     pair.ready(("1", "2"), ("2", "1"))
     before = pair["2" if side == "1" else "1"]
     survivor = before.pid("rollsite")
-    pair["1"].put("2", path, data)
-    eventually(lambda: doomed.poll() is not None, 15)
-    assert doomed.returncode == -signal.SIGKILL, doomed.returncode
-    seen = pair["2"].got("1", path)
-    assert seen in (None, data)
-    pair[side].start_site()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        # close() waits for a rollsite that takes the file over.
+        put = pool.submit(pair["1"].put, "2", path, data)
+        try:
+            eventually(lambda: doomed.poll() is not None, 15)
+            assert doomed.returncode == -signal.SIGKILL, doomed.returncode
+            seen = pair["2"].got("1", path)
+            assert seen in (None, data)
+        finally:
+            pair[side].start()
+        put.result()
     eventually(lambda: pair["2"].got("1", path) == data, 20)
     eventually(lambda: pair["1"].state_of("2", path) == "committed", 20)
     for p in "1", "2":
@@ -501,10 +506,8 @@ class Writer(threading.Thread):
             generation = self.last.get(path, 0) + 1
             self.last[path] = generation
             data = content(path, generation, size)
-            f = self.party.path("federation/2", path)
             try:
-                os.makedirs(os.path.dirname(f), exist_ok=True)
-                fd = os.open(f, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+                fd = os.open(self.party.place("2", path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
                 try:
                     step = len(data) or 1
                     if how == "stream":
@@ -604,6 +607,14 @@ def chaos(x, proxy, kills, n, most, rng, victims, pause, seconds):
             eventually(lambda path=path, want=want: quiet(x["2"].got, "1", path) == want, seconds)
         eventually(lambda: all(" committed " in li for li in x["1"].transfers("2")), seconds)
         again.look()
+    except AssertionError:
+        print(x.tell(40))
+        for path in last if "last" in locals() else ():
+            data = quiet(x["2"].got, "1", path)
+            if data != content(path, last[path], size[path]):
+                print("%s: generation %d (%d bytes) is not there but %s" % (
+                    path, last[path], size[path], data and (len(data), data[:60])))
+        raise
     finally:
         reader.stop = True
         for t in (*writers, reader):
