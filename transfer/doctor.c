@@ -67,7 +67,7 @@ static enum verdict say(struct doctor *d, enum verdict v, const char *fmt, ...)
 	return v;
 }
 
-/* ---- asking our rollsite ------------------------------------------------ */
+/* ---- asking our rollsite ----------------------------------------------- */
 
 /* The answer (caller owns), or NULL: it does not run or hangs. */
 static json_t *ask(const struct doctor *d, const char *op, const char *party,
@@ -106,7 +106,7 @@ static json_t *ask(const struct doctor *d, const char *op, const char *party,
 	return o;
 }
 
-/* ---- ourselves ---------------------------------------------------------- */
+/* ---- ourselves --------------------------------------------------------- */
 
 static void date(char buf[40], int64_t unix_ms)
 {
@@ -363,7 +363,7 @@ static void look_at_port(struct doctor *d)
 	probe_close(&p);
 }
 
-/* ---- the others ---------------------------------------------------------- */
+/* ---- the others -------------------------------------------------------- */
 
 static enum verdict worse(enum verdict a, enum verdict b)
 {

@@ -55,8 +55,7 @@ static const struct counter {
 #undef COUNTER
 };
 
-/* ---- refusals: by party and code ------------------------------------------
- */
+/* ---- refusals: by party and code --------------------------------------- */
 
 static struct refusals {
 	char party[16];
@@ -94,8 +93,7 @@ struct counters *count_of(struct site *s, const char *party)
 	return p ? &p->count : &s->count;
 }
 
-/* ---- the text --------------------------------------------------------------
- */
+/* ---- the text ---------------------------------------------------------- */
 
 static void head(struct strbuf *sb, const char *name, const char *type,
 		 const char *help)

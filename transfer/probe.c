@@ -16,7 +16,7 @@
 #define STEP_MS	   5000
 #define ANSWER_MAX (64u << 10)
 
-/* ---- certificates ----------------------------------------------------- */
+/* ---- certificates ------------------------------------------------------ */
 
 static const char *tls_reason(void)
 {

@@ -5,6 +5,7 @@
  * the poll after that.  A poll that finds nothing is answered 204 after a
  * while and comes again at once.
  */
+#include <openssl/pem.h>
 #include <poll.h>
 #include <time.h>
 
@@ -23,7 +24,8 @@ struct waiting { /* a request and the place of its answer, on a stack */
 	uint64_t id;
 	const struct wire_request *q;
 	struct wire_answer *a;
-	bool taken, answered;
+	char by[33]; /* the process that took it */
+	bool taken, answered, lost;
 };
 
 struct reverse {
@@ -31,7 +33,8 @@ struct reverse {
 	pthread_cond_t request, answer;
 	struct waiting *list;
 	uint64_t last_id;
-	unsigned polls; /* held now */
+	char instance[33]; /* of the process that polls */
+	unsigned polls;	   /* held now */
 	int64_t last_mono, last_unix;
 };
 
@@ -101,7 +104,7 @@ int reverse_exchange(struct peer *p, const struct wire_request *q,
 		;
 	*at = &w;
 	pthread_cond_signal(&r->request);
-	while (!w.answered && now_mono_ms() < deadline) {
+	while (!w.answered && !w.lost && now_mono_ms() < deadline) {
 		if (!w.taken && !r->polls &&
 		    now_mono_ms() - r->last_mono > SILENT_MS)
 			break;
@@ -113,6 +116,9 @@ int reverse_exchange(struct peer *p, const struct wire_request *q,
 	pthread_mutex_unlock(&r->lock);
 	if (w.answered)
 		return 0;
+	if (w.lost)
+		return err_set(e, EHOSTUNREACH, "party %s: it has started anew",
+			       p->id);
 	return silent ? err_set(e, EHOSTUNREACH,
 				"party %s: it has not asked for what we have",
 				p->id)
@@ -148,12 +154,46 @@ static void take_answer(struct reverse *r, const struct strbuf *body)
 	sb_free(&head.body);
 }
 
+/* r->lock held: what another process of the party took has died with it */
+static void new_instance(struct reverse *r, const char *instance)
+{
+	if (!instance || strlen(instance) != 32 ||
+	    !strcmp(r->instance, instance))
+		return;
+	memcpy(r->instance, instance, 33);
+	for (struct waiting *w = r->list; w; w = w->next)
+		if (w->taken && !w->answered && strcmp(w->by, instance))
+			w->lost = true;
+	pthread_cond_broadcast(&r->answer);
+}
+
 static bool hung_up(int fd)
 {
 	struct pollfd x = { .fd = fd, .events = POLLRDHUP };
 
 	return fd >= 0 && poll(&x, 1, 0) > 0 &&
 	       (x.revents & (POLLRDHUP | POLLHUP | POLLERR));
+}
+
+/* What it shows us is what its receipts are checked against. */
+static void keep_certificate(struct peer *p, X509 *cert)
+{
+	BIO *b = cert ? BIO_new(BIO_s_mem()) : NULL;
+	char *data = NULL;
+	long n;
+
+	if (!b)
+		return;
+	if (PEM_write_bio_X509(b, cert) &&
+	    (n = BIO_get_mem_data(b, &data)) > 0) {
+		char *pem = xasprintf("%.*s", (int)n, data);
+
+		pthread_mutex_lock(&p->s->lock);
+		free(p->certificate);
+		p->certificate = pem;
+		pthread_mutex_unlock(&p->s->lock);
+	}
+	BIO_free(b);
 }
 
 void reverse_polled(struct serve *v)
@@ -166,11 +206,13 @@ void reverse_polled(struct serve *v)
 	v->code = 204;
 	if (!r)
 		return;
+	keep_certificate(p, v->cert);
 	pthread_mutex_lock(&r->lock);
 	r->last_mono = now_mono_ms();
 	r->last_unix = now_unix_ms();
 	if (v->body.len)
 		take_answer(r, &v->body);
+	new_instance(r, v->query);
 	r->polls++;
 	for (;;) {
 		for (w = r->list; w && w->taken; w = w->next)
@@ -191,6 +233,7 @@ void reverse_polled(struct serve *v)
 		sb_init(&v->out, REQUEST_BODY_MAX + (256u << 10));
 		if (!request_frame(&v->out, &q)) {
 			w->taken = true;
+			memcpy(w->by, r->instance, sizeof(w->by));
 			v->code = 200;
 		}
 	}
@@ -199,8 +242,7 @@ void reverse_polled(struct serve *v)
 	pthread_mutex_unlock(&r->lock);
 }
 
-/* ---- our side, when it is us who cannot listen
- * --------------------------------- */
+/* ---- our side, when it is us who cannot listen ------------------------- */
 
 /* The partner's certificate, as its connection showed it. */
 static X509 *certificate_of(struct peer *p)
@@ -266,11 +308,13 @@ static void *poller(void *arg)
 	struct peer *p = arg;
 	struct site *s = p->s;
 	struct strbuf answer = STRBUF_INIT(REQUEST_BODY_MAX + (256u << 10));
+	_cleanup_free_ char *target =
+	    xasprintf("/v1/reverse?%s", route_instance());
 	unsigned failures = 0;
 
 	for (;;) {
 		struct wire_request q = { .method = "POST",
-					  .target = (char *)"/v1/reverse",
+					  .target = target,
 					  .timeout_ms = 60000 };
 		struct wire_answer a = { 0 };
 		struct err e = { 0 };

@@ -30,7 +30,7 @@ static struct {
 	struct window *windows;
 } self;
 
-/* ---- one hop ------------------------------------------------------------- */
+/* ---- one hop ----------------------------------------------------------- */
 
 struct tag { /* of a handle */
 	const char *want;
@@ -64,6 +64,9 @@ static CURL *handle_take(struct peer *p)
 			return h;
 		handle_free(h); /* it shows a certificate of the past */
 	}
+	/* curl reads the files anew: signatures must be of the same key. */
+	identity_refresh(p->s->identity);
+	now = identity_generation(p->s->identity);
 	h = client_new(p->s->conf, p->want);
 	if (!h)
 		return NULL;
@@ -83,6 +86,27 @@ static void handle_give(struct peer *p, CURL *h)
 	}
 	pthread_mutex_unlock(&p->s->lock);
 	handle_free(h);
+}
+
+void route_renew(struct peer *p)
+{
+	CURL *old[PEER_POOL];
+	size_t n;
+
+	pthread_mutex_lock(&p->s->lock);
+	n = p->n_pool;
+	memcpy(old, p->pool, sizeof(old));
+	p->n_pool = 0;
+	free(p->certificate);
+	p->certificate = NULL;
+	if (p->card) {
+		card_free(p->card);
+		free(p->card);
+	}
+	p->card = NULL;
+	pthread_mutex_unlock(&p->s->lock);
+	for (size_t i = 0; i < n; i++)
+		handle_free(old[i]);
 }
 
 static size_t on_header(char *data, size_t size, size_t n, void *arg)
@@ -255,8 +279,7 @@ static struct peer *first_hop(struct peer *p, struct err *e)
 	return NULL;
 }
 
-/* ---- cards -----------------------------------------------------------------
- */
+/* ---- cards ------------------------------------------------------------- */
 
 /* self.lock held; signed again when our certificate was renewed */
 static int card_refresh(struct site *s, struct err *e)
@@ -426,8 +449,7 @@ void route_card(struct serve *v, const char *party)
 	sb_free(&a.body);
 }
 
-/* ---- sealed requests: sending
- * ------------------------------------------------- */
+/* ---- sealed requests: sending ------------------------------------------ */
 
 /* The key in use for p and the certificate's text; fetches it when there is
  * none. */
@@ -586,8 +608,7 @@ int route_exchange(struct peer *p, const struct wire_request *q,
 	return r;
 }
 
-/* ---- sealed requests: receiving
- * ------------------------------------------------ */
+/* ---- sealed requests: receiving ---------------------------------------- */
 
 /* Which requests of one process of a party have been seen. */
 struct window {
@@ -842,6 +863,11 @@ void route_relayed(struct serve *v, const char *dst)
 	X509_free(cert);
 	request_free(&q);
 	envelope_free(&n);
+}
+
+const char *route_instance(void)
+{
+	return self.instance;
 }
 
 int route_start(struct site *s, struct err *e)

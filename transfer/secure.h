@@ -69,7 +69,7 @@ int identity_sign(struct identity *id, const char *domain, const void *data,
 int signature_check(X509 *cert, const char *domain, const void *data, size_t n,
 		    const char *signature, struct err *e) MUST_CHECK;
 
-/* ---- HPKE (RFC 9180), base mode --------------------------------------- */
+/* ---- HPKE (RFC 9180), base mode ---------------------------------------- */
 /*
  * DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM.  One message per
  * context (sequence number 0), and one exported secret for the answer.

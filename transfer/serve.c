@@ -96,8 +96,7 @@ void hook_relay_flip(void *data, size_t n)
 }
 #endif
 
-/* ---- answers --------------------------------------------------------------
- */
+/* ---- answers ----------------------------------------------------------- */
 
 void serve_json(struct serve *v, unsigned code, json_t *doc)
 {
@@ -165,8 +164,7 @@ static void refuse(struct serve *v, int no, const char *text)
 	serve_refuse(v, err_set(&e, no, "%s", text), &e);
 }
 
-/* ---- which request ----------------------------------------------------------
- */
+/* ---- which request ----------------------------------------------------- */
 
 static bool verb_valid(const char *t)
 {
@@ -350,8 +348,7 @@ void serve_data(struct serve *v, const void *data, size_t n)
 		refuse(v, EFBIG, "the body is too long");
 }
 
-/* ---- hello, calls, messages
- * --------------------------------------------------- */
+/* ---- hello, calls, messages -------------------------------------------- */
 
 static void hello(struct serve *v)
 {

@@ -23,8 +23,7 @@
 #pragma GCC diagnostic ignored "-Wanalyzer-malloc-leak"
 #endif
 
-#define PIECE	(256u << 10)
-#define BUFFERS 8 /* chunks in memory: 32 MiB at the usual size */
+#define PIECE (256u << 10)
 
 struct message {
 	UT_hash_handle hh;
@@ -424,7 +423,7 @@ void site_session_fail(struct site *s, const char *session, int status,
 	pthread_mutex_unlock(&s->lock);
 }
 
-/* ---- jobs ------------------------------------------------------------- */
+/* ---- jobs -------------------------------------------------------------- */
 
 static int job_write(struct site *s, const struct site_job *j, bool durable,
 		     struct err *e)
@@ -610,7 +609,7 @@ int site_session_close(struct site *s, const char *session, struct err *e)
 	return r;
 }
 
-/* ---- start ------------------------------------------------------------ */
+/* ---- start ------------------------------------------------------------- */
 
 /* Files that no record speaks of: their rollsite was killed in between. */
 static void rescan_job(struct site *s, const char *job)
@@ -698,7 +697,6 @@ int site_open(struct site *s, struct conf *c, bool child, struct err *e)
 	(void)remove_tree(tmp, NULL); /* half-received messages */
 	*s = (struct site){ .conf = c, .child = child, .stop = -1 };
 	pthread_mutex_init(&s->lock, NULL);
-	sem_init(&s->buffers, 0, BUFFERS);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&s->changed, &monotonic);

@@ -107,7 +107,7 @@ static uint64_t next_generation(void)
 	return last_generation;
 }
 
-/* ---- what is on disk of it ---------------------------------------------- */
+/* ---- what is on disk of it --------------------------------------------- */
 
 static char *sent_line(const struct sent *f)
 {
@@ -226,8 +226,7 @@ static char *out_path(const struct site *s, const char *party, const char *path)
 			 path);
 }
 
-/* ---- the end of a transfer ------------------------------------------------
- */
+/* ---- the end of a transfer --------------------------------------------- */
 
 static void on_done(struct site *s, const struct object *o, int status,
 		    const char *error, const struct receipt_doc *receipt)
@@ -265,8 +264,7 @@ static void on_done(struct site *s, const struct object *o, int status,
 	pthread_mutex_unlock(&s->lock);
 }
 
-/* ---- handing over -----------------------------------------------------------
- */
+/* ---- handing over ------------------------------------------------------ */
 
 static void identity_of(struct site *s, const char *party, const char *path,
 			uint64_t generation, uint64_t chunk_size, uint64_t size,
@@ -603,8 +601,7 @@ int file_deadline(struct site *s, const char *party, const char *path,
 	return 0;
 }
 
-/* ---- what is known
- * ------------------------------------------------------------ */
+/* ---- what is known ----------------------------------------------------- */
 
 /* lock not held: the file as it stood, and how its transfer goes */
 static void news_of(struct site *s, const struct sent *f, struct out_news *n)
@@ -770,7 +767,7 @@ void file_arrived(struct site *s, const char *party, const char *path)
 	pthread_mutex_unlock(&s->lock);
 }
 
-/* ---- start ------------------------------------------------------------ */
+/* ---- start ------------------------------------------------------------- */
 
 /* A put that was cut off between its line and its rename. */
 static void finish_rename(struct site *s, const struct sent *f)

@@ -22,8 +22,7 @@
 static struct MHD_Daemon *daemon_;
 static struct site *the_site;
 
-/* ---- our certificate --------------------------------------------------------
- */
+/* ---- our certificate --------------------------------------------------- */
 
 /* What handshakes use; replaced when the files have changed.  Old sets stay:
  * a handshake may be using them, and they are few. */
@@ -178,7 +177,7 @@ static void on_connection(void *arg, struct MHD_Connection *m, void **ctx,
 	}
 }
 
-/* ---- requests ----------------------------------------------------------- */
+/* ---- requests ---------------------------------------------------------- */
 
 static enum MHD_Result respond(struct MHD_Connection *m, unsigned code,
 			       const void *data, size_t n,

@@ -35,9 +35,17 @@
 #define CREDIT_ALL    16u
 #define TRANSFERS_MAX 1000u /* arriving from one party at a time */
 
-struct pending {
+struct pending { /* a chunk that waits for the disk; on a stack */
+	struct pending *next;
 	uint64_t index;
-	uint8_t digest[32];
+	const uint8_t *digest;
+	bool done;
+	int status;
+};
+
+struct committing { /* one commit of a transfer at a time */
+	struct committing *next;
+	char tid[65];
 };
 
 struct incoming {
@@ -50,16 +58,15 @@ struct incoming {
 	struct journal *have;
 	uint64_t room, count; /* of the arrays; chunks that are there */
 	uint8_t (*digests)[32];
-	uint8_t *bits, *busy;
+	uint8_t *bits;
+	struct chunk_sink *sinks;
+	uint64_t quota_left; /* when it was announced */
 	int64_t touched_ms;
 	/* Waiting for the disk. */
 	pthread_mutex_t lock;
 	pthread_cond_t synced;
 	struct pending *pending;
-	size_t n_pending, room_pending;
-	uint64_t added, done;
 	bool syncing;
-	int failed;
 };
 
 struct receipt_rec {
@@ -78,18 +85,28 @@ struct newest { /* of a party's path */
 };
 
 struct chunk_sink {
+	struct chunk_sink *next; /* of one transfer; with s->lock */
 	struct site *s;
 	struct incoming *t;
 	uint64_t index, len, got;
 	uint8_t want[32];
 	EVP_MD_CTX *md;
+	unsigned refs;
+	bool settling; /* all there: it only waits for the disk */
+	/* lost: a newer request brings this chunk; the lock is held while
+	 * bytes are written. */
+	pthread_mutex_t lock;
+	bool lost;
 };
 
 /* All under s->lock. */
+static struct committing *commits;
 static struct receipt_rec *receipts;
 static struct newest *newest;
 /* Renames into the inbox, so that an older generation never comes last. */
 static pthread_mutex_t publishing = PTHREAD_MUTEX_INITIALIZER;
+/* The files of one transfer are made, and removed, by one at a time. */
+static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
 
 static char *partial(const struct site *s, const char *tid, const char *end)
 {
@@ -109,7 +126,7 @@ static void bit_set(uint8_t *bits, uint64_t i, bool on)
 		bits[i / 8] &= (uint8_t) ~(1u << (i % 8));
 }
 
-/* ---- receipts ----------------------------------------------------------- */
+/* ---- receipts ---------------------------------------------------------- */
 
 static char *newest_key(const char *party, const char *path)
 {
@@ -269,7 +286,7 @@ static int load_receipts(struct site *s, const char *party, struct err *e)
 	return x;
 }
 
-/* ---- what is arriving ---------------------------------------------------- */
+/* ---- what is arriving -------------------------------------------------- */
 
 static void record_check(const char *tid, const uint8_t *record,
 			 uint8_t ret[32])
@@ -304,10 +321,8 @@ static void make_room(struct incoming *t, uint64_t i)
 		n *= 2;
 	t->digests = xrealloc(t->digests, n * 32);
 	t->bits = xrealloc(t->bits, n / 8);
-	t->busy = xrealloc(t->busy, n / 8);
 	memset(t->digests + t->room, 0, (n - t->room) * 32);
 	memset(t->bits + t->room / 8, 0, (n - t->room) / 8);
-	memset(t->busy + t->room / 8, 0, (n - t->room) / 8);
 	t->room = n;
 }
 
@@ -329,8 +344,6 @@ static void incoming_free(struct incoming *t)
 	object_free(&t->o);
 	free(t->digests);
 	free(t->bits);
-	free(t->busy);
-	free(t->pending);
 	pthread_mutex_destroy(&t->lock);
 	pthread_cond_destroy(&t->synced);
 	free(t);
@@ -416,72 +429,62 @@ static struct incoming *incoming_new(const struct object *o)
 }
 
 /* With t->lock held by the caller: everything pending becomes durable. */
-static int sync_pending(struct site *s, struct incoming *t)
+static void sync_pending(struct site *s, struct incoming *t)
 {
 	struct pending *list = TAKE_PTR(t->pending);
-	size_t n = t->n_pending;
-	uint64_t upto = t->added;
-	uint8_t *records = xmalloc(n * RECORD + 1);
+	struct strbuf records = STRBUF_INIT(1u << 20);
+	uint8_t record[RECORD];
 	int r = 0;
 
-	t->n_pending = t->room_pending = 0;
 	t->syncing = true;
 	pthread_mutex_unlock(&t->lock);
-	for (size_t i = 0; i < n; i++)
-		record_make(t->tid, list[i].index, HAVE, list[i].digest,
-			    records + i * RECORD);
-	if (fdatasync(t->fd))
+	for (const struct pending *x = list; x; x = x->next) {
+		record_make(t->tid, x->index, HAVE, x->digest, record);
+		r = sb_add(&records, record, RECORD);
+	}
+	if (!r && fdatasync(t->fd))
 		r = -errno;
 	hook_die("in-chunk-written");
 	if (!r)
-		r = journal_raw(t->have, records, n * RECORD);
+		r = journal_raw(t->have, records.buf, records.len);
 	if (!r)
 		r = journal_sync(t->have, journal_len(t->have));
 	hook_die("in-chunk-synced");
+	sb_free(&records);
 	pthread_mutex_lock(&s->lock);
-	for (size_t i = 0; i < n && !r; i++)
-		mark(t, list[i].index, true, list[i].digest);
+	for (const struct pending *x = list; x && !r; x = x->next)
+		mark(t, x->index, true, x->digest);
 	pthread_mutex_unlock(&s->lock);
-	free(records);
-	free(list);
 	pthread_mutex_lock(&t->lock);
 	t->syncing = false;
-	t->done = upto;
-	if (r)
-		t->failed = r;
+	for (struct pending *x = list, *next; x; x = next) {
+		next = x->next; /* its owner may go on at once */
+		x->status = r;
+		x->done = true;
+	}
 	pthread_cond_broadcast(&t->synced);
-	return r;
 }
 
 /* Returns when the chunk is on disk, and the fact that it is. */
 static int make_durable(struct site *s, struct incoming *t, uint64_t index,
 			const uint8_t digest[32])
 {
-	uint64_t mine;
-	int r;
+	struct pending x = { .index = index, .digest = digest };
 
 	pthread_mutex_lock(&t->lock);
-	if (t->n_pending == t->room_pending) {
-		t->room_pending = MAX(2 * t->room_pending, 4);
-		t->pending =
-		    xrealloc(t->pending, t->room_pending * sizeof(*t->pending));
-	}
-	t->pending[t->n_pending].index = index;
-	memcpy(t->pending[t->n_pending++].digest, digest, 32);
-	mine = ++t->added;
-	while (t->done < mine && !t->failed) {
+	x.next = t->pending;
+	t->pending = &x;
+	while (!x.done) {
 		if (t->syncing)
 			pthread_cond_wait(&t->synced, &t->lock);
 		else
-			(void)sync_pending(s, t);
+			sync_pending(s, t);
 	}
-	r = t->done >= mine && !t->failed ? 0 : t->failed;
 	pthread_mutex_unlock(&t->lock);
-	return r;
+	return x.status;
 }
 
-/* ---- may it? ---------------------------------------------------------------
- */
+/* ---- may it? ----------------------------------------------------------- */
 
 static uint64_t tree_bytes(const char *dir)
 {
@@ -521,38 +524,51 @@ static int room_on_disk(struct site *s, const char *allow, uint64_t more,
 			     (unsigned long long)more);
 }
 
-static int may_push(struct site *s, const char *allow, const struct object *o,
-		    struct err *e)
+static int within(const char *allow, uint64_t size, uint64_t quota_left,
+		  struct err *e)
 {
-	uint64_t limit, size = o->size == SIZE_OPEN ? 0 : o->size;
+	uint64_t limit;
 
-	if (!allow_permits(allow, "push", "*"))
-		return err_set(e, EACCES, "not allowed");
 	if (allow_limit(allow, "size", &limit) && size > limit)
 		return err_set(e, EFBIG, "larger than the %llu bytes allowed",
 			       (unsigned long long)limit);
+	return size > quota_left
+		   ? err_set(e, EDQUOT,
+			     "the inbox is full: its quota would be "
+			     "exceeded")
+		   : 0;
+}
+
+/* *ret_left: what its quota leaves. */
+static int may_push(struct site *s, const char *allow, const struct object *o,
+		    uint64_t *ret_left, struct err *e)
+{
+	uint64_t limit, used;
+
+	*ret_left = UINT64_MAX;
+	if (!allow_permits(allow, "push", "*"))
+		return err_set(e, EACCES, "not allowed");
 	if (allow_limit(allow, "quota", &limit)) {
 		_cleanup_free_ char *in =
 		    xasprintf("%s/federation/%s/in", s->conf->state, o->src);
 
-		if (tree_bytes(in) + size > limit)
-			return err_set(e, EDQUOT,
-				       "the inbox is full: its quota is %llu "
-				       "bytes",
-				       (unsigned long long)limit);
+		used = tree_bytes(in);
+		*ret_left = used < limit ? limit - used : 0;
 	}
-	return 0;
+	return within(allow, o->size == SIZE_OPEN ? 0 : o->size, *ret_left, e);
 }
 
 /* Everything that can be said before the first byte. */
-static int admit(struct site *s, const struct object *o, struct err *e)
+static int admit(struct site *s, const struct object *o, uint64_t *ret_left,
+		 struct err *e)
 {
 	_cleanup_free_ char *allow = party_allow(s->conf, o->src);
 	const struct incoming *t, *tmp;
 	uint64_t limit = TRANSFERS_MAX, n = 0;
 	int r;
 
-	r = o->kind == OBJECT_FILE ? may_push(s, allow, o, e)
+	*ret_left = UINT64_MAX;
+	r = o->kind == OBJECT_FILE ? may_push(s, allow, o, ret_left, e)
 				   : site_admit(s, o->key, o->src, e);
 	if (r)
 		return r;
@@ -579,8 +595,7 @@ static int belongs(const struct serve *v, const struct object *o,
 		   : 0;
 }
 
-/* ---- answers ---------------------------------------------------------------
- */
+/* ---- answers ----------------------------------------------------------- */
 
 static void answer_committed(struct serve *v, unsigned code,
 			     const struct receipt_doc *doc)
@@ -698,8 +713,7 @@ static int done_before(struct serve *v, const struct object *o)
 	return 1;
 }
 
-/* ---- PUT, GET, DELETE -------------------------------------------------------
- */
+/* ---- PUT, GET, DELETE -------------------------------------------------- */
 
 static void audit(const struct serve *v, const char *what,
 		  const struct object *o)
@@ -710,7 +724,8 @@ static void audit(const struct serve *v, const char *what,
 		 v->relayed ? " relayed" : "");
 }
 
-static int begin(struct site *s, const struct object *o, struct err *e)
+static int begin(struct site *s, const struct object *o, uint64_t quota_left,
+		 struct err *e)
 {
 	_cleanup_free_ char *path = partial(s, o->tid, ".json");
 	struct incoming *t = incoming_new(o), *other = NULL;
@@ -718,6 +733,7 @@ static int begin(struct site *s, const struct object *o, struct err *e)
 	int r = json_write_file(path, doc, 0600, true, e);
 
 	json_decref(doc);
+	t->quota_left = quota_left;
 	if (!r)
 		r = open_files(s, t, e);
 	/* No space shows now, not after the first gigabyte. */
@@ -743,8 +759,8 @@ static int begin(struct site *s, const struct object *o, struct err *e)
 
 void in_announce(struct serve *v, const char *tid, const json_t *doc)
 {
-	static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER;
 	struct site *s = v->s;
+	uint64_t left = 0;
 	struct object o = { 0 };
 	struct incoming *t = NULL;
 	struct err e = { 0 };
@@ -758,18 +774,18 @@ void in_announce(struct serve *v, const char *tid, const json_t *doc)
 		object_free(&o);
 		return;
 	}
-	pthread_mutex_lock(&one); /* files of one transfer are made once */
+	pthread_mutex_lock(&making);
 	if (!r)
 		t = find_ref(s, tid);
 	if (!r && !t) {
-		r = admit(s, &o, &e);
+		r = admit(s, &o, &left, &e);
 		if (!r)
-			r = begin(s, &o, &e);
+			r = begin(s, &o, left, &e);
 		if (!r)
 			t = find_ref(s, tid);
 		fresh = true;
 	}
-	pthread_mutex_unlock(&one);
+	pthread_mutex_unlock(&making);
 	if (!r && !t)
 		r = err_set(&e, EAGAIN, "withdrawn meanwhile");
 	if (!r && t->o.chunk_size != o.chunk_size)
@@ -829,11 +845,13 @@ void in_state(struct serve *v, const char *tid, bool digests)
 void in_abort(struct serve *v, const char *tid)
 {
 	struct site *s = v->s;
-	struct incoming *t = find_ref(s, tid);
+	struct incoming *t = NULL;
 	struct receipt_rec *rec = NULL;
 	struct err e = { 0 };
 	int r = 0;
 
+	pthread_mutex_lock(&making);
+	t = find_ref(s, tid);
 	pthread_mutex_lock(&s->lock);
 	HASH_FIND_STR(receipts, tid, rec);
 	if (t && strcmp(t->o.src, v->party))
@@ -843,27 +861,28 @@ void in_abort(struct serve *v, const char *tid)
 	else if (t)
 		forget_locked(s, t);
 	pthread_mutex_unlock(&s->lock);
-	if (r) {
+	if (!r && t)
+		remove_files(s, tid);
+	pthread_mutex_unlock(&making);
+	if (r)
 		serve_refuse(v, r, &e);
-	} else {
-		if (t) {
-			remove_files(s, tid);
-			audit(v, "withdrawn", &t->o);
-		}
+	else
 		v->code = 204;
-	}
+	if (!r && t)
+		audit(v, "withdrawn", &t->o);
 	unref(s, t);
 }
 
-/* ---- chunks
- * ------------------------------------------------------------------ */
+/* ---- chunks ------------------------------------------------------------ */
 
 static int chunk_check(struct serve *v, struct chunk_sink *k, const char *index,
 		       struct err *e)
 {
 	const struct incoming *t = k->t;
+	_cleanup_free_ char *allow = NULL;
 	char *end = NULL;
 	uint64_t n = CHUNKS_MAX;
+	int r;
 
 	if (strcmp(t->o.src, v->party))
 		return err_set(e, EACCES, "not allowed");
@@ -883,7 +902,12 @@ static int chunk_check(struct serve *v, struct chunk_sink *k, const char *index,
 	    k->len != object_chunk_len(&t->o, k->index))
 		return err_set(e, EINVAL, "chunk %llu has another length",
 			       (unsigned long long)k->index);
-	return 0;
+	if (t->o.kind != OBJECT_FILE)
+		return 0;
+	allow = party_allow(v->s->conf, v->party);
+	r = within(allow, k->index * t->o.chunk_size + k->len, t->quota_left,
+		   e);
+	return r ? r : room_on_disk(v->s, allow, 0, e);
 }
 
 /* Other bytes come for a chunk that is there: it is there no more, durably,
@@ -906,42 +930,84 @@ static int give_up_old(struct site *s, struct incoming *t, uint64_t index)
 	return 0;
 }
 
+static void sink_unref(struct chunk_sink *k)
+{
+	struct site *s = k->s;
+	struct chunk_sink **at;
+	bool last;
+
+	pthread_mutex_lock(&s->lock);
+	last = !--k->refs;
+	for (at = &k->t->sinks; last && *at && *at != k; at = &(*at)->next)
+		;
+	if (last && *at)
+		*at = k->next;
+	pthread_mutex_unlock(&s->lock);
+	if (!last)
+		return;
+	unref(s, k->t);
+	EVP_MD_CTX_free(k->md);
+	pthread_mutex_destroy(&k->lock);
+	free(k);
+}
+
+/* Another request that brings the same chunk: it stands still perhaps, and
+ * this one is newer.  From the return on it writes nothing more. */
+static void take_over(struct chunk_sink *old)
+{
+	pthread_mutex_lock(&old->lock);
+	old->lost = true;
+	pthread_mutex_unlock(&old->lock);
+	sink_unref(old);
+}
+
 void in_chunk_begin(struct serve *v, const char *tid, const char *index)
 {
 	struct site *s = v->s;
-	struct chunk_sink *k = xcalloc(1, sizeof(*k));
-	bool same = false, other = false, busy = false;
+	struct chunk_sink *k = xcalloc(1, sizeof(*k)), *old = NULL;
+	bool same = false, other = false;
 	struct err e = { 0 };
 	int r = 0;
 
 	k->s = s;
+	k->refs = 1;
+	pthread_mutex_init(&k->lock, NULL);
 	k->t = find_ref(s, tid);
 	if (!k->t) {
+		pthread_mutex_destroy(&k->lock);
 		free(k);
 		serve_refuse(v, err_set(&e, ENOENT, "no such transfer"), &e);
 		return;
 	}
 	r = chunk_check(v, k, index, &e);
+	pthread_mutex_lock(&s->lock);
 	if (!r) {
-		pthread_mutex_lock(&s->lock);
 		make_room(k->t, k->index);
-		busy =
-		    k->t->gone || k->t->committing || bit(k->t->busy, k->index);
-		if (!busy && bit(k->t->bits, k->index)) {
+		for (old = k->t->sinks; old; old = old->next)
+			if (old->index == k->index && !old->lost)
+				break;
+		if (k->t->gone || k->t->committing || (old && old->settling)) {
+			r = err_set(&e, EAGAIN, "the chunk is being written");
+		} else if (bit(k->t->bits, k->index)) {
 			same = !memcmp(k->t->digests[k->index], k->want, 32);
 			other = !same;
 		}
-		if (!busy && !same)
-			bit_set(k->t->busy, k->index, true);
-		if (same)
-			count_of(s, v->party)->chunks_again++;
-		v->credit = credit(s);
-		pthread_mutex_unlock(&s->lock);
-		if (busy)
-			r = err_set(&e, EAGAIN, "the chunk is being written");
 	}
 	if (!r && !same) {
-		v->sink = k; /* busy is ours: in_chunk_free gives it back */
+		if (old)
+			old->refs++;
+		k->next = k->t->sinks;
+		k->t->sinks = k;
+	} else {
+		old = NULL;
+	}
+	if (same)
+		s->count.chunks_again++;
+	v->credit = credit(s);
+	pthread_mutex_unlock(&s->lock);
+	if (old)
+		take_over(old);
+	if (!r && !same) {
 		if (other)
 			r = give_up_old(s, k->t, k->index);
 		k->md = EVP_MD_CTX_new();
@@ -955,10 +1021,10 @@ void in_chunk_begin(struct serve *v, const char *tid, const char *index)
 		v->code = 200; /* what comes is not looked at */
 	else if (r)
 		serve_refuse(v, r, &e);
-	if (!v->sink) {
-		unref(s, k->t);
-		free(k);
-	}
+	else
+		v->sink = TAKE_PTR(k);
+	if (k)
+		sink_unref(k);
 }
 
 void in_chunk_data(struct serve *v, const void *data, size_t n)
@@ -970,11 +1036,17 @@ void in_chunk_data(struct serve *v, const void *data, size_t n)
 	if (n > k->len - k->got)
 		r = err_set(&e, EINVAL, "longer than it said");
 	if (!r) {
-		r = pwrite_all(k->t->fd, data, n,
-			       k->index * k->t->o.chunk_size + k->got);
+		pthread_mutex_lock(&k->lock);
+		r = k->lost
+			? -EAGAIN
+			: pwrite_all(k->t->fd, data, n,
+				     k->index * k->t->o.chunk_size + k->got);
+		pthread_mutex_unlock(&k->lock);
 		if (r)
-			err_set(&e, -r,
-				r == -ENOSPC ? "no space" : "cannot write");
+			err_set(&e, -r, "%s",
+				r == -ENOSPC   ? "no space"
+				: r == -EAGAIN ? "a newer request brings it"
+					       : "cannot write");
 	}
 	if (!r && !EVP_DigestUpdate(k->md, data, n))
 		r = err_set(&e, ENOMEM, "digest");
@@ -998,15 +1070,24 @@ void in_chunk_end(struct serve *v)
 	if (!r && memcmp(digest, k->want, 32))
 		r = err_set(&e, EBADMSG, "the digest does not match");
 	if (!r) {
+		pthread_mutex_lock(&s->lock);
+		pthread_mutex_lock(&k->lock); /* nobody writes: it is short */
+		if (k->lost)
+			r = err_set(&e, EAGAIN, "a newer request brings it");
+		k->settling = true;
+		pthread_mutex_unlock(&k->lock);
+		pthread_mutex_unlock(&s->lock);
+	}
+	if (!r) {
 		r = make_durable(s, k->t, k->index, digest);
 		if (r)
-			err_set(&e, -r,
+			err_set(&e, -r, "%s",
 				r == -ENOSPC ? "no space" : "cannot write");
 	}
 	pthread_mutex_lock(&s->lock);
 	if (!r) {
-		count_of(s, v->party)->chunks_received++;
-		count_of(s, v->party)->bytes_received += k->len;
+		s->count.chunks_received++;
+		s->count.bytes_received += k->len;
 	}
 	v->credit = credit(s);
 	pthread_mutex_unlock(&s->lock);
@@ -1018,18 +1099,11 @@ void in_chunk_end(struct serve *v)
 
 void in_chunk_free(struct chunk_sink *k)
 {
-	if (!k)
-		return;
-	pthread_mutex_lock(&k->s->lock);
-	bit_set(k->t->busy, k->index, false);
-	pthread_mutex_unlock(&k->s->lock);
-	unref(k->s, k->t);
-	EVP_MD_CTX_free(k->md);
-	free(k);
+	if (k)
+		sink_unref(k);
 }
 
-/* ---- commit
- * ------------------------------------------------------------------- */
+/* ---- commit ------------------------------------------------------------ */
 
 /* The manifest and what follows it. */
 static int commit_body(struct serve *v, struct object *ret, json_t **ret_doc,
@@ -1065,9 +1139,10 @@ static int check_signature(struct serve *v, const json_t *doc, struct err *e)
 		return err_set(e, EACCES, "not allowed");
 	r = signature_check(v->cert, "rollfs-manifest-v1", text, strlen(text),
 			    signature, e);
-	return r ? err_set(e, EACCES,
-			   "the manifest's signature is not of "
-			   "its party")
+	/* Not for good: a certificate may just have been renewed. */
+	return r ? err_set(e, EBADMSG,
+			   "the manifest's signature is not of its party's "
+			   "certificate")
 		 : 0;
 }
 
@@ -1078,6 +1153,7 @@ static int take_inline(struct serve *v, const struct object *o,
 	_cleanup_free_ char *path = partial(v->s, o->tid, ".data");
 	_cleanup_close_ int fd = -1;
 	uint8_t digest[32], root[32];
+	uint64_t left;
 	char hex[65];
 	int r;
 
@@ -1088,7 +1164,7 @@ static int take_inline(struct serve *v, const struct object *o,
 	hex_encode(root, 32, hex);
 	if (strcmp(hex, o->root))
 		return err_set(e, EBADMSG, "the digest does not match");
-	r = admit(v->s, o, e);
+	r = admit(v->s, o, &left, e);
 	if (r)
 		return r;
 	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -1153,7 +1229,7 @@ static int complete(struct serve *v, struct incoming *t, const struct object *o,
 
 /* The rename; parent is the directory of the inbox. */
 static int put_in_place(struct site *s, const struct receipt_rec *rec,
-			int parent, struct err *e)
+			int parent, bool again, struct err *e)
 {
 	_cleanup_free_ char *data = partial(s, rec->tid, ".data");
 	uint64_t newer;
@@ -1166,7 +1242,7 @@ static int put_in_place(struct site *s, const struct receipt_rec *rec,
 	if (newer > rec->generation)
 		(void)unlink(data);
 	else if (renameat(AT_FDCWD, data, parent, last_part(rec->path)) &&
-		 errno != ENOENT)
+		 (errno != ENOENT || !again))
 		r = err_sys(e, errno, "inbox");
 	pthread_mutex_unlock(&publishing);
 	if (!r && fsync(parent))
@@ -1253,7 +1329,7 @@ static int publish_file(struct serve *v, const struct object *o, struct err *e)
 	if (r)
 		return err_sys(e, -r, "receipt");
 	hook_die("in-receipt-written");
-	r = put_in_place(s, rec, parent, e);
+	r = put_in_place(s, rec, parent, false, e);
 	if (r)
 		return r;
 	hook_die("in-renamed");
@@ -1315,9 +1391,87 @@ static int publish_message(struct serve *v, const struct object *o,
 	return r;
 }
 
+/* Who comes second waits, and then finds the receipt. */
+static void commit_lock(struct site *s, struct committing *mine)
+{
+	const struct committing *x;
+
+	pthread_mutex_lock(&s->lock);
+	for (;;) {
+		for (x = commits; x; x = x->next)
+			if (!strcmp(x->tid, mine->tid))
+				break;
+		if (!x)
+			break;
+		(void)site_wait(s, -1, 1000);
+	}
+	mine->next = commits;
+	commits = mine;
+	pthread_mutex_unlock(&s->lock);
+}
+
+static void commit_unlock(struct site *s, const struct committing *mine)
+{
+	struct committing **at;
+
+	pthread_mutex_lock(&s->lock);
+	for (at = &commits; *at != mine; at = &(*at)->next)
+		;
+	*at = mine->next;
+	pthread_cond_broadcast(&s->changed);
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* A receipt whose rename failed: done again. */
+static int finish_publishing(struct site *s, const char *tid, struct err *e)
+{
+	_cleanup_close_ int parent = -1;
+	struct receipt_rec *rec = NULL;
+	int r;
+
+	pthread_mutex_lock(&s->lock);
+	HASH_FIND_STR(receipts, tid, rec);
+	if (rec && rec->ready)
+		rec = NULL;
+	pthread_mutex_unlock(&s->lock);
+	if (!rec)
+		return 0;
+	r = inbox_parent(s, rec->party, rec->path, &parent, e);
+	if (!r)
+		r = put_in_place(s, rec, parent, true, e);
+	if (r)
+		return r;
+	pthread_mutex_lock(&s->lock);
+	rec->ready = true;
+	pthread_mutex_unlock(&s->lock);
+	file_arrived(s, rec->party, rec->path);
+	return 0;
+}
+
+static int commit(struct serve *v, const struct object *o, struct incoming *t,
+		  const char *data, size_t n, struct err *e)
+{
+	_cleanup_free_ char *allow = party_allow(v->s->conf, v->party);
+	int r = 0;
+
+	if (o->kind == OBJECT_FILE && t)
+		r = within(allow, o->size, t->quota_left, e);
+	if (!r && t)
+		r = complete(v, t, o, e);
+	else if (!r && o->size <= INLINE_MAX && n == o->size)
+		r = take_inline(v, o, data, n, e);
+	else if (!r)
+		r = err_set(e, ENOENT, "no such transfer");
+	if (r)
+		return r;
+	return o->kind == OBJECT_FILE ? publish_file(v, o, e)
+				      : publish_message(v, o, e);
+}
+
 void in_commit(struct serve *v, const char *tid)
 {
 	struct site *s = v->s;
+	struct committing mine = { 0 };
 	struct object o = { 0 };
 	struct incoming *t = NULL;
 	json_t *doc = NULL;
@@ -1330,40 +1484,45 @@ void in_commit(struct serve *v, const char *tid)
 		r = belongs(v, &o, tid, &e);
 	if (!r)
 		r = check_signature(v, doc, &e);
-	if (!r && done_before(v, &o))
+	if (r) {
+		serve_refuse(v, r, &e);
+		if (r != -EINVAL)
+			audit(v, "refused commit", &o);
+		json_decref(doc);
+		object_free(&o);
+		return;
+	}
+	memcpy(mine.tid, o.tid, sizeof(mine.tid));
+	commit_lock(s, &mine);
+	r = finish_publishing(s, tid, &e);
+	if (r)
+		serve_refuse(v, r, &e);
+	if (r || done_before(v, &o))
 		goto out;
-	if (!r)
-		t = find_ref(s, tid);
-	if (!r && t)
-		r = complete(v, t, &o, &e);
-	else if (!r && o.size <= INLINE_MAX && n == o.size)
-		r = take_inline(v, &o, data, n, &e);
-	else if (!r)
-		r = err_set(&e, ENOENT, "no such transfer");
-	if (r > 0)
-		goto out; /* answered: not complete */
-	if (!r)
-		r = o.kind == OBJECT_FILE ? publish_file(v, &o, &e)
-					  : publish_message(v, &o, &e);
+	t = find_ref(s, tid);
+	r = commit(v, &o, t, data, n, &e);
+	pthread_mutex_lock(&making);
 	pthread_mutex_lock(&s->lock);
 	if (t && !r)
 		forget_locked(s, t);
-	else if (t && r != -EAGAIN)
+	else if (t)
 		t->committing = false;
 	pthread_mutex_unlock(&s->lock);
 	if (!r)
 		remove_files(s, tid);
-	if (r)
+	pthread_mutex_unlock(&making);
+	if (r < 0)
 		serve_refuse(v, r, &e);
-	audit(v, r ? "refused commit" : "commit", &o);
+	if (r <= 0)
+		audit(v, r ? "refused commit" : "commit", &o);
 out:
+	commit_unlock(s, &mine);
 	unref(s, t);
 	json_decref(doc);
 	object_free(&o);
 }
 
-/* ---- ends and beginnings
- * -------------------------------------------------------- */
+/* ---- ends and beginnings ----------------------------------------------- */
 
 void in_forget(struct site *s, const char *job, const char *session)
 {
@@ -1435,11 +1594,14 @@ static void load_partial(struct site *s, const char *tid)
 {
 	_cleanup_free_ char *path = partial(s, tid, ".json");
 	json_t *doc = json_read_file(path, NULL);
+	struct receipt_rec *rec = NULL;
 	struct object o = { 0 };
 	struct incoming *t;
 	struct err e = { 0 };
 
-	if (!doc || object_parse(doc, false, &o, &e) || strcmp(o.tid, tid) ||
+	HASH_FIND_STR(receipts, tid, rec);
+	if (rec || !doc || object_parse(doc, false, &o, &e) ||
+	    strcmp(o.tid, tid) ||
 	    (o.kind == OBJECT_MESSAGE &&
 	     !site_session_open(s, o.key->f[KEY_SESSION]))) {
 		remove_files(s, tid);
@@ -1451,6 +1613,7 @@ static void load_partial(struct site *s, const char *tid)
 	t = incoming_new(&o);
 	object_free(&o);
 	replay_have(s, t);
+	t->quota_left = UINT64_MAX; /* until it is announced again */
 	if (open_files(s, t, &e)) {
 		log_warn("rollsite", "%s", e.text);
 		incoming_free(t);
@@ -1474,7 +1637,7 @@ static void finish_data(struct site *s, const char *tid)
 		return;
 	}
 	if (inbox_parent(s, rec->party, rec->path, &parent, &e) ||
-	    put_in_place(s, rec, parent, &e)) {
+	    put_in_place(s, rec, parent, true, &e)) {
 		log_error("rollsite", "a file of party %s: %s", rec->party,
 			  e.text);
 		return;

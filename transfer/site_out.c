@@ -22,8 +22,9 @@
 #pragma GCC diagnostic ignored "-Wanalyzer-malloc-leak"
 #endif
 
-#define DAMAGED_MAX 5
-#define FOREVER_MS  3600000
+#define DAMAGED_MAX	 5
+#define CHUNKS_IN_MEMORY 8 /* 32 MiB at the usual size */
+#define FOREVER_MS	 3600000
 
 const char *const out_state_names[OUT_STATES] = {
 	"queued",    "announced", "sending", "committing",
@@ -203,6 +204,10 @@ static enum action next_of(const struct outgoing *t, uint64_t *ret_index)
 		return t->in_flight ? NOTHING : COMMIT;
 	if (t->in_flight >= MAX(t->credit, 1u))
 		return NOTHING;
+	/* Chunks in memory: a few for all parties, one for each in any case,
+	 * so that those who stand still do not stop the others. */
+	if (t->peer->chunks && t->peer->s->chunks >= CHUNKS_IN_MEMORY)
+		return NOTHING;
 	for (i = t->cursor; i < n; i++) {
 		if (i < t->room && (bit(t->acked, i) || bit(t->flying, i)))
 			continue;
@@ -264,6 +269,8 @@ static bool pick(struct peer *p, struct task *ret, int64_t *ret_ms)
 	best->refs++;
 	p->under_way++;
 	if (best_action == CHUNK) {
+		s->chunks++;
+		p->chunks++;
 		make_room(best, best_index + 1);
 		bit_set(best->flying, best_index, true);
 		best->in_flight++;
@@ -372,6 +379,8 @@ static void refused(struct outgoing *t, const struct wire_answer *a,
 	case EBADMSG:
 		if (++t->damaged > DAMAGED_MAX)
 			fail(t, x, -EIO, text);
+		else
+			park(t, text, 20 * t->damaged * t->damaged);
 		break;
 	case ENOSPC:
 		park(t, text, backoff_ms(MIN(t->attempts++, 5u), 1000, 30000));
@@ -426,91 +435,6 @@ static int fetch_digests(struct outgoing *t, struct err *e)
 	return r;
 }
 
-static void take_receipt(const struct outgoing *t, const json_t *doc,
-			 struct end *x)
-{
-	struct peer *p = t->peer;
-	struct site *s = p->s;
-	_cleanup_free_ char *pem = NULL;
-	X509 *cert = NULL;
-	char party[16];
-	struct err e = { 0 };
-
-	if (receipt_parse(json_object_get(doc, "receipt"), &x->receipt, &e) ||
-	    strcmp(x->receipt.tid, t->tid)) {
-		x->receipt = (struct receipt_doc){ 0 };
-		return;
-	}
-	x->ended = true;
-	x->status = 0;
-	pthread_mutex_lock(&s->lock);
-	pem = p->certificate ? xstrdup(p->certificate) : NULL;
-	pthread_mutex_unlock(&s->lock);
-	if (!pem || !x->receipt.signature || !*x->receipt.signature ||
-	    identity_verify_pem(s->identity, pem, party, &cert, NULL, &e))
-		return;
-	{
-		json_t *bare = receipt_json(&x->receipt, false);
-		_cleanup_free_ char *text = json_text(bare, false);
-
-		json_decref(bare);
-		if (signature_check(cert, "rollfs-receipt-v1", text,
-				    strlen(text), x->receipt.signature, &e))
-			log_warn("audit",
-				 "party %s: a receipt's signature is not of "
-				 "its certificate",
-				 p->id);
-	}
-	X509_free(cert);
-}
-
-static void run_announce(struct outgoing *t, struct end *x)
-{
-	struct site *s = t->peer->s;
-	struct wire_answer a = { 0 };
-	struct err e = { 0 };
-	char text[300] = "", code[40] = "";
-	json_t *doc, *answer = NULL;
-	_cleanup_free_ char *body = NULL;
-	bool has = false;
-	int r;
-
-	pthread_mutex_lock(&s->lock);
-	doc = object_json(&t->o, false);
-	pthread_mutex_unlock(&s->lock);
-	body = json_text(doc, false);
-	json_decref(doc);
-	sb_init(&a.body, 1u << 20);
-	r = exchange(t->peer, "PUT", t->tid, "", NULL, body, strlen(body), &a,
-		     &e);
-	if (!r)
-		reason_of(&a, text, sizeof(text), code, sizeof(code), &answer);
-	if (!r && a.code < 300)
-		has = *json_str_or(answer, "have", "") != '\0';
-	if (!r && a.code < 300 && json_object_get(answer, "receipt"))
-		take_receipt(t, answer, x);
-	else if (has)
-		r = fetch_digests(t, &e);
-	hook_die("out-announced");
-	pthread_mutex_lock(&s->lock);
-	if (r) {
-		way_failed(t->peer, e.text);
-		park(t, e.text, 0);
-	} else if (a.code >= 300) {
-		way_works(t->peer);
-		refused(t, &a, x, code, text);
-	} else if (!x->ended) {
-		way_works(t->peer);
-		t->announced = true;
-		t->state = OUT_ANNOUNCED;
-		t->credit = (unsigned)json_int_or(answer, "credit", 4);
-		t->next_try = 0;
-	}
-	pthread_mutex_unlock(&s->lock);
-	json_decref(answer);
-	sb_free(&a.body);
-}
-
 static int read_chunk(const struct outgoing *t, const struct task *k,
 		      uint64_t size, void *buf, struct err *e)
 {
@@ -527,6 +451,153 @@ static int read_chunk(const struct outgoing *t, const struct task *k,
 	if (!r)
 		r = pread_all(fd, buf, (size_t)k->len, k->index * size);
 	return r ? err_sys(e, -r, "the bytes of the transfer") : 0;
+}
+
+/* The root of what is here, for a receipt of something sent before. */
+static int local_root(struct outgoing *t, char ret[65], struct err *e)
+{
+	uint64_t n = object_chunks(&t->o);
+	uint8_t(*digests)[32] = xcalloc(n + 1, 32);
+	_cleanup_free_ char *buf = xmalloc(t->o.chunk_size);
+	uint8_t root[32];
+	int r = 0;
+
+	for (uint64_t i = 0; i < n && !r; i++) {
+		struct task k = { .index = i,
+				  .len = object_chunk_len(&t->o, i) };
+
+		r = read_chunk(t, &k, t->o.chunk_size, buf, e);
+		if (!r)
+			sha256(buf, (size_t)k.len, digests[i]);
+	}
+	merkle_root((const uint8_t(*)[32])digests, n, root);
+	hex_encode(root, 32, ret);
+	free(digests);
+	return r;
+}
+
+/* Signed by the party?  Its certificate may have been renewed since the
+ * connection was made: it is looked at anew before the next try. */
+static int check_receipt(struct outgoing *t, const struct receipt_doc *doc,
+			 struct err *e)
+{
+	struct peer *p = t->peer;
+	struct site *s = p->s;
+	_cleanup_free_ char *pem = NULL, *text = NULL;
+	json_t *bare = receipt_json(doc, false);
+	X509 *cert = NULL;
+	char party[16] = "";
+	int r;
+
+	text = json_text(bare, false);
+	json_decref(bare);
+	pthread_mutex_lock(&s->lock);
+	pem = p->certificate ? xstrdup(p->certificate) : NULL;
+	pthread_mutex_unlock(&s->lock);
+	if (!pem)
+		return err_set(e, EBADMSG,
+			       "party %s: its certificate is not known", p->id);
+	r = identity_verify_pem(s->identity, pem, party, &cert, NULL, e);
+	if (!r)
+		r = signature_check(cert, "rollfs-receipt-v1", text,
+				    strlen(text),
+				    doc->signature ? doc->signature : "", e);
+	X509_free(cert);
+	if (!r && !strcmp(party, p->id) && !strcmp(doc->receiver, p->id) &&
+	    !strcmp(doc->tid, t->tid))
+		return 0;
+	route_renew(p);
+	return err_set(e, EBADMSG,
+		       "party %s: the receipt's signature is not of its "
+		       "certificate",
+		       p->id);
+}
+
+/* committed: of our own commit, whose root stands in t. */
+static void take_receipt(struct outgoing *t, const json_t *doc, bool committed,
+			 struct end *x, struct err *e)
+{
+	struct receipt_doc got = { 0 };
+	char root[65] = "";
+	int r = receipt_parse(json_object_get(doc, "receipt"), &got, e);
+
+	if (!r)
+		r = check_receipt(t, &got, e);
+	if (r) {
+		receipt_free(&got);
+		return; /* not ended: it is asked for again */
+	}
+	/* A message that is there has been compared by its digest. */
+	if (t->o.kind == OBJECT_MESSAGE)
+		memcpy(root, got.root, sizeof(root));
+	else if (committed)
+		memcpy(root, t->o.root, sizeof(root));
+	else if (!t->sealed)
+		r = err_set(e, EEXIST, "committed before it was whole");
+	else
+		r = local_root(t, root, e);
+	if (!r && t->o.kind == OBJECT_FILE &&
+	    (strcmp(root, got.root) || got.size != t->o.size))
+		r = err_set(e, EEXIST,
+			    "other content was committed under the "
+			    "same key");
+	*x = (struct end){ .ended = true, .status = r };
+	if (r) {
+		(void)snprintf(x->error, sizeof(x->error), "%.280s", e->text);
+		receipt_free(&got);
+	} else {
+		x->receipt = got;
+	}
+}
+
+static void run_announce(struct outgoing *t, struct end *x)
+{
+	struct site *s = t->peer->s;
+	struct wire_answer a = { 0 };
+	struct err e = { 0 };
+	char text[300] = "", code[40] = "";
+	json_t *doc, *answer = NULL;
+	_cleanup_free_ char *body = NULL;
+	bool has = false, unsure = false;
+	int r;
+
+	pthread_mutex_lock(&s->lock);
+	doc = object_json(&t->o, false);
+	pthread_mutex_unlock(&s->lock);
+	body = json_text(doc, false);
+	json_decref(doc);
+	sb_init(&a.body, 1u << 20);
+	r = exchange(t->peer, "PUT", t->tid, "", NULL, body, strlen(body), &a,
+		     &e);
+	if (!r)
+		reason_of(&a, text, sizeof(text), code, sizeof(code), &answer);
+	if (!r && a.code < 300)
+		has = *json_str_or(answer, "have", "") != '\0';
+	if (!r && a.code < 300 && json_object_get(answer, "receipt")) {
+		take_receipt(t, answer, false, x, &e);
+		unsure = !x->ended;
+	} else if (has)
+		r = fetch_digests(t, &e);
+	hook_die("out-announced");
+	pthread_mutex_lock(&s->lock);
+	if (r) {
+		way_failed(t->peer, e.text);
+		park(t, e.text, 0);
+	} else if (a.code >= 300) {
+		way_works(t->peer);
+		refused(t, &a, x, code, text);
+	} else if (unsure) {
+		park(t, e.text, 1000);
+	} else if (!x->ended) {
+		way_works(t->peer);
+		t->announced = true;
+		t->state = OUT_ANNOUNCED;
+		t->credit = (unsigned)json_int_or(answer, "credit", 4);
+		t->next_try = 0;
+	}
+	pthread_mutex_unlock(&s->lock);
+	json_decref(answer);
+	sb_free(&a.body);
 }
 
 static void chunk_done(struct outgoing *t, const struct task *k,
@@ -570,8 +641,6 @@ static void run_chunk(struct outgoing *t, const struct task *k, struct end *x)
 	bool same = false, again;
 	int local, r = 0;
 
-	while (sem_wait(&s->buffers) && errno == EINTR)
-		;
 	sb_init(&a.body, 64u << 10);
 	buf = xmalloc((size_t)k->len);
 	local = read_chunk(t, k, t->o.chunk_size, buf, &e);
@@ -597,7 +666,6 @@ static void run_chunk(struct outgoing *t, const struct task *k, struct end *x)
 			     (size_t)k->len, &a, &e);
 		hook_wire("chunk", buf, (size_t)k->len);
 	}
-	sem_post(&s->buffers);
 	if (!r && !local && a.code < 300)
 		hook_die("out-chunk-acked");
 	pthread_mutex_lock(&s->lock);
@@ -694,6 +762,7 @@ static void run_commit(struct outgoing *t, struct end *x)
 	pthread_mutex_lock(&s->lock);
 	whole = !t->announced;
 	pthread_mutex_unlock(&s->lock);
+	identity_refresh(s->identity); /* the connection shows the newest */
 	sb_init(&a.body, 1u << 20);
 	if (whole) {
 		data = xmalloc(INLINE_MAX);
@@ -712,7 +781,7 @@ static void run_commit(struct outgoing *t, struct end *x)
 	if (!r && !local)
 		reason_of(&a, text, sizeof(text), code, sizeof(code), &answer);
 	if (!r && !local && a.code < 300)
-		take_receipt(t, answer, x);
+		take_receipt(t, answer, true, x, &e);
 	mismatch = !strcmp(code, "root_mismatch");
 	if (mismatch)
 		r = fetch_digests(t, &e);
@@ -733,7 +802,7 @@ static void run_commit(struct outgoing *t, struct end *x)
 		way_works(t->peer);
 		refused(t, &a, x, code, text);
 	} else if (!x->ended) {
-		park(t, "an answer without a receipt", 1000);
+		park(t, e.text, 1000);
 	} else {
 		way_works(t->peer);
 		t->state = OUT_COMMITTED;
@@ -795,8 +864,14 @@ static void run(struct peer *p, const struct task *k)
 		break;
 	}
 	pthread_mutex_lock(&s->lock);
-	if (k->action != CHUNK)
+	if (k->action != CHUNK) {
 		t->control = false;
+	} else {
+		p->chunks--;
+		if (s->chunks-- >= CHUNKS_IN_MEMORY)
+			for (struct peer *w = s->peers; w; w = w->next)
+				pthread_cond_broadcast(&w->work);
+	}
 	p->under_way--;
 	/* Who gave up tells the partner, that it may forget what it has. */
 	if (x.ended && !t->dead && !t->ended) {

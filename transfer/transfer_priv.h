@@ -58,7 +58,7 @@
 
 #define PROTOCOL_VERSION 2
 
-/* ---- journal.c: append-only files, synced in groups ---------------------- */
+/* ---- journal.c: append-only files, synced in groups -------------------- */
 
 #define JOURNAL_MESSAGE_MAX (64u << 10)
 #define BATCH_MAX	    (1u << 20) /* messages of one request */
@@ -88,7 +88,7 @@ uint64_t journal_bytes(struct journal *j); /* of the file */
 int journal_sync(struct journal *j, uint64_t upto) MUST_CHECK;
 void journal_clear(struct journal *j); /* nothing in it matters any more */
 
-/* ---- link.c: requests on the socket ----------------------------------- */
+/* ---- link.c: requests on the socket ------------------------------------ */
 
 struct link {
 	int fd;
@@ -102,7 +102,7 @@ int link_request(struct link *l, const json_t *head, const void *body, size_t n,
 		 int pass_fd, json_t **ret, int *ret_fd,
 		 struct err *e) MUST_CHECK;
 
-/* ---- rollsite --------------------------------------------------------- */
+/* ---- rollsite ---------------------------------------------------------- */
 
 struct site;
 struct message;
@@ -141,7 +141,7 @@ struct site {
 	struct session_error *errors;
 	struct outgoing *out;	   /* uthash by tid */
 	struct incoming *arriving; /* uthash by tid */
-	sem_t buffers;		   /* chunks in memory, all parties together */
+	unsigned chunks; /* being sent: in memory, all parties together */
 
 	struct call *calls; /* from partners, waiting for rollfs */
 	uint64_t next_call;
@@ -202,8 +202,7 @@ char *site_temp(struct site *s);
 int site_copy(int fd, uint64_t size, const char *path, bool durable,
 	      struct err *e) MUST_CHECK;
 
-/* ---- route.c: a request to a party, whatever the way -----------------------
- */
+/* ---- route.c: a request to a party, whatever the way ------------------- */
 
 enum route_kind { ROUTE_NONE, ROUTE_DIRECT, ROUTE_VIA, ROUTE_REVERSE };
 /*
@@ -214,6 +213,8 @@ enum route_kind { ROUTE_NONE, ROUTE_DIRECT, ROUTE_VIA, ROUTE_REVERSE };
  */
 int route_exchange(struct peer *p, const struct wire_request *q,
 		   struct wire_answer *a, struct err *e) MUST_CHECK;
+/* Connections to the party are made anew: its certificate may be another. */
+void route_renew(struct peer *p);
 /* Only the hop itself: the party is connected to, or polls us. */
 int route_hop(struct peer *p, const struct wire_request *q,
 	      struct wire_answer *a, struct err *e) MUST_CHECK;
@@ -231,9 +232,9 @@ int reverse_exchange(struct peer *p, const struct wire_request *q,
 void reverse_poll_start(struct peer *p);
 int64_t reverse_last_ms(struct peer *p); /* Unix ms of its last poll, 0 */
 int route_start(struct site *s, struct err *e) MUST_CHECK;
+const char *route_instance(void); /* random, of this process */
 
-/* ---- serve.c: a request of a party, whatever the way -----------------------
- */
+/* ---- serve.c: a request of a party, whatever the way ------------------- */
 
 struct serve {
 	struct site *s;
@@ -280,8 +281,7 @@ CURLcode client_perform(CURL *h, const char *url, struct strbuf *answer,
 /* Leaf and chain that the connection showed, PEM; caller frees; NULL. */
 char *client_certificate(CURL *h);
 
-/* ---- site_peer.c: one peer = its queue of messages, its threads -------------
- */
+/* ---- site_peer.c: one peer = its queue of messages, its threads -------- */
 
 #define PEER_WORKERS 4 /* chunks under way to one party */
 #define PEER_POOL    12
@@ -309,7 +309,7 @@ struct peer {
 	int64_t message_after, after;
 	unsigned message_failures, failures;
 	double window; /* requests of transfers that may be under way */
-	unsigned under_way, workers;
+	unsigned under_way, workers, chunks;
 	uint64_t turn;
 	char *trouble; /* why nothing is tried now */
 	/* reverse.c */
@@ -375,8 +375,7 @@ struct counters *count_of(struct site *s, const char *party);
 /* A request of the party ("" = unknown) was refused; any lock may be held. */
 void count_refusal(const char *party, int status);
 
-/* ---- site_out.c: transfers to others
- * ----------------------------------------- */
+/* ---- site_out.c: transfers to others ----------------------------------- */
 
 enum out_state {
 	OUT_QUEUED,
@@ -431,8 +430,7 @@ void out_counts_locked(struct site *s, const struct peer *p,
 /* For transfers whose job or session ends. */
 void out_forget(struct site *s, const char *job, const char *session);
 
-/* ---- site_in.c: transfers from others
- * ----------------------------------------- */
+/* ---- site_in.c: transfers from others ---------------------------------- */
 
 int in_open(struct site *s, struct err *e) MUST_CHECK;
 /* PUT, GET, DELETE of a transfer, and its commit: fill the answer. */
@@ -451,8 +449,7 @@ void in_forget(struct site *s, const char *job, const char *session);
 /* Partials nobody has touched for a week. */
 void in_sweep(struct site *s);
 
-/* ---- site_file.c: files between parties
- * ---------------------------------------- */
+/* ---- site_file.c: files between parties -------------------------------- */
 
 int file_open(struct site *s, struct err *e) MUST_CHECK; /* reads journals */
 int file_put(struct site *s, const char *party, const char *path,
@@ -475,8 +472,7 @@ const char *last_part(const char *path);
 /* A file has been published in in/<path>. */
 void file_arrived(struct site *s, const char *party, const char *path);
 
-/* ---- site_call.c: calls of partners to our rollfs
- * ------------------------------- */
+/* ---- site_call.c: calls of partners to our rollfs ---------------------- */
 
 int call_run(struct site *s, const char *party, const char *verb,
 	     const char *body, size_t n, unsigned timeout_ms,

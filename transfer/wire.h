@@ -222,7 +222,7 @@ void card_free(struct card *c);
 json_t *card_json(const struct card *c, bool with_signature);
 int card_parse(const json_t *doc, struct card *ret, struct err *e) MUST_CHECK;
 
-/* ---- errno <-> HTTP status of this protocol ----------------------------- */
+/* ---- errno <-> HTTP status of this protocol ---------------------------- */
 unsigned status_to_http(int status);
 int http_to_status(long code);
 /* The stable code word of a refusal ("not_allowed"), for problem+json. */
