@@ -293,6 +293,7 @@ int real_attr(struct attr *a, uint64_t number, const char *disk)
 	no = attr_disk(a, nid_ino(K_REAL, number, 0),
 		       S_ISDIR(st.st_mode) ? S_IFDIR | 0775 : S_IFREG | 0664,
 		       disk, false);
+	a->st.st_blksize = 1 << 20; /* cp and cat write in these */
 	a->entry_s = 0;
 	return no;
 }
