@@ -43,6 +43,7 @@ struct doctor {
 	char **ids;	    /* of the parties */
 	signed char *state; /* of each: -1 = not looked at, else a verdict */
 	bool running;	    /* our rollsite answers on its socket */
+	bool hangs;	    /* it is there and does not */
 	bool failed;
 };
 
@@ -263,7 +264,13 @@ static void look_at_rollsite(struct doctor *d)
 	json_t *o = ask(d, "hello", NULL, &e);
 	const char *party = json_str_or(o, "party", "");
 
-	if (!o)
+	d->hangs = !o && e.no != ENOENT && e.no != ECONNREFUSED;
+	if (d->hangs)
+		say(d, FAIL,
+		    "rollsite: it runs, but does not answer (%s); see "
+		    "%s/rollsite.log, then end it: rollfs starts another",
+		    e.text, d->c->state);
+	else if (!o)
 		say(d, FAIL,
 		    "rollsite: it does not run (%s); start rollfs %s MOUNT, or "
 		    "rollsite %s; its log is %s/rollsite.log",
@@ -328,6 +335,8 @@ static void look_at_port(struct doctor *d)
 		say(d, OK, "port: none (listen = none): we connect to others");
 		return;
 	}
+	if (d->hangs)
+		return; /* said already, and it holds the port */
 	where = listen_text(d->c);
 	if (!d->running && !try_bind(d->c, &e)) {
 		say(d, OK, "port: %s is free for rollsite", where);

@@ -1002,7 +1002,7 @@ void in_chunk_begin(struct serve *v, const char *tid, const char *index)
 		old = NULL;
 	}
 	if (same)
-		s->count.chunks_again++;
+		count_of(s, v->party)->chunks_again++;
 	v->credit = credit(s);
 	pthread_mutex_unlock(&s->lock);
 	if (old)
@@ -1086,8 +1086,8 @@ void in_chunk_end(struct serve *v)
 	}
 	pthread_mutex_lock(&s->lock);
 	if (!r) {
-		s->count.chunks_received++;
-		s->count.bytes_received += k->len;
+		count_of(s, v->party)->chunks_received++;
+		count_of(s, v->party)->bytes_received += k->len;
 	}
 	v->credit = credit(s);
 	pthread_mutex_unlock(&s->lock);

@@ -787,6 +787,8 @@ static void run_commit(struct outgoing *t, struct end *x)
 		r = fetch_digests(t, &e);
 	hook_die("out-committed");
 	pthread_mutex_lock(&s->lock);
+	if (whole && !local && !r && a.code < 300)
+		t->peer->count.bytes_sent += t->o.size;
 	if (local) {
 		fail(t, x, local, e.text);
 	} else if (r) {

@@ -101,6 +101,18 @@ def test_a_partner_that_is_down(sandboxes):
     assert not [x for x in lines if x.startswith("party 1, TCP")]
 
 
+def test_a_rollsite_that_hangs(sandboxes):
+    s = sandboxes("1")
+    pid = s[1].pid("rollsite")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        (line,) = failures(s[1].conf)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert line.startswith("rollsite: it runs, but does not answer (")
+    eventually(lambda: not failures(s[1].conf))
+
+
 def test_a_port_that_another_program_has(sandboxes):
     s = sandboxes("1")
     with socket.socket() as x:

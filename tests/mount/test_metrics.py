@@ -92,12 +92,22 @@ def test_a_file_moves_the_counters_of_both(pair):
     assert value(a, "rollfs_transfers_started_total", one) >= 1
     assert value(a, "rollfs_transfers_failed_total", one) == 0
     assert value(a, "rollfs_chunks_sent_total", one) >= 3
-    assert value(a, "rollfs_chunk_bytes_sent_total", one) >= len(data)
+    assert value(a, "rollfs_transfer_bytes_sent_total", one) >= len(data)
     assert value(a, "rollfs_transfers", one) == 0  # nothing is under way
     other = to(9999)
     eventually(lambda: value(b, "rollfs_transfers_received_total", other) >= 1)
     assert value(b, "rollfs_chunks_received_total", other) >= 3
-    assert value(b, "rollfs_chunk_bytes_received_total", other) >= len(data)
+    assert value(b, "rollfs_transfer_bytes_received_total", other) >= len(data)
+
+
+def test_small_files_count_at_both_ends(pair):
+    a, b = pair[9999], pair[10000]
+    sent = value(a, "rollfs_transfer_bytes_sent_total", to(10000))
+    taken = value(b, "rollfs_transfer_bytes_received_total", to(9999))
+    for i in range(3):
+        push(a, "10000", "small-%d" % i, b"0123456789")
+    eventually(lambda: value(a, "rollfs_transfer_bytes_sent_total", to(10000)) == sent + 30)
+    eventually(lambda: value(b, "rollfs_transfer_bytes_received_total", to(9999)) == taken + 30)
 
 
 def test_refusals_have_a_code(pair):
