@@ -175,6 +175,54 @@ def test_a_file_changed_while_it_leaves_arrives_as_it_is_in_the_end(two):
     assert got(two[10000], "9999", "changed") == bytes(data)
 
 
+def test_rollsite_may_die_while_a_file_is_written_and_changed(two):
+    data = bytearray(os.urandom(24 * MIB))
+    fd = os.open(two[9999].path("federation/10000/survived"), os.O_WRONLY | os.O_CREAT)
+    os.write(fd, data[:13 * MIB])
+    time.sleep(0.1)
+    two[9999].kill("rollsite")
+    data[:6] = b"header"
+    os.pwrite(fd, b"header", 0)
+    os.write(fd, data[13 * MIB:])
+    os.fsync(fd)
+    os.close(fd)
+    assert got(two[10000], "9999", "survived") == bytes(data)
+
+
+@pytest.mark.parametrize("how", ["killed", "removed", "daemon"])
+def test_what_will_not_come_leaves_nothing_at_the_partner(two, how):
+    name = two[9999].path("federation/10000/vain-" + how)
+    code = "import os, time; f = os.open(%r, os.O_WRONLY | os.O_CREAT)\n" \
+           "os.write(f, os.urandom(13 << 20)); time.sleep(600)" % name
+    w = subprocess.Popen([sys.executable, "-c", code])
+
+    def acknowledged():
+        try:
+            return int(os.getxattr(name, "user.rollfs.acknowledged"))
+        except OSError:
+            return 0
+
+    def kept():
+        d = os.path.join(two[10000].state, "transfer")
+        return sum(os.path.getsize(os.path.join(t, f)) for t, _, fs in os.walk(d) for f in fs)
+
+    before = kept()
+    eventually(lambda: acknowledged() >= 12 * MIB)
+    assert kept() >= before + 12 * MIB
+    if how == "removed":
+        os.unlink(name)
+    elif how == "daemon":
+        two[9999].kill("rollfs")
+    w.kill()
+    w.wait()
+    if how == "daemon":
+        two[9999].start()
+    eventually(lambda: kept() < before + MIB)
+    assert not os.path.exists(name)
+    assert got(two[10000], "9999", "vain-" + how) is None
+    assert "vain" not in two[9999].read("parties/10000/transfers")
+
+
 def test_what_is_being_written_leaves_already(two):
     f = two[9999].path("federation/10000/leaving")
     fd = os.open(f, os.O_WRONLY | os.O_CREAT)
