@@ -468,6 +468,20 @@ static int put_locked(struct site *s, const char *party, const char *path,
 	return journal_line(s, party, line, &x->log, &x->upto);
 }
 
+/* Said again: we died before the answer to the first time. */
+static bool taken_over(struct site *s, const char *party, const char *path,
+		       const char *spool)
+{
+	const struct sent *f;
+	bool same;
+
+	pthread_mutex_lock(&s->lock);
+	f = find_sent(party, path);
+	same = f && f->spool && !strcmp(f->spool, last_part(spool));
+	pthread_mutex_unlock(&s->lock);
+	return same;
+}
+
 int file_put(struct site *s, const char *party, const char *path,
 	     const char *spool, bool rewritten, struct err *e)
 {
@@ -481,6 +495,8 @@ int file_put(struct site *s, const char *party, const char *path,
 	if (r)
 		return r;
 	fd = open(spool, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT && taken_over(s, party, path, spool))
+		return 0;
 	if (fd < 0 || fstat(fd, &st) || fdatasync(fd))
 		return err_sys(e, errno, "%s", spool);
 	least = least_chunk(s, party);
@@ -491,9 +507,11 @@ int file_put(struct site *s, const char *party, const char *path,
 		r = journal_sync(x.log, x.upto);
 	if (r)
 		return err_sys(e, -r, "journal of files");
+	hook_die("put-written");
 	if (*x.old_tid && strcmp(x.old_tid, x.o.tid))
 		out_abort(s, x.old_tid);
 	r = place(s, party, path, spool, x.o.generation, e);
+	hook_die("put-placed");
 	if (x.failed == 1)
 		file_drop(s, spool);
 	if (r)
