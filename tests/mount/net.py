@@ -632,7 +632,7 @@ class Fake:
                 self.doc = json.loads(body)
 
     def __init__(self, lab, party, say=None):
-        self.party, self.say, self.requests = party, say, []
+        self.party, self.say, self.requests, self.open = party, say, [], set()
         fake = self
         self.signer = Peer(lab, party, as_party=party)
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -653,6 +653,7 @@ class Fake:
                     super().handle()
 
             def setup(self):
+                fake.open.add(self.request)
                 self.request.settimeout(20)
                 self.request.do_handshake()
                 self.request.settimeout(None)
@@ -694,6 +695,9 @@ class Fake:
     def close(self):
         self.server.shutdown()
         self.server.server_close()
+        for s in self.open:
+            with contextlib.suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)
 
     def receipt(self, doc, **change):
         r = {"tid": tid_of(doc), "root": doc["root"], "size": doc["size"],
