@@ -77,7 +77,8 @@ void attr_fill(struct attr *a, fuse_ino_t ino, mode_t mode, uint64_t size,
 	a->st.st_uid = fs.uid;
 	a->st.st_gid = fs.gid;
 	a->st.st_size = (off_t)size;
-	a->st.st_blksize = 128 << 10;
+	/* What cp writes at a time: one request of the largest size. */
+	a->st.st_blksize = 1 << 20;
 	a->st.st_blocks = (blkcnt_t)((size + 511) / 512);
 	a->st.st_mtim.tv_sec = mtime_ms / 1000;
 	a->st.st_mtim.tv_nsec = mtime_ms % 1000 * 1000000;

@@ -16,7 +16,7 @@
 #include "transfer/transfer_priv.h"
 
 #define SOCKET_INLINE (256u << 10)
-#define IDLE_MAX   8
+#define IDLE_MAX      8
 
 struct channel {
 	char *socket, *session, *role, *party;

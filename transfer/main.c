@@ -34,12 +34,15 @@ static int take_lock(const struct conf *c, struct err *e)
 	return 0; /* held until the process ends */
 }
 
+#define SWEEP_MS 3600000
+
 /* Ends when told to, or, for one that rollfs started, when nobody has held
- * the party's lock for lease seconds. */
+ * the party's lock for lease seconds; it looks only while no rollfs is
+ * connected. */
 static void wait_for_end(struct site *s)
 {
 	_cleanup_free_ char *lock = xasprintf("%s/lock", s->conf->state);
-	int64_t last = now_mono_ms();
+	int64_t last = now_mono_ms(), swept = last;
 	sigset_t set;
 	int sig;
 
@@ -48,14 +51,28 @@ static void wait_for_end(struct site *s)
 	sigaddset(&set, SIGINT);
 	sig = signalfd(-1, &set, SFD_CLOEXEC);
 	for (;;) {
-		struct pollfd p[2] = { { .fd = s->stop, .events = POLLIN },
-				       { .fd = sig, .events = POLLIN } };
+		struct pollfd p[3] = { { .fd = s->stop, .events = POLLIN },
+				       { .fd = sig, .events = POLLIN },
+				       { .fd = s->nudge, .events = POLLIN } };
+		bool watched;
+		uint64_t n;
 
-		if (poll(p, 2, s->child ? 1000 : -1) > 0)
+		pthread_mutex_lock(&s->lock);
+		watched = s->watchers > 0;
+		pthread_mutex_unlock(&s->lock);
+		if (poll(p, 3, s->child && !watched ? 1000 : SWEEP_MS) < 0)
+			continue;
+		if (p[0].revents || p[1].revents)
 			return;
+		if (p[2].revents)
+			(void)!read(s->nudge, &n, sizeof(n));
+		if (now_mono_ms() - swept > SWEEP_MS) {
+			in_sweep(s);
+			swept = now_mono_ms();
+		}
 		if (!s->child)
 			continue;
-		if (lock_held(lock))
+		if (watched || lock_held(lock))
 			last = now_mono_ms();
 		if (now_mono_ms() - last > (int64_t)s->conf->lease_s * 1000) {
 			log_info("rollsite", "rollfs is gone: ending");
@@ -93,6 +110,7 @@ int main(int argc, char **argv)
 	if (site_open(&site, c, getenv("ROLLFS_CHILD") != NULL, &e))
 		goto bad;
 	site.stop = eventfd(0, EFD_CLOEXEC);
+	site.nudge = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	/* What is known from before, then the doors. */
 	if (identity_open(c, &site.identity, &e) || route_start(&site, &e) ||
 	    in_open(&site, &e) || peer_rescan(&site, &e) ||

@@ -161,24 +161,6 @@ bool site_session_open(struct site *s, const char *session)
 	return ok;
 }
 
-bool site_wait(struct site *s, int client, unsigned ms)
-{
-	struct timespec ts;
-	struct pollfd p = { .fd = client, .events = POLLRDHUP };
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	ts.tv_sec += ms / 1000;
-	ts.tv_nsec += (long)(ms % 1000) * 1000000;
-	if (ts.tv_nsec >= 1000000000) {
-		ts.tv_sec++;
-		ts.tv_nsec -= 1000000000;
-	}
-	if (pthread_cond_timedwait(&s->changed, &s->lock, &ts) != ETIMEDOUT)
-		return true;
-	return client < 0 || !(poll(&p, 1, 0) > 0 &&
-			       (p.revents & (POLLRDHUP | POLLHUP | POLLERR)));
-}
-
 char *site_temp(struct site *s)
 {
 	static unsigned counter;
@@ -273,7 +255,8 @@ static int add_message(struct site *s, const struct message_head *head,
 	c = count_of(s, h.key.f[KEY_SRC_PARTY]);
 	c->messages_in++;
 	c->message_bytes_in += h.size;
-	pthread_cond_broadcast(&s->changed);
+	site_wake(s, WAIT_MESSAGE, NULL);
+	site_wake(s, WAIT_ROOM, NULL);
 	return 0;
 }
 
@@ -347,7 +330,7 @@ static int recv_locked(struct site *s, const struct key *k, const char *tid,
 		if (!admitted(s, k))
 			return err_set(e, EACCES,
 				       "this job's messages are closed");
-		if (!site_wait(s, client, 5000))
+		if (!site_wait(s, WAIT_MESSAGE, tid, client, 0))
 			return err_set(e, EPIPE, "the task has gone");
 	}
 }
@@ -419,7 +402,8 @@ void site_session_fail(struct site *s, const char *session, int status,
 		x->next = s->errors;
 		s->errors = x;
 	}
-	pthread_cond_broadcast(&s->changed);
+	site_wake(s, WAIT_MESSAGE, NULL);
+	site_wake(s, WAIT_ROOM, NULL);
 	pthread_mutex_unlock(&s->lock);
 }
 
@@ -575,7 +559,8 @@ int site_job_close(struct site *s, const char *job, struct err *e)
 		}
 	}
 	forget_messages(s, job, NULL);
-	pthread_cond_broadcast(&s->changed);
+	site_wake(s, WAIT_MESSAGE, NULL);
+	site_wake(s, WAIT_ROOM, NULL);
 	pthread_mutex_unlock(&s->lock);
 	peer_forget_job(s, job);
 	out_forget(s, job, NULL);
@@ -600,7 +585,8 @@ int site_session_close(struct site *s, const char *session, struct err *e)
 		json_array_append_new(j->closed, json_string(session));
 		r = job_write(s, j, false, e);
 		forget_messages(s, job, session);
-		pthread_cond_broadcast(&s->changed);
+		site_wake(s, WAIT_MESSAGE, NULL);
+		site_wake(s, WAIT_ROOM, NULL);
 	}
 	pthread_mutex_unlock(&s->lock);
 	peer_forget_session(s, session);
@@ -691,15 +677,12 @@ int site_open(struct site *s, struct conf *c, bool child, struct err *e)
 	static const char *const subs[] = { "in",  "out",     "jobs",
 					    "tmp", "partial", "files" };
 	_cleanup_free_ char *tmp = xasprintf("%s/transfer/tmp", c->state);
-	pthread_condattr_t monotonic;
 	int r;
 
 	(void)remove_tree(tmp, NULL); /* half-received messages */
-	*s = (struct site){ .conf = c, .child = child, .stop = -1 };
+	*s =
+	    (struct site){ .conf = c, .child = child, .stop = -1, .nudge = -1 };
 	pthread_mutex_init(&s->lock, NULL);
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_cond_init(&s->changed, &monotonic);
 	for (size_t i = 0; i < ARRAY_SIZE(subs); i++) {
 		_cleanup_free_ char *p =
 		    xasprintf("%s/transfer/%s", c->state, subs[i]);

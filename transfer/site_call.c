@@ -34,6 +34,7 @@ int call_run(struct site *s, const char *party, const char *verb,
 {
 	int64_t deadline = now_mono_ms() + timeout_ms;
 	struct call *c = xcalloc(1, sizeof(*c)), **p;
+	char id[24];
 	int status;
 
 	c->party = xstrdup(party);
@@ -47,15 +48,15 @@ int call_run(struct site *s, const char *party, const char *verb,
 		;
 	*p = c;
 	count_of(s, party)->calls++;
-	pthread_cond_broadcast(&s->changed);
+	(void)snprintf(id, sizeof(id), "%llu", (unsigned long long)c->number);
+	site_wake(s, WAIT_CALL, NULL);
 	while (!c->answered && now_mono_ms() < deadline) {
 		unsigned left = (unsigned)MAX(deadline - now_mono_ms(), 1);
 
 		/* Without a rollfs the caller tries again. */
 		if (!c->taken && !s->servers && now_mono_ms() + 500 < deadline)
 			left = MIN(left, 200);
-		if (!site_wait(s, -1, left))
-			break;
+		(void)site_wait(s, WAIT_ANSWER, id, -1, left);
 		if (!c->taken && !s->servers &&
 		    now_mono_ms() + (int64_t)timeout_ms - 200 > deadline)
 			break;
@@ -81,14 +82,14 @@ int call_take(struct site *s, int client, json_t **ret_head,
 
 	pthread_mutex_lock(&s->lock);
 	s->servers++;
-	pthread_cond_broadcast(&s->changed);
 	for (;;) {
 		for (c = s->calls; c && c->taken; c = c->next)
 			;
 		if (c)
 			break;
-		if (!site_wait(s, client, 5000)) {
+		if (!site_wait(s, WAIT_CALL, NULL, client, 0)) {
 			r = -EPIPE;
+			site_wake(s, WAIT_CALL, NULL); /* it was meant for us */
 			break;
 		}
 	}
@@ -111,7 +112,9 @@ void call_lost(struct site *s, int client)
 	for (struct call *c = s->calls; c; c = c->next)
 		if (c->taken && !c->answered && c->client == client)
 			c->taken = false;
-	pthread_cond_broadcast(&s->changed);
+	for (const struct call *c = s->calls; c; c = c->next)
+		if (!c->taken)
+			site_wake(s, WAIT_CALL, NULL);
 	pthread_mutex_unlock(&s->lock);
 }
 
@@ -119,6 +122,7 @@ void call_answer(struct site *s, uint64_t number, int status, const char *error,
 		 const char *body, size_t n)
 {
 	struct call *c;
+	char id[24];
 
 	pthread_mutex_lock(&s->lock);
 	for (c = s->calls; c; c = c->next)
@@ -133,7 +137,9 @@ void call_answer(struct site *s, uint64_t number, int status, const char *error,
 			memcpy(c->answer, body, n);
 			c->answer_n = n;
 		}
-		pthread_cond_broadcast(&s->changed);
+		(void)snprintf(id, sizeof(id), "%llu",
+			       (unsigned long long)number);
+		site_wake(s, WAIT_ANSWER, id);
 	}
 	pthread_mutex_unlock(&s->lock);
 }

@@ -23,8 +23,9 @@
 #endif
 
 /* How long a sent file stays readable after its commit. */
-#define KEEP_MS	  (7ll * 24 * 3600 * 1000)
-#define SENT_KEEP (4u << 20) /* of a party's lines, before they are rewritten \
+#define KEEP_MS (7ll * 24 * 3600 * 1000)
+#define SENT_KEEP                                                             \
+	(4u << 20)	     /* of a party's lines, before they are rewritten \
 			      */
 #define HOP_CHUNK (1u << 20) /* through others chunks are held in memory */
 
@@ -38,7 +39,16 @@ struct sent {
 	uint64_t size, generation, chunk_size;
 	enum file_status status;
 	int error_no;
+	unsigned attempts;
 	int64_t queued_ms, committed_ms, deadline_ms;
+};
+
+/* Removed or replaced after it was announced; the partner does not know yet. */
+struct withdrawn {
+	UT_hash_handle hh;
+	char tid[65], party[16];
+	char *path;
+	uint64_t generation;
 };
 
 /* Being written: pushed already, not yet handed over. */
@@ -60,6 +70,7 @@ struct sent_log {
 /* Under site.lock like everything else. */
 static struct sent *files;
 static struct stream *streams;
+static struct withdrawn *withdrawals;
 static struct sent_log *logs;
 static uint64_t last_generation;
 /* Renames of spool files, so that the newest put has the last word. */
@@ -72,6 +83,14 @@ static struct sent *find_sent(const char *party, const char *path)
 
 	HASH_FIND_STR(files, key, f);
 	return f;
+}
+
+/* lock held */
+static void wake_file(struct site *s, const char *party, const char *path)
+{
+	_cleanup_free_ char *key = xasprintf("%s/%s", party, path);
+
+	site_wake(s, WAIT_FILE, key);
 }
 
 static void sent_free(struct sent *f)
@@ -113,14 +132,15 @@ static char *sent_line(const struct sent *f)
 {
 	_cleanup_free_ char *enc = percent_encode(f->path);
 	json_t *o = json_pack(
-	    "{s:s, s:I, s:I, s:I, s:i, s:i, s:s, s:I, s:I, s:I, s:s, s:s}",
+	    "{s:s, s:I, s:I, s:I, s:i, s:i, s:s, s:I, s:I, s:I, s:s, s:s, s:i}",
 	    "path", enc, "size", (json_int_t)f->size, "generation",
 	    (json_int_t)f->generation, "chunk_size", (json_int_t)f->chunk_size,
 	    "status", (int)f->status, "error_no", f->error_no, "error",
 	    f->error ? f->error : "", "queued", (json_int_t)f->queued_ms,
 	    "committed", (json_int_t)f->committed_ms, "deadline",
 	    (json_int_t)f->deadline_ms, "spool", f->spool ? f->spool : "",
-	    "receipt", f->receipt ? f->receipt : "");
+	    "receipt", f->receipt ? f->receipt : "", "attempts",
+	    (int)f->attempts);
 	char *text = json_text(o, false), *line = xasprintf("%s\n", text);
 
 	json_decref(o);
@@ -229,7 +249,8 @@ static char *out_path(const struct site *s, const char *party, const char *path)
 /* ---- the end of a transfer --------------------------------------------- */
 
 static void on_done(struct site *s, const struct object *o, int status,
-		    const char *error, const struct receipt_doc *receipt)
+		    const char *error, unsigned attempts,
+		    const struct receipt_doc *receipt)
 {
 	struct sent *f;
 
@@ -241,6 +262,7 @@ static void on_done(struct site *s, const struct object *o, int status,
 		f->error_no = -status;
 		f->status = status ? FAILED : COMMITTED;
 		f->committed_ms = now_unix_ms();
+		f->attempts = attempts;
 		if (!status) {
 			json_t *doc = receipt_json(receipt, true);
 
@@ -260,7 +282,7 @@ static void on_done(struct site *s, const struct object *o, int status,
 				x->error = xstrdup(error);
 			}
 	}
-	pthread_cond_broadcast(&s->changed);
+	wake_file(s, o->dst, o->path);
 	pthread_mutex_unlock(&s->lock);
 }
 
@@ -531,20 +553,63 @@ int file_put(struct site *s, const char *party, const char *path,
 		if (over)
 			stream_end(over);
 	}
-	pthread_cond_broadcast(&s->changed);
+	wake_file(s, party, path);
 	pthread_mutex_unlock(&s->lock);
 	return r;
+}
+
+static void on_withdrawn(struct site *s, const struct object *o, int status,
+			 const char *error, unsigned attempts,
+			 const struct receipt_doc *receipt)
+{
+	struct withdrawn *x = NULL;
+
+	(void)status, (void)error, (void)attempts, (void)receipt;
+	pthread_mutex_lock(&s->lock);
+	HASH_FIND_STR(withdrawals, o->tid, x);
+	if (x) {
+		HASH_DEL(withdrawals, x);
+		free(x->path);
+		free(x);
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* lock held */
+static void add_withdrawn(const char *party, const char *path, const char *tid,
+			  uint64_t generation)
+{
+	struct withdrawn *x = NULL;
+
+	HASH_FIND_STR(withdrawals, tid, x);
+	if (x)
+		return;
+	x = xcalloc(1, sizeof(*x));
+	(void)snprintf(x->tid, sizeof(x->tid), "%s", tid);
+	(void)snprintf(x->party, sizeof(x->party), "%s", party);
+	x->path = xstrdup(path);
+	x->generation = generation;
+	HASH_ADD_STR(withdrawals, tid, x);
+}
+
+static char *removed_line(const char *path, uint64_t generation)
+{
+	_cleanup_free_ char *enc = percent_encode(path);
+
+	return xasprintf("{\"path\":\"%s\",\"removed\":true,"
+			 "\"withdrawn\":%llu}\n",
+			 enc, (unsigned long long)generation);
 }
 
 int file_remove(struct site *s, const char *party, const char *path,
 		struct err *e)
 {
-	_cleanup_free_ char *out = NULL, *enc = NULL, *line = NULL;
+	_cleanup_free_ char *out = NULL, *line = NULL;
 	_cleanup_close_ int parent = -1;
 	struct journal *log = NULL;
-	uint64_t upto = 0;
-	char tid[65] = "";
+	uint64_t upto = 0, generation = 0;
 	struct sent *f;
+	struct object o;
 	int r = 0;
 
 	if (!party_id_valid(party) || !path_valid(path))
@@ -553,32 +618,38 @@ int file_remove(struct site *s, const char *party, const char *path,
 	parent = parent_beneath(out, path);
 	if (parent < 0)
 		return err_sys(e, -parent, "%s", path);
-	enc = percent_encode(path);
-	line = xasprintf("{\"path\":\"%s\",\"removed\":true}\n", enc);
 	pthread_mutex_lock(&s->lock);
 	if (unlinkat(parent, last_part(path), 0) && errno != ENOENT)
 		r = err_sys(e, errno, "%s", path);
 	f = find_sent(party, path);
 	if (!r && f) {
-		memcpy(tid, f->tid, sizeof(tid));
+		if (f->status == LIVE) {
+			generation = f->generation;
+			add_withdrawn(party, path, f->tid, generation);
+			identity_of(s, party, path, generation, f->chunk_size,
+				    SIZE_OPEN, &o);
+		}
 		HASH_DEL(files, f);
 		sent_free(f);
+		line = removed_line(path, generation);
 		r = journal_line(s, party, line, &log, &upto);
 		if (r)
 			err_sys(e, -r, "journal of files");
 	}
-	pthread_cond_broadcast(&s->changed);
+	wake_file(s, party, path);
 	pthread_mutex_unlock(&s->lock);
-	if (*tid)
-		out_abort(s, tid);
 	if (!r && log)
 		r = journal_sync(log, upto);
+	if (generation && out_withdraw(s, &o, on_withdrawn, NULL))
+		log_warn("rollsite", "party %s is not told of a withdrawal",
+			 party);
 	return r;
 }
 
 int file_wait(struct site *s, const char *party, const char *path, int client,
 	      struct err *e)
 {
+	_cleanup_free_ char *key = xasprintf("%s/%s", party, path);
 	int r = -EAGAIN;
 
 	pthread_mutex_lock(&s->lock);
@@ -592,7 +663,7 @@ int file_wait(struct site *s, const char *party, const char *path, int client,
 		else if (f->status == FAILED)
 			r = err_set(e, f->error_no > 0 ? f->error_no : EIO,
 				    "%s", f->error ? f->error : "failed");
-		else if (!site_wait(s, client, 60000))
+		else if (!site_wait(s, WAIT_FILE, key, client, 0))
 			r = -EPIPE;
 	}
 	pthread_mutex_unlock(&s->lock);
@@ -628,6 +699,7 @@ static void news_of(struct site *s, const struct sent *f, struct out_news *n)
 		return;
 	n->size = f->size;
 	n->acknowledged = f->status == COMMITTED ? f->size : 0;
+	n->attempts = f->attempts;
 	n->state = f->status == COMMITTED ? OUT_COMMITTED
 		   : f->status == FAILED  ? OUT_FAILED
 					  : OUT_QUEUED;
@@ -781,7 +853,7 @@ void file_arrived(struct site *s, const char *party, const char *path)
 		free(x->path);
 		free(x);
 	}
-	pthread_cond_broadcast(&s->changed);
+	site_wake(s, WAIT_INBOX, NULL);
 	pthread_mutex_unlock(&s->lock);
 }
 
@@ -809,7 +881,7 @@ static void finish_rename(struct site *s, const struct sent *f)
 			 f->party);
 }
 
-static void load_line(const char *party, const char *line)
+static void load_line(struct site *s, const char *party, const char *line)
 {
 	json_t *o = json_parse(line, strlen(line), NULL);
 	_cleanup_free_ char *path = percent_decode(json_str_or(o, "path", "%"));
@@ -822,6 +894,15 @@ static void load_line(const char *party, const char *line)
 	}
 	f = find_sent(party, path);
 	if (json_bool_or(o, "removed", false)) {
+		uint64_t g = (uint64_t)json_int_or(o, "withdrawn", 0);
+
+		if (g) {
+			struct object x;
+
+			identity_of(s, party, path, g, CHUNK_DEFAULT, SIZE_OPEN,
+				    &x);
+			add_withdrawn(party, path, x.tid, g);
+		}
 		if (f) {
 			HASH_DEL(files, f);
 			sent_free(f);
@@ -835,6 +916,7 @@ static void load_line(const char *party, const char *line)
 	f->chunk_size = (uint64_t)json_int_or(o, "chunk_size", CHUNK_DEFAULT);
 	f->status = (enum file_status)json_int_or(o, "status", LIVE);
 	f->error_no = (int)json_int_or(o, "error_no", 0);
+	f->attempts = (unsigned)json_int_or(o, "attempts", 0);
 	f->error = xstrdup(json_str_or(o, "error", ""));
 	f->queued_ms = json_int_or(o, "queued", 0);
 	f->committed_ms = json_int_or(o, "committed", 0);
@@ -854,6 +936,7 @@ static int rewrite(struct site *s, const char *party, struct err *e)
 {
 	_cleanup_free_ char *path = log_path(s, party);
 	struct strbuf keep = STRBUF_INIT(1u << 30);
+	struct withdrawn *x, *xtmp;
 	struct sent *f, *tmp;
 	int r;
 
@@ -865,6 +948,14 @@ static int rewrite(struct site *s, const char *party, struct err *e)
 			continue;
 		line = sent_line(f);
 		sb_adds(&keep, line);
+	}
+	HASH_ITER (hh, withdrawals, x, xtmp) {
+		/* cppcheck-suppress uninitvar; it does not see HASH_ITER */
+		_cleanup_free_ char *line =
+		    removed_line(x->path, x->generation);
+
+		if (!strcmp(x->party, party))
+			sb_adds(&keep, line);
 	}
 	r = keep.error ? keep.error
 		       : file_replace(path, keep.buf, keep.len, 0600, true, e);
@@ -884,13 +975,14 @@ static int load(struct site *s, const char *party, struct err *e)
 		if (!end) /* torn by a power cut: it was not acknowledged */
 			break;
 		*end = '\0';
-		load_line(party, line);
+		load_line(s, party, line);
 	}
 	return rewrite(s, party, e);
 }
 
 static void resume(struct site *s)
 {
+	struct withdrawn *x, *xtmp;
 	struct sent *f, *tmp;
 
 	HASH_ITER (hh, files, f, tmp) {
@@ -910,6 +1002,15 @@ static void resume(struct site *s)
 		    out_start(s, &o, final, f->size, true, on_done, &e))
 			log_warn("rollsite", "a file for party %s waits: %s",
 				 f->party, e.text);
+	}
+	HASH_ITER (hh, withdrawals, x, xtmp) {
+		struct object o;
+
+		/* cppcheck-suppress uninitvar; it does not see HASH_ITER */
+		identity_of(s, x->party, x->path, x->generation, CHUNK_DEFAULT,
+			    SIZE_OPEN, &o);
+		if (out_withdraw(s, &o, on_withdrawn, NULL))
+			log_debug("rollsite", "a withdrawal waits");
 	}
 }
 

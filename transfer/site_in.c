@@ -61,6 +61,7 @@ struct incoming {
 	uint8_t *bits;
 	struct chunk_sink *sinks;
 	uint64_t quota_left; /* when it was announced */
+	uint64_t allocated;  /* bytes; for one whose size is not known */
 	int64_t touched_ms;
 	/* Waiting for the disk. */
 	pthread_mutex_t lock;
@@ -97,7 +98,13 @@ struct chunk_sink {
 	 * bytes are written. */
 	pthread_mutex_t lock;
 	bool lost;
+	/* Written in pieces of this size: TLS hands over 16 KiB at a time, and
+	 * so small writes cost three times the CPU. */
+	uint8_t *held;
+	size_t n_held;
 };
+#define HELD_MAX (512u << 10)
+#define AHEAD	 (64ull << 20)
 
 /* All under s->lock. */
 static struct committing *commits;
@@ -444,6 +451,8 @@ static void sync_pending(struct site *s, struct incoming *t)
 	}
 	if (!r && fdatasync(t->fd))
 		r = -errno;
+	for (const struct pending *x = list; x; x = x->next)
+		uncache(t->fd, x->index, t->o.chunk_size);
 	hook_die("in-chunk-written");
 	if (!r)
 		r = journal_raw(t->have, records.buf, records.len);
@@ -757,6 +766,29 @@ static int begin(struct site *s, const struct object *o, uint64_t quota_left,
 	return 0;
 }
 
+/* A newer generation of a file is here: what came of older ones is of no use.
+ * With `making` held. */
+static void drop_older(struct site *s, const struct object *o)
+{
+	struct incoming *t, *tmp;
+
+	if (o->kind != OBJECT_FILE)
+		return;
+	pthread_mutex_lock(&s->lock);
+	HASH_ITER (hh, s->arriving, t, tmp) {
+		/* cppcheck-suppress uninitvar; it does not see HASH_ITER */
+		if (!t->o.path || strcmp(t->o.path, o->path) ||
+		    strcmp(t->o.src, o->src) ||
+		    t->o.generation >= o->generation || t->committing)
+			continue;
+		remove_files(s, t->tid);
+		forget_locked(s, t);
+		if (!t->refs)
+			incoming_free(t);
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
 void in_announce(struct serve *v, const char *tid, const json_t *doc)
 {
 	struct site *s = v->s;
@@ -778,6 +810,7 @@ void in_announce(struct serve *v, const char *tid, const json_t *doc)
 	if (!r)
 		t = find_ref(s, tid);
 	if (!r && !t) {
+		drop_older(s, &o);
 		r = admit(s, &o, &left, &e);
 		if (!r)
 			r = begin(s, &o, left, &e);
@@ -947,6 +980,7 @@ static void sink_unref(struct chunk_sink *k)
 		return;
 	unref(s, k->t);
 	EVP_MD_CTX_free(k->md);
+	free(k->held);
 	pthread_mutex_destroy(&k->lock);
 	free(k);
 }
@@ -959,6 +993,22 @@ static void take_over(struct chunk_sink *old)
 	old->lost = true;
 	pthread_mutex_unlock(&old->lock);
 	sink_unref(old);
+}
+
+/* Extents in large pieces; what is too much goes with the commit's truncate. */
+static void allocate_ahead(struct site *s, struct incoming *t, uint64_t upto)
+{
+	uint64_t from, to;
+
+	pthread_mutex_lock(&s->lock);
+	from = t->allocated;
+	to = t->o.size == SIZE_OPEN && upto > from ? upto + AHEAD : from;
+	t->allocated = to;
+	pthread_mutex_unlock(&s->lock);
+	/* Without room the write itself will say so. */
+	if (to > from)
+		(void)!fallocate(t->fd, FALLOC_FL_KEEP_SIZE, (off_t)from,
+				 (off_t)(to - from));
 }
 
 void in_chunk_begin(struct serve *v, const char *tid, const char *index)
@@ -1007,6 +1057,8 @@ void in_chunk_begin(struct serve *v, const char *tid, const char *index)
 	pthread_mutex_unlock(&s->lock);
 	if (old)
 		take_over(old);
+	if (!r && !same)
+		allocate_ahead(s, k->t, (k->index + 1) * k->t->o.chunk_size);
 	if (!r && !same) {
 		if (other)
 			r = give_up_old(s, k->t, k->index);
@@ -1027,30 +1079,49 @@ void in_chunk_begin(struct serve *v, const char *tid, const char *index)
 		sink_unref(k);
 }
 
+static int write_held(struct chunk_sink *k, struct err *e)
+{
+	int r;
+
+	pthread_mutex_lock(&k->lock);
+	r = k->lost ? -EAGAIN
+		    : pwrite_all(k->t->fd, k->held, k->n_held,
+				 k->index * k->t->o.chunk_size + k->got -
+				     k->n_held);
+	pthread_mutex_unlock(&k->lock);
+	k->n_held = 0;
+	return !r ? 0
+		  : err_set(e, -r, "%s",
+			    r == -ENOSPC   ? "no space"
+			    : r == -EAGAIN ? "a newer request brings it"
+					   : "cannot write");
+}
+
 void in_chunk_data(struct serve *v, const void *data, size_t n)
 {
 	struct chunk_sink *k = v->sink;
+	const size_t most = MIN(k->len, HELD_MAX);
+	const uint8_t *from = data;
 	struct err e = { 0 };
 	int r = 0;
 
 	if (n > k->len - k->got)
 		r = err_set(&e, EINVAL, "longer than it said");
-	if (!r) {
-		pthread_mutex_lock(&k->lock);
-		r = k->lost
-			? -EAGAIN
-			: pwrite_all(k->t->fd, data, n,
-				     k->index * k->t->o.chunk_size + k->got);
-		pthread_mutex_unlock(&k->lock);
-		if (r)
-			err_set(&e, -r, "%s",
-				r == -ENOSPC   ? "no space"
-				: r == -EAGAIN ? "a newer request brings it"
-					       : "cannot write");
-	}
 	if (!r && !EVP_DigestUpdate(k->md, data, n))
 		r = err_set(&e, ENOMEM, "digest");
-	k->got += n;
+	if (!k->held)
+		k->held = xmalloc(most);
+	while (!r && n) {
+		size_t part = MIN(n, most - k->n_held);
+
+		memcpy(k->held + k->n_held, from, part);
+		k->n_held += part;
+		k->got += part;
+		from += part;
+		n -= part;
+		if (k->n_held == most)
+			r = write_held(k, &e);
+	}
 	if (r)
 		serve_refuse(v, r, &e);
 }
@@ -1069,6 +1140,8 @@ void in_chunk_end(struct serve *v)
 		r = err_set(&e, ENOMEM, "digest");
 	if (!r && memcmp(digest, k->want, 32))
 		r = err_set(&e, EBADMSG, "the digest does not match");
+	if (!r && k->n_held)
+		r = write_held(k, &e);
 	if (!r) {
 		pthread_mutex_lock(&s->lock);
 		pthread_mutex_lock(&k->lock); /* nobody writes: it is short */
@@ -1403,7 +1476,7 @@ static void commit_lock(struct site *s, struct committing *mine)
 				break;
 		if (!x)
 			break;
-		(void)site_wait(s, -1, 1000);
+		(void)site_wait(s, WAIT_COMMIT, mine->tid, -1, 0);
 	}
 	mine->next = commits;
 	commits = mine;
@@ -1418,7 +1491,7 @@ static void commit_unlock(struct site *s, const struct committing *mine)
 	for (at = &commits; *at != mine; at = &(*at)->next)
 		;
 	*at = mine->next;
-	pthread_cond_broadcast(&s->changed);
+	site_wake(s, WAIT_COMMIT, mine->tid);
 	pthread_mutex_unlock(&s->lock);
 }
 
@@ -1508,8 +1581,10 @@ void in_commit(struct serve *v, const char *tid)
 	else if (t)
 		t->committing = false;
 	pthread_mutex_unlock(&s->lock);
-	if (!r)
+	if (!r) {
 		remove_files(s, tid);
+		drop_older(s, &o);
+	}
 	pthread_mutex_unlock(&making);
 	if (r < 0)
 		serve_refuse(v, r, &e);

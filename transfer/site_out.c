@@ -37,10 +37,10 @@ struct outgoing {
 	struct peer *peer;
 	struct object o;
 	char *data_path;
-	out_done_fn done;
+	out_done_fn done, withdrawn;
 	uint64_t ready; /* bytes that may be read */
 	bool sealed, announced, control, dead, ended;
-	unsigned refs, in_flight, attempts, damaged, credit;
+	unsigned refs, in_flight, attempts, refusals, damaged, credit;
 	uint64_t room, count, acked_bytes, cursor, resent, turn;
 	/* Answers about chunks from forgot_from on that were asked before
 	 * the present epoch are about another content. */
@@ -58,6 +58,7 @@ struct task {
 	enum action action;
 	struct outgoing *t;
 	uint64_t index, len, epoch;
+	int64_t started; /* monotonic ms */
 };
 
 static bool bit(const uint8_t *bits, uint64_t i)
@@ -264,7 +265,8 @@ static bool pick(struct peer *p, struct task *ret, int64_t *ret_ms)
 	*ret = (struct task){ .action = best_action,
 			      .t = best,
 			      .index = best_index,
-			      .epoch = best->epoch };
+			      .epoch = best->epoch,
+			      .started = now };
 	best->turn = ++p->turn;
 	best->refs++;
 	p->under_way++;
@@ -309,8 +311,12 @@ static void reason_of(const struct wire_answer *a, char *buf, size_t n,
 }
 
 /* lock held: the way to the party does not work now */
-static void way_failed(struct peer *p, const char *text)
+static void way_failed(struct peer *p, const struct task *k, const char *text)
 {
+	/* Requests that were under way together fail together: once. */
+	if (k->started <= p->failed_ms)
+		return;
+	p->failed_ms = now_mono_ms();
 	p->window = MAX(p->window / 2, 1.0);
 	p->after = now_mono_ms() + backoff_ms(p->failures++, 500, 60000);
 	free(p->trouble);
@@ -383,13 +389,13 @@ static void refused(struct outgoing *t, const struct wire_answer *a,
 			park(t, text, 20 * t->damaged * t->damaged);
 		break;
 	case ENOSPC:
-		park(t, text, backoff_ms(MIN(t->attempts++, 5u), 1000, 30000));
+		t->attempts++;
+		park(t, text, backoff_ms(t->refusals++, 500, 10000));
 		break;
 	default: /* busy, failed there */
 		park(t, text,
-		     a->retry_ms
-			 ? (int64_t)a->retry_ms
-			 : backoff_ms(MIN(t->attempts++, 6u), 200, 10000));
+		     a->retry_ms ? (int64_t)a->retry_ms
+				 : backoff_ms(t->refusals++, 200, 10000));
 	}
 }
 
@@ -436,21 +442,23 @@ static int fetch_digests(struct outgoing *t, struct err *e)
 }
 
 static int read_chunk(const struct outgoing *t, const struct task *k,
-		      uint64_t size, void *buf, struct err *e)
+		      uint64_t size, void *buf, int *ret_fd, struct err *e)
 {
 	_cleanup_close_ int fd = -1;
 	struct site *s = t->peer->s;
-	_cleanup_free_ char *path = NULL;
 	int r;
 
 	pthread_mutex_lock(&s->lock); /* a put may give it another place */
-	path = xstrdup(t->data_path);
-	fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	fd = open(t->data_path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	r = fd < 0 ? -errno : 0;
 	pthread_mutex_unlock(&s->lock);
 	if (!r)
 		r = pread_all(fd, buf, (size_t)k->len, k->index * size);
-	return r ? err_sys(e, -r, "the bytes of the transfer") : 0;
+	if (r)
+		return err_sys(e, -r, "the bytes of the transfer");
+	if (ret_fd)
+		*ret_fd = TAKE_FD(fd);
+	return 0;
 }
 
 /* The root of what is here, for a receipt of something sent before. */
@@ -466,7 +474,7 @@ static int local_root(struct outgoing *t, char ret[65], struct err *e)
 		struct task k = { .index = i,
 				  .len = object_chunk_len(&t->o, i) };
 
-		r = read_chunk(t, &k, t->o.chunk_size, buf, e);
+		r = read_chunk(t, &k, t->o.chunk_size, buf, NULL, e);
 		if (!r)
 			sha256(buf, (size_t)k.len, digests[i]);
 	}
@@ -550,7 +558,8 @@ static void take_receipt(struct outgoing *t, const json_t *doc, bool committed,
 	}
 }
 
-static void run_announce(struct outgoing *t, struct end *x)
+static void run_announce(struct outgoing *t, const struct task *k,
+			 struct end *x)
 {
 	struct site *s = t->peer->s;
 	struct wire_answer a = { 0 };
@@ -581,7 +590,7 @@ static void run_announce(struct outgoing *t, struct end *x)
 	hook_die("out-announced");
 	pthread_mutex_lock(&s->lock);
 	if (r) {
-		way_failed(t->peer, e.text);
+		way_failed(t->peer, k, e.text);
 		park(t, e.text, 0);
 	} else if (a.code >= 300) {
 		way_works(t->peer);
@@ -594,6 +603,7 @@ static void run_announce(struct outgoing *t, struct end *x)
 		t->state = OUT_ANNOUNCED;
 		t->credit = (unsigned)json_int_or(answer, "credit", 4);
 		t->next_try = 0;
+		t->refusals = 0;
 	}
 	pthread_mutex_unlock(&s->lock);
 	json_decref(answer);
@@ -616,6 +626,7 @@ static void chunk_done(struct outgoing *t, const struct task *k,
 		if (skipped)
 			return;
 		way_works(t->peer);
+		t->refusals = 0;
 		t->credit = a->credit ? a->credit : t->credit;
 		t->error = (free(t->error), NULL);
 		if (!skipped) {
@@ -630,10 +641,12 @@ static void chunk_done(struct outgoing *t, const struct task *k,
 	refused(t, a, x, code, text);
 }
 
-static void run_chunk(struct outgoing *t, const struct task *k, struct end *x)
+static void run_chunk(struct outgoing *t, const struct task *k, char **buffer,
+		      struct end *x)
 {
 	struct site *s = t->peer->s;
-	_cleanup_free_ void *buf = NULL;
+	_cleanup_close_ int fd = -1;
+	char *buf;
 	struct wire_answer a = { 0 };
 	struct err e = { 0 };
 	char line[64], tail[40];
@@ -642,8 +655,8 @@ static void run_chunk(struct outgoing *t, const struct task *k, struct end *x)
 	int local, r = 0;
 
 	sb_init(&a.body, 64u << 10);
-	buf = xmalloc((size_t)k->len);
-	local = read_chunk(t, k, t->o.chunk_size, buf, &e);
+	buf = *buffer = xrealloc(*buffer, (size_t)t->o.chunk_size);
+	local = read_chunk(t, k, t->o.chunk_size, buf, &fd, &e);
 	if (!local) {
 		sha256(buf, (size_t)k->len, digest);
 		pthread_mutex_lock(&s->lock);
@@ -666,8 +679,10 @@ static void run_chunk(struct outgoing *t, const struct task *k, struct end *x)
 			     (size_t)k->len, &a, &e);
 		hook_wire("chunk", buf, (size_t)k->len);
 	}
-	if (!r && !local && a.code < 300)
+	if (!r && !local && a.code < 300) {
+		uncache(fd, k->index, t->o.chunk_size);
 		hook_die("out-chunk-acked");
+	}
 	pthread_mutex_lock(&s->lock);
 	bit_set(t->flying, k->index, false);
 	t->in_flight--;
@@ -675,7 +690,7 @@ static void run_chunk(struct outgoing *t, const struct task *k, struct end *x)
 	if (local && t->epoch == k->epoch && !t->dead) {
 		fail(t, x, local, e.text);
 	} else if (r) {
-		way_failed(t->peer, e.text);
+		way_failed(t->peer, k, e.text);
 		park(t, e.text, 0);
 	} else if (!local) {
 		chunk_done(t, k, digest, &a, same, x);
@@ -720,7 +735,7 @@ static int add_inline(struct outgoing *t, void *buf, struct err *e)
 
 	if (!t->o.size)
 		return 0;
-	r = read_chunk(t, &k, t->o.chunk_size, buf, e);
+	r = read_chunk(t, &k, t->o.chunk_size, buf, NULL, e);
 	if (r)
 		return r;
 	pthread_mutex_lock(&s->lock);
@@ -746,7 +761,7 @@ static void send_again(struct outgoing *t, const char *ranges)
 	free(bits);
 }
 
-static void run_commit(struct outgoing *t, struct end *x)
+static void run_commit(struct outgoing *t, const struct task *k, struct end *x)
 {
 	struct site *s = t->peer->s;
 	struct wire_answer a = { 0 };
@@ -792,7 +807,7 @@ static void run_commit(struct outgoing *t, struct end *x)
 	if (local) {
 		fail(t, x, local, e.text);
 	} else if (r) {
-		way_failed(t->peer, e.text);
+		way_failed(t->peer, k, e.text);
 		park(t, e.text, 0);
 	} else if (mismatch) {
 		forget_chunks(t, 0);
@@ -814,9 +829,10 @@ static void run_commit(struct outgoing *t, struct end *x)
 	sb_free(&a.body);
 }
 
-static void run_withdraw(struct outgoing *t)
+static void run_withdraw(struct outgoing *t, const struct task *k)
 {
 	struct site *s = t->peer->s;
+	bool told = false;
 	struct wire_answer a = { 0 };
 	struct err e = { 0 };
 	int r;
@@ -826,35 +842,39 @@ static void run_withdraw(struct outgoing *t)
 	sb_free(&a.body);
 	pthread_mutex_lock(&s->lock);
 	if (r) {
-		way_failed(t->peer, e.text);
+		way_failed(t->peer, k, e.text);
 		park(t, e.text, 0);
 	} else {
 		forget_locked(s, t);
+		told = true;
 	}
 	pthread_mutex_unlock(&s->lock);
+	if (told && t->withdrawn)
+		t->withdrawn(s, &t->o, 0, "", t->attempts, NULL);
 }
 
 /* ---- workers ----------------------------------------------------------- */
 
-static void run(struct peer *p, const struct task *k)
+static void run(struct peer *p, const struct task *k, char **buffer)
 {
 	struct site *s = p->s;
 	struct outgoing *t = k->t;
 	struct end x = { 0 };
+	unsigned attempts;
 	struct object o;
 
 	switch (k->action) {
 	case ANNOUNCE:
-		run_announce(t, &x);
+		run_announce(t, k, &x);
 		break;
 	case CHUNK:
-		run_chunk(t, k, &x);
+		run_chunk(t, k, buffer, &x);
 		break;
 	case COMMIT:
-		run_commit(t, &x);
+		run_commit(t, k, &x);
 		break;
 	case WITHDRAW:
-		run_withdraw(t);
+		run_withdraw(t, k);
 		break;
 	case EXPIRE:
 		pthread_mutex_lock(&s->lock);
@@ -886,6 +906,7 @@ static void run(struct peer *p, const struct task *k)
 		else
 			forget_locked(s, t);
 		o = t->o;
+		attempts = MAX(t->attempts, 1u);
 		o.path = t->o.path ? xstrdup(t->o.path) : NULL;
 		pthread_mutex_unlock(&s->lock);
 		log_info("rollsite",
@@ -894,13 +915,12 @@ static void run(struct peer *p, const struct task *k)
 			 o.kind == OBJECT_FILE ? "file" : "message", o.tid,
 			 (unsigned long long)o.size, x.status ? ": " : "",
 			 x.status ? x.error : "");
-		t->done(s, &o, x.status, x.error, &x.receipt);
+		t->done(s, &o, x.status, x.error, attempts, &x.receipt);
 		free(o.path);
 		pthread_mutex_lock(&s->lock);
 	}
 	unref(t);
 	pthread_cond_broadcast(&p->work);
-	pthread_cond_broadcast(&s->changed);
 	pthread_mutex_unlock(&s->lock);
 	receipt_free(&x.receipt);
 }
@@ -909,17 +929,23 @@ static void *out_worker(void *arg)
 {
 	struct peer *p = arg;
 	struct site *s = p->s;
+	char *buffer = NULL; /* of chunks; kept while there is work */
+
 	pthread_mutex_lock(&s->lock);
 	for (;;) {
 		struct task k = { 0 };
 		int64_t ms;
 
 		if (!pick(p, &k, &ms)) {
+			if (!HASH_COUNT(s->out)) {
+				free(buffer);
+				buffer = NULL;
+			}
 			peer_sleep(p, &p->work, ms);
 			continue;
 		}
 		pthread_mutex_unlock(&s->lock);
-		run(p, &k);
+		run(p, &k, &buffer);
 		pthread_mutex_lock(&s->lock);
 	}
 	return NULL;
@@ -1049,6 +1075,38 @@ static void abort_locked(struct site *s, struct outgoing *t)
 	pthread_cond_broadcast(&p->work);
 }
 
+int out_withdraw(struct site *s, const struct object *o, out_done_fn done,
+		 struct err *e)
+{
+	struct outgoing *t = NULL;
+	bool known = true;
+	int r;
+
+	pthread_mutex_lock(&s->lock);
+	HASH_FIND_STR(s->out, o->tid, t);
+	if (t) {
+		t->withdrawn = done;
+		abort_locked(s, t);
+		HASH_FIND_STR(s->out, o->tid, t);
+		known = t != NULL;
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (!known) /* the partner has never heard of it */
+		done(s, o, 0, "", 0, NULL);
+	if (!known || t)
+		return 0;
+	/* Left from before a restart: it may have been announced. */
+	r = out_start(s, o, "", 0, false, done, e);
+	if (r)
+		return r;
+	pthread_mutex_lock(&s->lock);
+	HASH_FIND_STR(s->out, o->tid, t);
+	if (t)
+		t->announced = true;
+	pthread_mutex_unlock(&s->lock);
+	return out_withdraw(s, o, done, e);
+}
+
 void out_abort(struct site *s, const char *tid)
 {
 	struct outgoing *t = NULL;
@@ -1099,6 +1157,10 @@ bool out_news(struct site *s, const char *tid, struct out_news *ret)
 		    t->peer->after > now ? t->peer->trouble : t->error;
 
 		ret->state = t->peer->after > now ? OUT_PARKED : t->state;
+		/* Its writer pauses. */
+		if (ret->state == OUT_SENDING && !t->sealed && !t->in_flight &&
+		    t->count == chunks_ready(t))
+			ret->state = OUT_ANNOUNCED;
 		ret->size = t->sealed ? t->o.size : t->ready;
 		ret->acknowledged = t->acked_bytes;
 		ret->resent = t->resent;

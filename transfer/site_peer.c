@@ -203,7 +203,7 @@ static void settle(struct peer *p, struct batch *b, int r, unsigned code,
 		site_session_fail(s, session, status, text);
 		pthread_mutex_lock(&s->lock);
 	}
-	pthread_cond_broadcast(&s->changed); /* who waits for room */
+	site_wake(s, WAIT_ROOM, p->id);
 	pthread_mutex_unlock(&s->lock);
 }
 
@@ -302,7 +302,7 @@ int peer_send(struct site *s, const struct message_head *h, const void *data,
 	pthread_mutex_lock(&s->lock);
 	while (p->queued_bytes > QUEUE_BYTES &&
 	       site_session_open_locked(s, h->key.f[KEY_SESSION]))
-		(void)site_wait(s, -1, 1000);
+		(void)site_wait(s, WAIT_ROOM, p->id, -1, 0);
 	r = known(p, h);
 	if (!r) {
 		o = enqueue(p, h, data);
@@ -343,13 +343,15 @@ static void object_of(const struct message_head *h, uint64_t least,
 }
 
 static void on_done(struct site *s, const struct object *o, int status,
-		    const char *error, const struct receipt_doc *receipt)
+		    const char *error, unsigned attempts,
+		    const struct receipt_doc *receipt)
 {
 	struct peer *p = peer_get(s, o->dst);
 	_cleanup_free_ char *path = NULL;
 	char text[400];
 
 	(void)receipt;
+	(void)attempts;
 	if (!p)
 		return;
 	path = large_path(p, o->tid);
@@ -562,7 +564,7 @@ static void forget(struct site *s, const char *job, const char *session)
 		free(x->path);
 		free(x);
 	}
-	pthread_cond_broadcast(&s->changed);
+	site_wake(s, WAIT_ROOM, NULL);
 	pthread_mutex_unlock(&s->lock);
 }
 

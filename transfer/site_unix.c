@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The socket for rollfs and the tasks of this party: a thread for each
  * connection, one request at a time. */
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -20,7 +21,8 @@ struct client {
 	struct site *s;
 	int fd;
 	struct strbuf head, body;
-	int passed; /* descriptor that came with the request, or -1 */
+	int passed;   /* descriptor that came with the request, or -1 */
+	bool watcher; /* a rollfs that lives as long as this connection */
 	/* the answer */
 	json_t *answer;
 	struct strbuf out;
@@ -324,8 +326,11 @@ static int op_inbox(struct client *c, const json_t *q, struct err *e)
 
 	(void)q;
 	pthread_mutex_lock(&s->lock);
+	if (!c->watcher)
+		s->watchers++;
+	c->watcher = true;
 	while (!s->inbox && !r)
-		if (!site_wait(s, c->fd, 5000))
+		if (!site_wait(s, WAIT_INBOX, NULL, c->fd, 0))
 			r = -EPIPE;
 	if (!r) {
 		x = s->inbox;
@@ -435,6 +440,15 @@ static void *client_thread(void *arg)
 			close(c->passed);
 	}
 	call_lost(c->s, c->fd);
+	if (c->watcher) {
+		uint64_t one = 1;
+
+		pthread_mutex_lock(&c->s->lock);
+		c->s->watchers--;
+		pthread_mutex_unlock(&c->s->lock);
+		if (write_all(c->s->nudge, &one, sizeof(one)))
+			log_warn("rollsite", "eventfd");
+	}
 	close(c->fd);
 	sb_free(&c->head);
 	sb_free(&c->body);
@@ -445,7 +459,7 @@ static void *client_thread(void *arg)
 
 struct listener {
 	struct site *s;
-	int fd;
+	int fd, epoll;
 };
 
 static bool ours(int fd)
@@ -457,6 +471,32 @@ static bool ours(int fd)
 	       (u.uid == geteuid() || u.uid == 0);
 }
 
+static void accept_one(struct listener *l, pthread_attr_t *a)
+{
+	int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC);
+	struct epoll_event ev = { .events = EPOLLRDHUP | EPOLLET,
+				  .data.fd = fd };
+	struct client *c;
+	pthread_t t;
+
+	if (fd < 0)
+		return;
+	if (!ours(fd) || epoll_ctl(l->epoll, EPOLL_CTL_ADD, fd, &ev)) {
+		close(fd);
+		return;
+	}
+	c = xcalloc(1, sizeof(*c));
+	c->s = l->s;
+	c->fd = fd;
+	sb_init(&c->head, FRAME_HEAD_MAX);
+	sb_init(&c->body, FRAME_BODY_MAX);
+	sb_init(&c->out, FRAME_BODY_MAX);
+	if (pthread_create(&t, a, client_thread, c)) {
+		close(fd);
+		free(c);
+	}
+}
+
 static void *accept_thread(void *arg)
 {
 	struct listener *l = arg;
@@ -466,26 +506,14 @@ static void *accept_thread(void *arg)
 	pthread_attr_setdetachstate(&a, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&a, 256u << 10);
 	for (;;) {
-		int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC);
-		struct client *c;
-		pthread_t t;
+		struct epoll_event ev;
 
-		if (fd < 0)
+		if (epoll_wait(l->epoll, &ev, 1, -1) != 1)
 			continue;
-		if (!ours(fd)) {
-			close(fd);
-			continue;
-		}
-		c = xcalloc(1, sizeof(*c));
-		c->s = l->s;
-		c->fd = fd;
-		sb_init(&c->head, FRAME_HEAD_MAX);
-		sb_init(&c->body, FRAME_BODY_MAX);
-		sb_init(&c->out, FRAME_BODY_MAX);
-		if (pthread_create(&t, &a, client_thread, c)) {
-			close(fd);
-			free(c);
-		}
+		if (ev.data.fd == l->fd)
+			accept_one(l, &a);
+		else
+			site_client_gone(l->s, ev.data.fd);
 	}
 	return NULL;
 }
@@ -495,6 +523,7 @@ int unix_start(struct site *s, struct err *e)
 	_cleanup_free_ char *path = transfer_socket_path(s->conf->state);
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	struct listener *l = xcalloc(1, sizeof(*l));
+	struct epoll_event ev = { .events = EPOLLIN };
 	pthread_t t;
 
 	l->s = s;
@@ -508,6 +537,10 @@ int unix_start(struct site *s, struct err *e)
 	if (l->fd < 0 || bind(l->fd, (struct sockaddr *)&a, sizeof(a)) ||
 	    chmod(a.sun_path, 0600) || listen(l->fd, 128))
 		return err_sys(e, errno, "%s", path);
+	ev.data.fd = l->fd;
+	l->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (l->epoll < 0 || epoll_ctl(l->epoll, EPOLL_CTL_ADD, l->fd, &ev))
+		return err_sys(e, errno, "epoll");
 	if (pthread_create(&t, NULL, accept_thread, l))
 		return err_set(e, EAGAIN, "cannot start a thread");
 	pthread_detach(t);

@@ -43,6 +43,7 @@
 #define TRANSFER_TRANSFER_PRIV_H
 
 #include <curl/curl.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -133,7 +134,10 @@ struct site {
 	bool child; /* started by rollfs */
 	int stop;   /* eventfd: written to end the process */
 	pthread_mutex_t lock;
-	pthread_cond_t changed; /* broadcast when anything waited for moves */
+	/* Connections of a rollfs that watches us; nudge (eventfd) is written
+	 * when one ends. */
+	unsigned watchers;
+	int nudge;
 
 	struct message *in; /* uthash by tid */
 	struct site_job *jobs;
@@ -193,14 +197,30 @@ void site_session_fail(struct site *s, const char *session, int status,
 		       const char *text);
 bool site_session_open(struct site *s, const char *session);
 bool site_session_open_locked(struct site *s, const char *session);
-/* Waits for s->changed (lock held) for at most ms; false when the process at
- * the other end of the socket has gone. */
-bool site_wait(struct site *s, int client, unsigned ms);
 /* A name below STATE/transfer/tmp; caller frees. */
 char *site_temp(struct site *s);
 /* All bytes of fd (from its beginning, size of them) in a new file. */
 int site_copy(int fd, uint64_t size, const char *path, bool durable,
 	      struct err *e) MUST_CHECK;
+
+/* ---- wait.c: who waits for what ---------------------------------------- */
+
+enum wait_for {
+	WAIT_CALL,    /* a call for rollfs; one waiter is woken for each */
+	WAIT_ANSWER,  /* rollfs's answer; id: the number */
+	WAIT_INBOX,   /* news of the inbox */
+	WAIT_MESSAGE, /* id: tid */
+	WAIT_FILE,    /* id: party/path */
+	WAIT_ROOM,    /* in a party's queue; id: the party */
+	WAIT_COMMIT   /* the end of another's commit; id: tid */
+};
+/* With s->lock, at most ms (0: for ever); false when the process at the other
+ * end of the socket (client, or -1) has gone.  id must stay. */
+bool site_wait(struct site *s, enum wait_for what, const char *id, int client,
+	       int64_t ms);
+/* With s->lock; id NULL: all who wait for that. */
+void site_wake(struct site *s, enum wait_for what, const char *id);
+void site_client_gone(struct site *s, int client);
 
 /* ---- route.c: a request to a party, whatever the way ------------------- */
 
@@ -307,6 +327,7 @@ struct peer {
 	uint64_t queued_bytes;
 	/* Nothing is tried before (monotonic ms); grows with failures. */
 	int64_t message_after, after;
+	int64_t failed_ms; /* of the last failure of the way */
 	unsigned message_failures, failures;
 	double window; /* requests of transfers that may be under way */
 	unsigned under_way, workers, chunks;
@@ -375,6 +396,15 @@ struct counters *count_of(struct site *s, const char *party);
 /* A request of the party ("" = unknown) was refused; any lock may be held. */
 void count_refusal(const char *party, int status);
 
+/* Chunks that are on disk leave the page cache, but for a file's first 64 MiB:
+ * a large file would push everything else out of it. */
+static inline void uncache(int fd, uint64_t index, uint64_t chunk)
+{
+	if (index * chunk >= (64ull << 20))
+		(void)posix_fadvise(fd, (off_t)(index * chunk), (off_t)chunk,
+				    POSIX_FADV_DONTNEED);
+}
+
 /* ---- site_out.c: transfers to others ----------------------------------- */
 
 enum out_state {
@@ -391,7 +421,7 @@ extern const char *const out_state_names[OUT_STATES];
 /* Called without the lock when a transfer has come to its end: status 0 with
  * the receipt, or why it failed for good. */
 typedef void (*out_done_fn)(struct site *s, const struct object *o, int status,
-			    const char *error,
+			    const char *error, unsigned attempts,
 			    const struct receipt_doc *receipt);
 /*
  * Starts or continues a transfer: o (copied), its bytes in data_path.  ready:
@@ -421,6 +451,10 @@ struct out_news {
 /* false: not under way. */
 bool out_news(struct site *s, const char *tid, struct out_news *ret);
 void out_deadline(struct site *s, const char *tid, int64_t unix_ms);
+/* The partner is told that this transfer of ours will never be committed; done
+ * is called when it knows (status 0). */
+int out_withdraw(struct site *s, const struct object *o, out_done_fn done,
+		 struct err *e) MUST_CHECK;
 /* The way to the party is open again: try now. */
 void out_wake(struct peer *p);
 void out_wake_locked(struct peer *p);
