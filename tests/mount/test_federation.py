@@ -343,6 +343,18 @@ def test_a_waiting_open_outlives_rollsite(two):
     assert r.communicate(timeout=30 * SLOW)[0] == b"still"
 
 
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL])
+def test_a_waiting_open_ends_with_the_mount(sandboxes, sig):
+    s = sandboxes("3", "4")
+    waiting = [reader(s[3], "4", "w%d" % (i % 2)) for i in range(5)]
+    time.sleep(0.3)
+    os.kill(s[3].pid("rollfs"), sig)
+    for r in waiting:
+        r.communicate(timeout=10 * SLOW)
+        assert r.returncode == 1
+    eventually(lambda: not s[3].pids("rollfs"))
+
+
 def test_pull_lists_what_has_come_and_never_blocks(two):
     put(two[9999], "10000", "li/st/ed", b"x")
     eventually(lambda: got(two[10000], "9999", "li/st/ed"))
