@@ -590,8 +590,10 @@ static int send_kept(uid_t uid, struct real_at from, struct real_at to,
 	no = real_hand_over(uid, to, spool);
 	if (!no)
 		return !moved && unlink(disk) ? -errno : 0;
-	if (!moved || rename(spool, disk))
+	if (!moved)
 		(void)unlink(spool);
+	else if (rename(spool, disk))
+		log_warn("fs", "%s: %s", disk, strerror(errno));
 	return no;
 }
 

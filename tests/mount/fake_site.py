@@ -14,6 +14,7 @@ class FakeSite:
         self.events = []
         self.gate = threading.Event()  # file_stream is answered when it is set
         self.gate.set()
+        self.refuse = 0  # errno that a put gets
         self.changed = threading.Condition()
         self.stopped = False
         self.connections = []
@@ -87,6 +88,8 @@ class FakeSite:
                 self.changed.notify_all()
         if op == "file_stream":
             self.gate.wait()
+        if op == "file_put" and self.refuse:
+            return {"status": -self.refuse, "error": "refused by the test"}
         if op == "file_put":
             to = os.path.join(self.state, "federation", q["party"], "out", q["path"])
             os.makedirs(os.path.dirname(to), exist_ok=True)

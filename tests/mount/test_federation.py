@@ -409,6 +409,7 @@ def told(sandboxes):
 @pytest.fixture
 def site(told):
     told.site.gate.set()
+    told.site.refuse = 0
     with told.site.changed:
         told.site.events.clear()
     return told.site
@@ -553,6 +554,33 @@ def test_a_temporary_file_becomes_final_without_a_copy(told, site):
     assert os.stat(sent(told, "big")).st_ino == inode
     assert os.stat(told.path("federation/6/big")).st_mtime == 1500000000
     assert not os.path.exists(kept(told, ".big.XXXX"))
+
+
+def test_a_temporary_file_stays_when_nobody_takes_it(told, site):
+    f = put(told, "6", "refused.tmp", b"kept")
+    site.refuse = errno.EACCES
+    with pytest.raises(PermissionError):
+        os.rename(f, told.path("federation/6/refused"))
+    site.refuse = 0
+    with open(f, "rb") as i:
+        assert i.read() == b"kept"
+    assert os.listdir(os.path.join(told.state, "federation/6/spool")) == []
+    os.rename(f, told.path("federation/6/refused"))
+    with open(sent(told, "refused"), "rb") as i:
+        assert i.read() == b"kept"
+
+
+def test_close_tells_that_nobody_took_the_file(told, site):
+    fd = opened(told, "untaken")
+    os.write(fd, b"x")
+    site.refuse = errno.EHOSTUNREACH
+    with pytest.raises(OSError) as e:
+        os.close(fd)
+    site.refuse = 0
+    assert e.value.errno == errno.EHOSTUNREACH
+    assert "refused by the test" in told.read("errors")
+    eventually(lambda: not os.path.exists(told.path("federation/6/untaken")))
+    assert len(site.of("file_put")) == 1
 
 
 def test_a_temporary_file_that_is_being_written_is_copied(told, site):
