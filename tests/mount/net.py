@@ -176,14 +176,14 @@ class Node(Party):
             subprocess.run(["umount", "-l", self.mount], check=False, capture_output=True)
 
     def kill(self, program):
-        """SIGKILL; None when there is none at the moment."""
+        """SIGKILL, and its end; None when there is none at the moment."""
         pids = self.pids(program)
         if not pids:
             return None
         with contextlib.suppress(ProcessLookupError):
             os.kill(pids[0], signal.SIGKILL)
-        for c in self.children:
-            c.poll()
+        eventually(lambda: [c.poll() for c in self.children] is None or
+                   pids[0] not in self.pids(program), 10, 0.002)
         return pids[0]
 
     # -- what a user sees

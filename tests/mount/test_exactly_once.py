@@ -245,7 +245,7 @@ def test_a_manifest_of_somebody_else_is_refused(receiver, peer):
                      dict(good, created=good["created"] + 1), forged.manifest(doc, data),
                      {k: v for k, v in good.items() if k != "signature"}):
         r = peer.commit(doc, data, inline=True, manifest=manifest)
-        assert r.code in (400, 403), (r.code, r.data)
+        assert r.code in (400, 403, 422), (r.code, r.data)
     assert inbox(receiver, "forged") is None
     assert peer.commit(doc, data, inline=True, manifest=good).code == 200
 
@@ -369,7 +369,7 @@ def test_bodies_that_are_too_large(receiver, peer):
         c.close()
     doc = file_doc("1", "2", "toolong", size=10 * MIB)
     assert peer.announce(doc).code == 201
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(OSError):  # it may hang up before it has all
         assert Peer(receiver, "2", as_party="1").chunk(doc, 0, b"x" * 9 * MIB).code in (400, 413)
     assert peer.abort(doc).code in (200, 204)
     assert receiver["2"].peak_kib() < 64 * 1024 * SLOW

@@ -172,6 +172,13 @@ def leftovers(x):
     return out
 
 
+def nothing_left(x):
+    try:
+        eventually(lambda: leftovers(x) == [], 5)
+    except AssertionError:
+        raise AssertionError("left: %s\n%s" % (leftovers(x), x.tell())) from None
+
+
 @pytest.mark.parametrize("senders", [1, 4])
 def test_messages_of_1_kib(two_sites, job, senders):
     x, total = two_sites, 200000 if SOAK else 10000
@@ -304,7 +311,7 @@ def test_an_end_in_the_midst_of_a_large_message_leaves_nothing(lab, what, where)
         eventually(lambda p=p: not x[p].leftovers(), 5)
     sent = proxies[0].bytes_up
     if what == "job_close":
-        eventually(lambda: leftovers(x) == [], 5)
+        nothing_left(x)
     # And nothing of it is sent any more.
     assert proxies[0].bytes_up - sent < 8 * MIB
 
@@ -325,7 +332,7 @@ def test_an_end_while_the_other_side_is_dead_leaves_nothing(lab, dead):
         assert s.ask({"op": "job_close", "job": job})["status"] == 0
     for p in "1", "2":
         eventually(lambda p=p: not x[p].leftovers(), 10)
-    eventually(lambda: leftovers(x) == [], 5)
+    nothing_left(x)
 
 
 def test_a_small_message_does_not_wait_for_large_ones(lab):
