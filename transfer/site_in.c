@@ -999,7 +999,11 @@ static void take_over(struct chunk_sink *old)
 static void allocate_ahead(struct site *s, struct incoming *t, uint64_t upto)
 {
 	uint64_t from, to;
+	struct statvfs v;
 
+	if (statvfs(s->conf->state, &v) ||
+	    (uint64_t)v.f_bavail * v.f_frsize < 16 * AHEAD)
+		return;
 	pthread_mutex_lock(&s->lock);
 	from = t->allocated;
 	to = t->o.size == SIZE_OPEN && upto > from ? upto + AHEAD : from;

@@ -390,7 +390,7 @@ static void refused(struct outgoing *t, const struct wire_answer *a,
 		break;
 	case ENOSPC:
 		t->attempts++;
-		park(t, text, backoff_ms(t->refusals++, 500, 10000));
+		park(t, text, 500 + backoff_ms(t->refusals++, 500, 5000));
 		break;
 	default: /* busy, failed there */
 		park(t, text,
