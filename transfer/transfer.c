@@ -18,13 +18,11 @@
 #include "lib/json.h"
 #include "lib/log.h"
 
+#include "transfer/news.h"
 #include "transfer/transfer_priv.h"
 
 #define WORKERS_MAX 64
 #define SERVERS	    4
-/* Files being written at once beyond which only what must be told is. */
-#define NEWS_MAX  1024
-#define NEWS_MUST 65536
 
 struct job {
 	struct job *next;
@@ -36,14 +34,6 @@ struct job {
 	void *arg;
 	bool cancelled, running; /* file_wait: the callback */
 	pthread_t runner;
-};
-
-/* What is to be told of a file that is being written: the last word. */
-struct news {
-	struct news *next;
-	char *party, *path, *spool;
-	uint64_t bytes;
-	bool rewritten, drop;
 };
 
 struct transfer_call {
@@ -63,11 +53,8 @@ struct transfer {
 	struct job *answers;
 	unsigned workers, idle;
 	pthread_cond_t answer, waited;
-	struct job *waits;	    /* file_wait, a thread each */
-	struct news *news;	    /* at most one of each spool file */
-	const struct news *telling; /* taken off, under way */
-	pthread_cond_t news_wake, told;
-	bool news_thread;
+	struct job *waits; /* file_wait, a thread each */
+	struct news_queue *news;
 	transfer_handler handler;
 	void *handler_arg;
 	transfer_inbox_cb inbox_cb;
@@ -529,203 +516,32 @@ int transfer_session_close(struct transfer *t, const char *session,
 	    NULL, NULL, e);
 }
 
-/* ---- files that are being written -------------------------------------- */
+/* ---- files --------------------------------------------------------------- */
 
-static void news_free(struct news *n)
-{
-	if (!n)
-		return;
-	free(n->party);
-	free(n->path);
-	free(n->spool);
-	free(n);
-}
-
-/* Without it rollsite would be wrong, not only slower. */
-static bool news_must(const struct news *n)
-{
-	return n->drop || n->rewritten;
-}
-
-/* With the lock: the place of a spool file's news, or where a new one goes. */
-static struct news **news_find(struct transfer *t, const char *spool,
-			       size_t *ret_before)
-{
-	struct news **p;
-
-	*ret_before = 0;
-	for (p = &t->news; *p && strcmp((*p)->spool, spool); p = &(*p)->next)
-		++*ret_before;
-	return p;
-}
-
-static json_t *news_head(const struct news *n)
-{
-	if (n->drop)
-		return json_pack("{s:s, s:s, s:s}", "op", "file_drop", "party",
-				 n->party, "spool", n->spool);
-	return json_pack("{s:s, s:s, s:s, s:s, s:I, s:b}", "op", "file_stream",
-			 "party", n->party, "path", n->path, "spool", n->spool,
-			 "bytes", (json_int_t)n->bytes, "rewritten",
-			 n->rewritten);
-}
-
-/* Was it heard? What is answered does not matter: the put brings everything. */
-static bool tell(struct transfer *t, struct link *l, const struct news *n)
+static bool tell(void *arg, json_t *head)
 {
 	struct err e = { 0 };
-	json_t *head = news_head(n), *answer = NULL;
+	json_t *answer = NULL;
 	bool heard;
 
-	if (ask(t, l, head, NULL, 0, &answer, &e))
-		log_debug("transfer", "%s of %s: %s",
-			  n->drop ? "file_drop" : "file_stream", n->spool,
-			  e.text);
+	if (ask_once(arg, head, &answer, NULL, &e))
+		log_debug("transfer", "news of a file: %s", e.text);
 	heard = answer != NULL;
-	json_decref(head);
 	json_decref(answer);
 	return heard;
-}
-
-/* The newer of two pieces of news takes in the older: nothing from the lowest
- * byte that was rewritten on is as announced. */
-static void news_merge(struct news *newer, const struct news *older)
-{
-	if (older->rewritten)
-		newer->bytes = MIN(newer->bytes, older->bytes);
-	newer->rewritten |= older->rewritten;
-}
-
-/* With the lock: what could not be told stands in for what came meanwhile. */
-static void news_again(struct transfer *t, struct news *n)
-{
-	size_t before;
-	struct news *later = *news_find(t, n->spool, &before);
-
-	if (later) {
-		news_merge(later, n);
-		news_free(n);
-	} else {
-		n->next = t->news;
-		t->news = n;
-	}
-}
-
-static void *teller(void *arg)
-{
-	struct transfer *t = arg;
-	struct link l = { .fd = -1 };
-
-	sb_init(&l.head, FRAME_HEAD_MAX);
-	sb_init(&l.body, FRAME_BODY_MAX);
-	pthread_mutex_lock(&t->lock);
-	while (!t->stopping) {
-		struct news *n = t->news;
-		bool heard;
-
-		if (!n) {
-			pthread_cond_wait(&t->news_wake, &t->lock);
-			continue;
-		}
-		t->news = n->next;
-		t->telling = n;
-		pthread_mutex_unlock(&t->lock);
-		heard = tell(t, &l, n);
-		pthread_mutex_lock(&t->lock);
-		t->telling = NULL;
-		pthread_cond_broadcast(&t->told);
-		if (!heard && news_must(n))
-			news_again(t, n);
-		else
-			news_free(n);
-	}
-	pthread_mutex_unlock(&t->lock);
-	link_close(&l);
-	__atomic_sub_fetch(&t->threads, 1, __ATOMIC_SEQ_CST);
-	return NULL;
-}
-
-/* Takes over n. */
-static void news_add(struct transfer *t, struct news *n)
-{
-	struct news **p, *old;
-	size_t before;
-	bool start = false;
-
-	pthread_mutex_lock(&t->lock);
-	p = news_find(t, n->spool, &before);
-	old = *p;
-	if (t->stopping ||
-	    (!old && before >= (news_must(n) ? NEWS_MUST : NEWS_MAX))) {
-		old = n; /* the put brings everything */
-	} else {
-		if (old) {
-			news_merge(n, old);
-			n->next = old->next;
-		}
-		*p = n;
-		start = !t->news_thread;
-		t->news_thread = true;
-		pthread_cond_signal(&t->news_wake);
-	}
-	pthread_mutex_unlock(&t->lock);
-	news_free(old);
-	if (start)
-		start_thread(t, teller);
 }
 
 void transfer_file_stream(struct transfer *t, const char *party,
 			  const char *path, const char *spool, uint64_t bytes,
 			  bool rewritten)
 {
-	struct news *n = xcalloc(1, sizeof(*n));
-
-	n->party = xstrdup(party);
-	n->path = xstrdup(path);
-	n->spool = xstrdup(spool);
-	n->bytes = bytes;
-	n->rewritten = rewritten;
-	news_add(t, n);
+	news_add(t->news, party, path, spool, bytes, rewritten);
 }
 
 void transfer_file_drop(struct transfer *t, const char *party,
 			const char *spool)
 {
-	struct news *n = xcalloc(1, sizeof(*n));
-
-	n->party = xstrdup(party);
-	n->spool = xstrdup(spool);
-	n->drop = true;
-	news_add(t, n);
-}
-
-/* The put is the last word on a spool file: news of it that waits is told
- * before if it must be, and none comes after. */
-static int news_end(struct transfer *t, const char *spool, struct err *e)
-{
-	struct link l = { .fd = -1 };
-	struct news **p, *n;
-	size_t before;
-	bool heard = true;
-
-	pthread_mutex_lock(&t->lock);
-	while (t->telling && !strcmp(t->telling->spool, spool))
-		pthread_cond_wait(&t->told, &t->lock);
-	p = news_find(t, spool, &before);
-	n = *p;
-	if (n)
-		*p = n->next;
-	pthread_mutex_unlock(&t->lock);
-	if (n && news_must(n)) {
-		sb_init(&l.head, FRAME_HEAD_MAX);
-		sb_init(&l.body, FRAME_BODY_MAX);
-		heard = tell(t, &l, n);
-		link_close(&l);
-	}
-	news_free(n);
-	return heard ? 0
-		     : err_set(e, EHOSTUNREACH,
-			       "rollsite of this party is not running");
+	news_add(t->news, party, NULL, spool, 0, false);
 }
 
 int transfer_file_deadline(struct transfer *t, const char *party,
@@ -741,7 +557,7 @@ int transfer_file_deadline(struct transfer *t, const char *party,
 int transfer_file_put(struct transfer *t, const char *party, const char *path,
 		      const char *spool, struct err *e)
 {
-	int r = news_end(t, spool, e);
+	int r = news_end(t->news, spool, e);
 
 	if (r)
 		return r;
@@ -979,8 +795,7 @@ int transfer_start(const struct conf *conf, const char *program,
 	pthread_cond_init(&t->wake, NULL);
 	pthread_cond_init(&t->answer, NULL);
 	pthread_cond_init(&t->waited, NULL);
-	pthread_cond_init(&t->news_wake, NULL);
-	pthread_cond_init(&t->told, NULL);
+	t->news = news_open(tell, t);
 	if (!answers(t, &l)) {
 		r = spawn_site(t, e);
 		if (!r)
@@ -988,6 +803,7 @@ int transfer_start(const struct conf *conf, const char *program,
 	}
 	link_close(&l);
 	if (r) {
+		(void)news_close(t->news);
 		free(t->socket);
 		free(t->program);
 		free(t);
@@ -999,36 +815,22 @@ int transfer_start(const struct conf *conf, const char *program,
 	return 0;
 }
 
-/* A rollsite that lives on hears which files will not come. */
-static void news_flush(struct transfer *t)
-{
-	bool empty = false;
-
-	for (int i = 0; i < 100 && !empty; i++) {
-		pthread_mutex_lock(&t->lock);
-		empty = !t->news && !t->telling;
-		pthread_mutex_unlock(&t->lock);
-		if (!empty)
-			pause_ms(10);
-	}
-}
-
 void transfer_stop(struct transfer *t)
 {
 	struct link l;
 	struct err e;
-	bool asked = false;
+	bool asked = false, told;
 	pid_t pid;
 
 	if (!t)
 		return;
-	news_flush(t);
 	pthread_mutex_lock(&t->lock);
 	t->stopping = true;
 	pthread_cond_broadcast(&t->wake);
 	pthread_cond_broadcast(&t->answer);
-	pthread_cond_broadcast(&t->news_wake);
 	pthread_mutex_unlock(&t->lock);
+	/* A rollsite that lives on hears which files will not come. */
+	told = news_close(t->news);
 	if (t->ours && !link_open(&l, t->socket, &e)) {
 		json_t *head = json_pack("{s:s}", "op", "shutdown");
 
@@ -1062,7 +864,7 @@ void transfer_stop(struct transfer *t)
 			break;
 		pause_ms(5);
 	}
-	if (!__atomic_load_n(&t->threads, __ATOMIC_SEQ_CST)) {
+	if (told && !__atomic_load_n(&t->threads, __ATOMIC_SEQ_CST)) {
 		free(t->socket);
 		free(t->program);
 		free(t);
