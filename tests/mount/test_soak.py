@@ -174,7 +174,8 @@ def leftovers(x):
 
 def nothing_left(x):
     try:
-        eventually(lambda: leftovers(x) == [], 5)
+        eventually(lambda: leftovers(x) == [] and not any(
+            x[p].leftovers() for p in ("1", "2")), 10)
     except AssertionError:
         raise AssertionError("left: %s\n%s" % (leftovers(x), x.tell())) from None
 
@@ -330,8 +331,6 @@ def test_an_end_while_the_other_side_is_dead_leaves_nothing(lab, dead):
     x[dead].start()
     with Socket(x[dead]) as s:
         assert s.ask({"op": "job_close", "job": job})["status"] == 0
-    for p in "1", "2":
-        eventually(lambda p=p: not x[p].leftovers(), 10)
     nothing_left(x)
 
 
