@@ -212,7 +212,7 @@ void reverse_polled(struct serve *v)
 	r->last_unix = now_unix_ms();
 	if (v->body.len)
 		take_answer(r, &v->body);
-	new_instance(r, v->query);
+	new_instance(r, v->route.query);
 	r->polls++;
 	for (;;) {
 		for (w = r->list; w && w->taken; w = w->next)

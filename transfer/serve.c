@@ -17,20 +17,6 @@
 #define LARGE_BODY (256u << 10)
 #define SLOTS	   16 /* large bodies in memory at a time */
 
-enum kind {
-	HELLO,
-	CARD,
-	RPC,
-	MESSAGES,
-	ANNOUNCE,
-	STATE,
-	ABORT,
-	CHUNK,
-	COMMIT,
-	RELAY,
-	REVERSE
-};
-
 static sem_t slots;
 static pthread_once_t slots_once = PTHREAD_ONCE_INIT;
 
@@ -173,89 +159,96 @@ static bool verb_valid(const char *t)
 	return n >= 1 && n <= 40 && !t[n];
 }
 
-/* /v1/transfers/<tid>[/chunks/<i>|/commit] */
-static bool route_transfer(struct serve *v, const char *method)
+/* <tid>[/chunks/<i>|/commit] */
+static bool route_transfer(const char *method, struct request_route *ret)
 {
-	char *rest = v->tail + 64;
+	char *rest = ret->tail + 64;
 	char tid[65] = "";
 
-	if (strlen(v->tail) < 64)
+	if (strlen(ret->tail) < 64)
 		return false;
-	memcpy(tid, v->tail, 64);
+	memcpy(tid, ret->tail, 64);
 	if (!hex64_valid(tid))
 		return false;
 	if (!*rest && !strcmp(method, "PUT"))
-		v->kind = ANNOUNCE;
+		ret->kind = REQUEST_ANNOUNCE;
 	else if (!*rest && !strcmp(method, "GET"))
-		v->kind = STATE;
+		ret->kind = REQUEST_STATE;
 	else if (!*rest && !strcmp(method, "DELETE"))
-		v->kind = ABORT;
+		ret->kind = REQUEST_ABORT;
 	else if (!strcmp(rest, "/commit") && !strcmp(method, "POST"))
-		v->kind = COMMIT;
+		ret->kind = REQUEST_COMMIT;
 	else if (!strncmp(rest, "/chunks/", 8) && !strcmp(method, "PUT") &&
 		 strspn(rest + 8, "0123456789") == strlen(rest + 8) && rest[8])
-		v->kind = CHUNK;
+		ret->kind = REQUEST_CHUNK;
 	else
 		return false;
+	if (ret->kind == REQUEST_CHUNK)
+		ret->index = rest + 8;
+	*rest = '\0';
 	return true;
 }
 
-static bool route(struct serve *v)
+bool request_route(const char *method, char *target, bool relayed,
+		   struct request_route *ret)
 {
 	static const struct {
 		const char *method, *path;
-		enum kind kind;
+		enum request_kind kind;
 	} fixed[] = {
-		{ "GET", "/v1/hello", HELLO },
-		{ "POST", "/v1/messages", MESSAGES },
-		{ "POST", "/v1/reverse", REVERSE },
+		{ "GET", "/v1/hello", REQUEST_HELLO },
+		{ "POST", "/v1/messages", REQUEST_MESSAGES },
+		{ "POST", "/v1/reverse", REQUEST_REVERSE },
 	};
 	static const struct {
 		const char *method, *prefix;
-		enum kind kind;
+		enum request_kind kind;
 	} tails[] = {
-		{ "GET", "/v1/card/", CARD },
-		{ "POST", "/v1/rpc/", RPC },
-		{ "POST", "/v1/relay/", RELAY },
+		{ "GET", "/v1/card/", REQUEST_CARD },
+		{ "POST", "/v1/rpc/", REQUEST_RPC },
+		{ "POST", "/v1/relay/", REQUEST_RELAY },
 	};
 
+	*ret = (struct request_route){ .query = strchr(target, '?') };
+	if (ret->query)
+		*ret->query++ = '\0';
 	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++)
-		if (!strcmp(v->target, fixed[i].path) &&
-		    !strcmp(v->method, fixed[i].method)) {
-			v->kind = (int)fixed[i].kind;
-			return !v->relayed || fixed[i].kind != REVERSE;
+		if (!strcmp(target, fixed[i].path) &&
+		    !strcmp(method, fixed[i].method)) {
+			ret->kind = fixed[i].kind;
+			return !relayed || fixed[i].kind != REQUEST_REVERSE;
 		}
 	for (size_t i = 0; i < ARRAY_SIZE(tails); i++) {
 		size_t n = strlen(tails[i].prefix);
 
-		if (strncmp(v->target, tails[i].prefix, n) ||
-		    strcmp(v->method, tails[i].method))
+		if (strncmp(target, tails[i].prefix, n) ||
+		    strcmp(method, tails[i].method))
 			continue;
-		v->kind = (int)tails[i].kind;
-		v->tail = v->target + n;
-		return tails[i].kind == RPC
-			   ? verb_valid(v->tail)
-			   : party_id_valid(v->tail) && !v->relayed;
+		ret->kind = tails[i].kind;
+		ret->tail = target + n;
+		return tails[i].kind == REQUEST_RPC
+			   ? verb_valid(ret->tail)
+			   : party_id_valid(ret->tail) && !relayed;
 	}
-	if (strncmp(v->target, "/v1/transfers/", 14))
+	if (strncmp(target, "/v1/transfers/", 14))
 		return false;
-	v->tail = v->target + 14;
-	return route_transfer(v, v->method);
+	ret->tail = target + 14;
+	return route_transfer(method, ret);
 }
 
 static size_t body_max(const struct serve *v)
 {
-	switch ((enum kind)v->kind) {
-	case RPC:
+	switch (v->route.kind) {
+	case REQUEST_RPC:
 		return RPC_MAX;
-	case MESSAGES:
+	case REQUEST_MESSAGES:
 		return BATCH_MAX + (64u << 10);
-	case ANNOUNCE:
+	case REQUEST_ANNOUNCE:
 		return DOCUMENT_MAX;
-	case COMMIT:
+	case REQUEST_COMMIT:
 		return DOCUMENT_MAX + INLINE_MAX + 8;
-	case RELAY:
-	case REVERSE:
+	case REQUEST_RELAY:
+	case REQUEST_REVERSE:
 		return REQUEST_BODY_MAX + (192u << 10);
 	default:
 		return 0;
@@ -277,22 +270,20 @@ void serve_begin(struct serve *v)
 	pthread_once(&slots_once, slots_init);
 	sb_init(&v->out, FRAME_BODY_MAX);
 	sb_init(&v->body, 0);
-	v->query = strchr(v->target, '?');
-	if (v->query)
-		*v->query++ = '\0';
-	if (!route(v)) {
+	if (!request_route(v->method, v->target, v->relayed, &v->route)) {
 		refuse(v, ENOENT, "no such request");
 		return;
 	}
 	max = body_max(v);
 	sb_init(&v->body, max);
-	if (v->kind != CHUNK && v->length > 0 && (uint64_t)v->length > max) {
+	if (v->route.kind != REQUEST_CHUNK && v->length > 0 &&
+	    (uint64_t)v->length > max) {
 		refuse(v, EFBIG, "the body is too long");
 		return;
 	}
-	if (v->kind == CHUNK || v->kind == MESSAGES)
+	if (v->route.kind == REQUEST_CHUNK || v->route.kind == REQUEST_MESSAGES)
 		v->rate = rate_limit(v);
-	if (v->kind == RELAY && v->length > (int64_t)LARGE_BODY) {
+	if (v->route.kind == REQUEST_RELAY && v->length > (int64_t)LARGE_BODY) {
 		v->slot = !sem_trywait(&slots);
 		if (!v->slot) {
 			refuse(v, EAGAIN, "too much is under way");
@@ -300,12 +291,8 @@ void serve_begin(struct serve *v)
 			return;
 		}
 	}
-	if (v->kind == CHUNK) {
-		char *index = v->tail + 64 + strlen("/chunks/");
-
-		v->tail[64] = '\0';
-		in_chunk_begin(v, v->tail, index);
-	}
+	if (v->route.kind == REQUEST_CHUNK)
+		in_chunk_begin(v, v->route.tail, v->route.index);
 }
 
 /* limit rate: who sends faster waits (a token bucket of one second). */
@@ -342,7 +329,7 @@ void serve_data(struct serve *v, const void *data, size_t n)
 		return; /* answered already: the rest is not looked at */
 	if (v->rate > 0)
 		slow_down(v, n);
-	if (v->kind == CHUNK)
+	if (v->route.kind == REQUEST_CHUNK)
 		in_chunk_data(v, data, n);
 	else if (sb_add(&v->body, data, n))
 		refuse(v, EFBIG, "the body is too long");
@@ -360,11 +347,20 @@ static void rpc(struct serve *v)
 	unsigned ms = v->timeout_ms ? v->timeout_ms : 5000;
 	int status;
 
-	hook_wire(v->tail, v->body.buf, v->body.len);
-	status = call_run(v->s, v->party, v->tail, v->body.buf, v->body.len,
-			  MIN(ms, 60000u), &v->out);
+	hook_wire(v->route.tail, v->body.buf, v->body.len);
+	status = call_run(v->s, v->party, v->route.tail, v->body.buf,
+			  v->body.len, MIN(ms, 60000u), &v->out);
 	hook_wire("answer", v->out.buf, v->out.len);
 	v->code = status_to_http(status);
+}
+
+int batch_next(const void *data, size_t n, struct message_head *h,
+	       size_t *ret_used)
+{
+	if (head_parse(data, n, h, ret_used, NULL) || h->file ||
+	    h->size > JOURNAL_MESSAGE_MAX || h->size > n - *ret_used)
+		return -EINVAL;
+	return 0;
 }
 
 /* One record of a batch. */
@@ -402,12 +398,9 @@ static void messages(struct serve *v)
 		uint64_t to = 0;
 		size_t used = 0;
 
-		r = head_parse(at, (size_t)(end - at), &h, &used, NULL);
-		if (r || h.file || h.size > JOURNAL_MESSAGE_MAX ||
-		    h.size > (size_t)(end - at) - used) {
-			r = -EINVAL;
+		r = batch_next(at, (size_t)(end - at), &h, &used);
+		if (r)
 			break;
-		}
 		r = take_message(v, &h, at + used, &j, &to);
 		json_array_append_new(results, json_integer(r));
 		if (r == -EACCES || r == -EEXIST || r == -EBADMSG || r > 0)
@@ -455,44 +448,44 @@ void serve_end(struct serve *v)
 
 	if (v->code)
 		return;
-	switch ((enum kind)v->kind) {
-	case HELLO:
+	switch (v->route.kind) {
+	case REQUEST_HELLO:
 		hello(v);
 		break;
-	case CARD:
-		route_card(v, v->tail);
+	case REQUEST_CARD:
+		route_card(v, v->route.tail);
 		break;
-	case RPC:
+	case REQUEST_RPC:
 		rpc(v);
 		break;
-	case MESSAGES:
+	case REQUEST_MESSAGES:
 		messages(v);
 		break;
-	case ANNOUNCE:
+	case REQUEST_ANNOUNCE:
 		doc = json_parse(v->body.buf, v->body.len, &e);
 		if (doc)
-			in_announce(v, v->tail, doc);
+			in_announce(v, v->route.tail, doc);
 		else
 			serve_refuse(v, -EINVAL, &e);
 		json_decref(doc);
 		break;
-	case STATE:
-		in_state(v, v->tail, v->query && !strcmp(v->query, "digests"));
+	case REQUEST_STATE:
+		in_state(v, v->route.tail,
+			 v->route.query && !strcmp(v->route.query, "digests"));
 		break;
-	case ABORT:
-		in_abort(v, v->tail);
+	case REQUEST_ABORT:
+		in_abort(v, v->route.tail);
 		break;
-	case CHUNK:
+	case REQUEST_CHUNK:
 		in_chunk_end(v);
 		break;
-	case COMMIT:
-		v->tail[64] = '\0';
-		in_commit(v, v->tail);
+	case REQUEST_COMMIT:
+		in_commit(v, v->route.tail);
 		break;
-	case RELAY:
-		route_relayed(v, v->tail);
+	case REQUEST_RELAY:
+		route_relayed(v, v->route.tail);
 		break;
-	case REVERSE:
+	case REQUEST_REVERSE:
 		reverse_polled(v);
 		break;
 	}

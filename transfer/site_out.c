@@ -61,19 +61,6 @@ struct task {
 	int64_t started; /* monotonic ms */
 };
 
-static bool bit(const uint8_t *bits, uint64_t i)
-{
-	return bits[i / 8] >> (i % 8) & 1;
-}
-
-static void bit_set(uint8_t *bits, uint64_t i, bool on)
-{
-	if (on)
-		bits[i / 8] |= (uint8_t)(1u << (i % 8));
-	else
-		bits[i / 8] &= (uint8_t) ~(1u << (i % 8));
-}
-
 int64_t backoff_ms(unsigned failures, unsigned least, unsigned most)
 {
 	uint64_t cap = MIN((uint64_t)least << MIN(failures, 20u), most);
@@ -461,26 +448,31 @@ static int read_chunk(const struct outgoing *t, const struct task *k,
 	return 0;
 }
 
-/* The root of what is here, for a receipt of something sent before. */
-static int local_root(struct outgoing *t, char ret[65], struct err *e)
+/* The partner says that it was committed before: the digests of what is here,
+ * for a commit that shows whether it was the same. */
+static int hash_all(struct outgoing *t, struct err *e)
 {
-	uint64_t n = object_chunks(&t->o);
-	uint8_t(*digests)[32] = xcalloc(n + 1, 32);
+	struct site *s = t->peer->s;
 	_cleanup_free_ char *buf = xmalloc(t->o.chunk_size);
-	uint8_t root[32];
+	uint64_t n = object_chunks(&t->o);
 	int r = 0;
 
 	for (uint64_t i = 0; i < n && !r; i++) {
 		struct task k = { .index = i,
 				  .len = object_chunk_len(&t->o, i) };
+		uint8_t digest[32];
 
 		r = read_chunk(t, &k, t->o.chunk_size, buf, NULL, e);
-		if (!r)
-			sha256(buf, (size_t)k.len, digests[i]);
+		if (r)
+			break;
+		sha256(buf, (size_t)k.len, digest);
+		pthread_mutex_lock(&s->lock);
+		make_room(t, i + 1);
+		memcpy(t->mine[i], digest, 32);
+		bit_set(t->hashed, i, true);
+		set_acked(t, i, true);
+		pthread_mutex_unlock(&s->lock);
 	}
-	merkle_root((const uint8_t(*)[32])digests, n, root);
-	hex_encode(root, 32, ret);
-	free(digests);
 	return r;
 }
 
@@ -521,41 +513,22 @@ static int check_receipt(struct outgoing *t, const struct receipt_doc *doc,
 		       p->id);
 }
 
-/* committed: of our own commit, whose root stands in t. */
-static void take_receipt(struct outgoing *t, const json_t *doc, bool committed,
-			 struct end *x, struct err *e)
+static void take_receipt(struct outgoing *t, const json_t *doc, struct end *x,
+			 struct err *e)
 {
 	struct receipt_doc got = { 0 };
-	char root[65] = "";
 	int r = receipt_parse(json_object_get(doc, "receipt"), &got, e);
 
 	if (!r)
 		r = check_receipt(t, &got, e);
+	if (!r && (strcmp(t->o.root, got.root) || got.size != t->o.size))
+		r = err_set(e, EBADMSG, "party %s: a receipt for other content",
+			    t->peer->id);
 	if (r) {
 		receipt_free(&got);
 		return; /* not ended: it is asked for again */
 	}
-	/* A message that is there has been compared by its digest. */
-	if (t->o.kind == OBJECT_MESSAGE)
-		memcpy(root, got.root, sizeof(root));
-	else if (committed)
-		memcpy(root, t->o.root, sizeof(root));
-	else if (!t->sealed)
-		r = err_set(e, EEXIST, "committed before it was whole");
-	else
-		r = local_root(t, root, e);
-	if (!r && t->o.kind == OBJECT_FILE &&
-	    (strcmp(root, got.root) || got.size != t->o.size))
-		r = err_set(e, EEXIST,
-			    "other content was committed under the "
-			    "same key");
-	*x = (struct end){ .ended = true, .status = r };
-	if (r) {
-		(void)snprintf(x->error, sizeof(x->error), "%.280s", e->text);
-		receipt_free(&got);
-	} else {
-		x->receipt = got;
-	}
+	*x = (struct end){ .ended = true, .receipt = got };
 }
 
 static void run_announce(struct outgoing *t, const struct task *k,
@@ -567,8 +540,8 @@ static void run_announce(struct outgoing *t, const struct task *k,
 	char text[300] = "", code[40] = "";
 	json_t *doc, *answer = NULL;
 	_cleanup_free_ char *body = NULL;
-	bool has = false, unsure = false;
-	int r;
+	bool has = false;
+	int r, local = 0;
 
 	pthread_mutex_lock(&s->lock);
 	doc = object_json(&t->o, false);
@@ -583,20 +556,23 @@ static void run_announce(struct outgoing *t, const struct task *k,
 	if (!r && a.code < 300)
 		has = *json_str_or(answer, "have", "") != '\0';
 	if (!r && a.code < 300 && json_object_get(answer, "receipt")) {
-		take_receipt(t, answer, false, x, &e);
-		unsure = !x->ended;
+		if (t->sealed)
+			r = local = hash_all(t, &e);
+		else
+			r = local = err_set(&e, EEXIST,
+					    "committed before it was whole");
 	} else if (has)
 		r = fetch_digests(t, &e);
 	hook_die("out-announced");
 	pthread_mutex_lock(&s->lock);
-	if (r) {
+	if (local) {
+		fail(t, x, local, e.text);
+	} else if (r) {
 		way_failed(t->peer, k, e.text);
 		park(t, e.text, 0);
 	} else if (a.code >= 300) {
 		way_works(t->peer);
 		refused(t, &a, x, code, text);
-	} else if (unsure) {
-		park(t, e.text, 1000);
 	} else if (!x->ended) {
 		way_works(t->peer);
 		t->announced = true;
@@ -796,7 +772,7 @@ static void run_commit(struct outgoing *t, const struct task *k, struct end *x)
 	if (!r && !local)
 		reason_of(&a, text, sizeof(text), code, sizeof(code), &answer);
 	if (!r && !local && a.code < 300)
-		take_receipt(t, answer, true, x, &e);
+		take_receipt(t, answer, x, &e);
 	mismatch = !strcmp(code, "root_mismatch");
 	if (mismatch)
 		r = fetch_digests(t, &e);
@@ -1188,6 +1164,17 @@ void out_deadline(struct site *s, const char *tid, int64_t unix_ms)
 		pthread_cond_broadcast(&t->peer->work);
 	}
 	pthread_mutex_unlock(&s->lock);
+}
+
+unsigned out_messages_locked(const struct peer *p)
+{
+	struct outgoing *t, *tmp;
+	unsigned n = 0;
+
+	HASH_ITER (hh, p->s->out, t, tmp)
+		/* cppcheck-suppress uninitvar; it does not see HASH_ITER */
+		n += t->peer == p && t->o.kind == OBJECT_MESSAGE;
+	return n;
 }
 
 void out_counts_locked(struct site *s, const struct peer *p,

@@ -92,7 +92,8 @@ static void unqueue(struct peer *p, struct out_message *o)
 /* lock held: nothing in the journal matters when nothing waits */
 static void maybe_clear(struct peer *p)
 {
-	if (!p->queue && !p->large && journal_bytes(p->log) > LOG_KEEP)
+	if (!p->queue && !p->large && journal_bytes(p->log) > LOG_KEEP &&
+	    !out_messages_locked(p))
 		journal_clear(p->log);
 }
 
@@ -358,7 +359,6 @@ static void on_done(struct site *s, const struct object *o, int status,
 	pthread_mutex_lock(&s->lock);
 	if (journal_mark(p->log, o->tid))
 		log_warn("rollsite", "cannot write to %s", p->dir);
-	p->large -= p->large > 0;
 	if (!status) {
 		p->count.messages_out++;
 		p->count.message_bytes_out += o->size;
@@ -381,6 +381,14 @@ static uint64_t least_chunk(const struct peer *p)
 	return p->route == ROUTE_DIRECT ? CHUNK_DEFAULT : 1u << 20;
 }
 
+/* Between its record and its transfer a message is nowhere else. */
+static void started(struct peer *p)
+{
+	pthread_mutex_lock(&p->s->lock);
+	p->large--;
+	pthread_mutex_unlock(&p->s->lock);
+}
+
 /* Journal of a large one: durable when it returns. */
 static int journal_large(struct peer *p, const struct message_head *head,
 			 struct err *e)
@@ -393,10 +401,12 @@ static int journal_large(struct peer *p, const struct message_head *head,
 	pthread_mutex_lock(&p->s->lock);
 	r = journal_add(p->log, &h, NULL);
 	upto = journal_len(p->log);
-	p->large++;
+	p->large++; /* until its transfer is there: see started() */
 	pthread_mutex_unlock(&p->s->lock);
 	if (!r)
 		r = journal_sync(p->log, upto);
+	if (r)
+		started(p);
 	return r ? err_sys(e, -r, "message") : 0;
 }
 
@@ -427,6 +437,7 @@ int peer_send_file(struct site *s, const struct message_head *h,
 	if (!r) {
 		object_of(h, least_chunk(p), &o);
 		r = out_start(s, &o, path, h->size, true, on_done, e);
+		started(p);
 	}
 	if (r && r != -EEXIST)
 		(void)unlink(tmp);
@@ -498,12 +509,12 @@ int peer_stream_end(struct site *s, const struct message_head *h, struct err *e)
 	_cleanup_close_ int fd = -1;
 	struct stat st;
 	struct object o;
-	bool started;
+	bool begun;
 	int r;
 
 	pthread_mutex_lock(&s->lock);
 	HASH_FIND_STR(streams, h->tid, x);
-	started = x && x->started;
+	begun = x && x->started;
 	if (x) {
 		path = TAKE_PTR(x->path);
 		HASH_DEL(streams, x);
@@ -520,10 +531,13 @@ int peer_stream_end(struct site *s, const struct message_head *h, struct err *e)
 	r = journal_large(p, h, e);
 	if (r)
 		return r;
-	if (started && !out_seal(s, h->tid, h->size, h->sha256, NULL, false))
-		return 0;
-	object_of(h, least_chunk(p), &o);
-	r = out_start(s, &o, path, h->size, true, on_done, e);
+	r = begun ? out_seal(s, h->tid, h->size, h->sha256, NULL, false)
+		  : -ENOENT;
+	if (r == -ENOENT) {
+		object_of(h, least_chunk(p), &o);
+		r = out_start(s, &o, path, h->size, true, on_done, e);
+	}
+	started(p);
 	return r == -EEXIST ? 0 : r;
 }
 
@@ -555,6 +569,9 @@ static void forget(struct site *s, const char *job, const char *session)
 				drop(p, o);
 		}
 	}
+	for (struct peer *p = s->peers; p; p = p->next)
+		if (!p->queue && !p->large && !out_messages_locked(p))
+			journal_clear(p->log); /* nothing of it stays */
 	HASH_ITER (hh, streams, x, xtmp) {
 		/* cppcheck-suppress uninitvar; it does not see HASH_ITER */
 		if (!of_it(x->key.f[KEY_SESSION], job, session))
@@ -765,7 +782,6 @@ static void resume_large(struct peer *p, struct replay *x)
 		if (access(path, F_OK))
 			continue;
 		object_of(&x->large[i], least_chunk(p), &o);
-		p->large++;
 		if (out_start(p->s, &o, path, x->large[i].size, true, on_done,
 			      &e))
 			log_warn("rollsite", "a message: %s", e.text);

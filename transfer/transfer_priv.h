@@ -256,6 +256,35 @@ const char *route_instance(void); /* random, of this process */
 
 /* ---- serve.c: a request of a party, whatever the way ------------------- */
 
+enum request_kind {
+	REQUEST_HELLO,
+	REQUEST_CARD,
+	REQUEST_RPC,
+	REQUEST_MESSAGES,
+	REQUEST_ANNOUNCE,
+	REQUEST_STATE,
+	REQUEST_ABORT,
+	REQUEST_CHUNK,
+	REQUEST_COMMIT,
+	REQUEST_RELAY,
+	REQUEST_REVERSE
+};
+/* What method and target ask for; nothing else is looked at. */
+struct request_route {
+	enum request_kind kind;
+	char *tail;  /* verb, party, or 64 digits (cut there): in target */
+	char *index; /* of a chunk, in target; NULL otherwise */
+	char *query; /* what follows '?', in target; or NULL */
+};
+/* Cuts target up; false: there is no such request (relayed: not for one that
+ * came through others). */
+bool request_route(const char *method, char *target, bool relayed,
+		   struct request_route *ret) MUST_CHECK;
+/* The next record of a batch of messages: n bytes of which *ret_used are head
+ * and h->size follow. -EINVAL. */
+int batch_next(const void *data, size_t n, struct message_head *h,
+	       size_t *ret_used) MUST_CHECK;
+
 struct serve {
 	struct site *s;
 	char party[16];
@@ -268,10 +297,8 @@ struct serve {
 	int conn;	/* socket of the connection, or -1 */
 	double rate;	/* bytes/s it may send; 0 = no limit */
 	/* in work */
-	int kind;
-	bool slot;  /* one of few that hold a large body in memory */
-	char *tail; /* points into target */
-	char *query;
+	struct request_route route; /* points into target */
+	bool slot; /* one of few that hold a large body in memory */
 	struct strbuf body;
 	struct chunk_sink *sink;
 	/* the answer: code 0 = not yet */
@@ -396,6 +423,20 @@ struct counters *count_of(struct site *s, const char *party);
 /* A request of the party ("" = unknown) was refused; any lock may be held. */
 void count_refusal(const char *party, int status);
 
+/* Sets of chunks. */
+static inline bool bit(const uint8_t *bits, uint64_t i)
+{
+	return bits[i / 8] >> (i % 8) & 1;
+}
+
+static inline void bit_set(uint8_t *bits, uint64_t i, bool on)
+{
+	if (on)
+		bits[i / 8] |= (uint8_t)(1u << (i % 8));
+	else
+		bits[i / 8] &= (uint8_t) ~(1u << (i % 8));
+}
+
 /* Chunks that are on disk leave the page cache, but for a file's first 64 MiB:
  * a large file would push everything else out of it. */
 static inline void uncache(int fd, uint64_t index, uint64_t chunk)
@@ -461,6 +502,8 @@ void out_wake_locked(struct peer *p);
 /* lock held: how many there are to that party, by state. */
 void out_counts_locked(struct site *s, const struct peer *p,
 		       unsigned ret[OUT_STATES]);
+/* lock held: large messages that are under way to it. */
+unsigned out_messages_locked(const struct peer *p);
 /* For transfers whose job or session ends. */
 void out_forget(struct site *s, const char *job, const char *session);
 
@@ -478,6 +521,23 @@ void in_chunk_begin(struct serve *v, const char *tid, const char *index);
 void in_chunk_data(struct serve *v, const void *data, size_t n);
 void in_chunk_end(struct serve *v);
 void in_chunk_free(struct chunk_sink *k);
+/* A record of a .have file; false when it is torn or of another transfer. */
+#define HAVE_RECORD 48
+bool have_parse(const char *tid, const uint8_t record[HAVE_RECORD],
+		uint64_t *ret_index, bool *ret_have,
+		uint8_t ret_digest[32]) MUST_CHECK;
+/* A receipt in files/<party>.receipts, as a line. */
+struct receipt_rec {
+	UT_hash_handle hh;
+	char tid[65], party[16];
+	char *path;
+	uint64_t generation;
+	struct receipt_doc doc;
+	bool ready; /* the file is in its place */
+};
+char *receipt_line(const struct receipt_rec *r);
+struct receipt_rec *receipt_of_line(const char *party, const char *line);
+void receipt_rec_free(struct receipt_rec *r);
 /* Messages of the job or session that are arriving. */
 void in_forget(struct site *s, const char *job, const char *session);
 /* Partials nobody has touched for a week. */
