@@ -435,6 +435,7 @@ def pair(labs):
 # Which side dies where; how many chunks may have to be sent a second time
 # because nobody knows that they had arrived.
 POINTS = {
+    "put-written": "1", "put-placed": "1",
     "out-announced": "1", "out-chunk-acked": "1", "out-before-commit": "1", "out-committed": "1",
     "in-chunk-written": "2", "in-chunk-synced": "2", "in-before-receipt": "2",
     "in-receipt-written": "2", "in-renamed": "2", "in-answered": "2",

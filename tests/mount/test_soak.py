@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Much and large: memory that does not grow with what is carried, messages by
 the thousand, ends of jobs in the midst of them.  make soak makes them longer."""
+import concurrent.futures
 import hashlib
 import os
 import struct
@@ -9,7 +10,7 @@ import threading
 import time
 
 import pytest
-from conftest import SLOW, eventually
+from conftest import BUILD, SLOW, eventually
 from net import MIB, SOAK, Proxy, Socket, compact, lab, labs
 
 _ = lab, labs  # fixtures
@@ -217,6 +218,44 @@ def test_messages_of_1_kib(two_sites, job, senders):
                                                    senders * n / took))
     for p in "1", "2":
         assert SANITIZED or x[p].peak_kib() < MEMORY_KIB
+
+
+@pytest.mark.skipif(os.path.basename(BUILD) == "release", reason="a release has no hooks")
+@pytest.mark.parametrize("point,n,size", [
+    ("message-written", 1, 1000), ("message-written", 3, 1000), ("message-synced", 1, 1000),
+    ("message-synced", 3, 1000), ("in-chunk-written", 2, 9 * MIB), ("in-chunk-synced", 2, 9 * MIB),
+    ("out-announced", 1, 9 * MIB), ("out-chunk-acked", 2, 9 * MIB),
+    ("out-before-commit", 1, 9 * MIB), ("out-committed", 1, 9 * MIB)])
+def test_death_at(two_sites, job, point, n, size):
+    """Each message is there once after the death, as it was sent."""
+    x, side = two_sites, "1" if point.startswith("out") else "2"
+    x[side].kill("rollsite")
+    doomed = x[side].start_site(ROLLFS_HOOK_DIE="%s:%d" % (point, n))
+    count = 1 if size > MIB else 8
+
+    def send_all():
+        for i in range(count):
+            for _again in range(50):
+                try:
+                    with Socket(x["1"]) as s:
+                        r = send(s, key_of(job, point, str(i)), payload(i, 50) * (size // 50))
+                    break
+                except OSError:  # as a channel does it
+                    time.sleep(0.1)
+            assert r["status"] == 0, r
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(send_all)
+        try:
+            eventually(lambda: doomed.poll() is not None, 15)
+        finally:
+            x[side].start()
+        sent.result()
+    with Socket(x["2"]) as r:
+        for i in range(count):
+            assert recv(r, key_of(job, point, str(i)))[1] == payload(i, 50) * (size // 50)
+        # Taken is taken: it does not come a second time.
+        again, data = recv(r, key_of(job, point, "0"))
+        assert again["status"] < 0 and data is None
 
 
 def test_messages_survive_deaths_of_both(two_sites, job, rng):
