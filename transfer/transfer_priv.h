@@ -382,21 +382,6 @@ struct peer {
 struct peer *peer_get(struct site *s, const char *party); /* NULL = unknown */
 struct peer *peer_find_locked(struct site *s, const char *party);
 void peer_reload(struct site *s);
-/* Takes the message over: journal first; returns when it is durable. */
-int peer_send(struct site *s, const struct message_head *h, const void *data,
-	      struct err *e) MUST_CHECK;
-/* The same for a large one whose bytes are in a file (taken over). */
-int peer_send_file(struct site *s, const struct message_head *h,
-		   const char *tmp, struct err *e) MUST_CHECK;
-/* A large one that is being produced: the file (caller closes), then news. */
-int peer_stream_open(struct site *s, const struct key *k, int *ret_fd,
-		     struct err *e) MUST_CHECK;
-int peer_stream_more(struct site *s, const struct key *k, uint64_t bytes,
-		     struct err *e) MUST_CHECK;
-int peer_stream_end(struct site *s, const struct message_head *h,
-		    struct err *e) MUST_CHECK;
-void peer_forget_job(struct site *s, const char *job);
-void peer_forget_session(struct site *s, const char *session);
 int peer_rpc(struct site *s, const char *party, const char *verb,
 	     const char *body, size_t n, unsigned timeout_ms,
 	     struct strbuf *ret, struct err *e) MUST_CHECK;
@@ -445,6 +430,30 @@ static inline void uncache(int fd, uint64_t index, uint64_t chunk)
 		(void)posix_fadvise(fd, (off_t)(index * chunk), (off_t)chunk,
 				    POSIX_FADV_DONTNEED);
 }
+
+/* ---- site_message.c: messages of tasks to a peer ----------------------- */
+
+/* Takes the message over: journal first; returns when it is durable. */
+int peer_send(struct site *s, const struct message_head *h, const void *data,
+	      struct err *e) MUST_CHECK;
+/* The same for a large one whose bytes are in a file (taken over). */
+int peer_send_file(struct site *s, const struct message_head *h,
+		   const char *tmp, struct err *e) MUST_CHECK;
+/* A large one that is being produced: the file (caller closes), then news. */
+int peer_stream_open(struct site *s, const struct key *k, int *ret_fd,
+		     struct err *e) MUST_CHECK;
+int peer_stream_more(struct site *s, const struct key *k, uint64_t bytes,
+		     struct err *e) MUST_CHECK;
+int peer_stream_end(struct site *s, const struct message_head *h,
+		    struct err *e) MUST_CHECK;
+void peer_forget_job(struct site *s, const char *job);
+void peer_forget_session(struct site *s, const char *session);
+/* lock held, of a peer that is new: what was on its way when rollsite ended. */
+struct message_replay;
+int message_open(struct peer *p, struct message_replay **ret,
+		 struct err *e) MUST_CHECK;
+/* It goes on; *x is freed. */
+void message_start(struct peer *p, struct message_replay *x);
 
 /* ---- site_out.c: transfers to others ----------------------------------- */
 

@@ -1,0 +1,673 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Messages of tasks that wait for a party: small ones in a queue with its own
+ * workers, large ones as transfers.  A small message is in the journal
+ * STATE/transfer/out/<party>/log, synced in groups, before its task goes on;
+ * the workers do not wait for that.
+ */
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "lib/json.h"
+#include "lib/log.h"
+
+#include "transfer/transfer_priv.h"
+
+/* The analyzer takes what is put into a table of uthash for lost. */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wanalyzer-malloc-leak"
+#endif
+
+#define WORKERS	    3
+#define BATCH_COUNT 256
+#define LOG_KEEP    (1u << 20)
+#define QUEUE_BYTES (64u << 20) /* in memory; who sends more waits */
+#define DAMAGED_MAX 5
+#define TIMEOUT_MS  60000
+
+struct out_message {
+	UT_hash_handle hh;
+	char tid[65];
+	struct message_head head;
+	char *bytes; /* head and payload */
+	size_t n;
+	unsigned damaged;
+	bool busy, dead;
+};
+
+/* A large message while it is produced. */
+struct message_stream {
+	UT_hash_handle hh;
+	char tid[65];
+	struct key key;
+	char *path;
+	bool started;
+};
+static struct message_stream *streams; /* with s->lock */
+
+/* ---- small messages ---------------------------------------------------- */
+
+static void message_free(struct out_message *o)
+{
+	free(o->bytes);
+	free(o);
+}
+
+/* lock held */
+static void unqueue(struct peer *p, struct out_message *o)
+{
+	HASH_DEL(p->queue, o);
+	p->queued_bytes -= o->n;
+	message_free(o);
+}
+
+/* lock held: nothing in the journal matters when nothing waits */
+static void maybe_clear(struct peer *p)
+{
+	if (!p->queue && !p->large && journal_bytes(p->log) > LOG_KEEP &&
+	    !out_messages_locked(p))
+		journal_clear(p->log);
+}
+
+/* lock held: done, or of no use any more */
+static void drop(struct peer *p, struct out_message *o)
+{
+	if (journal_mark(p->log, o->tid))
+		log_warn("rollsite", "cannot write to %s", p->dir);
+	unqueue(p, o);
+	maybe_clear(p);
+}
+
+struct batch {
+	struct out_message *m[BATCH_COUNT];
+	size_t n;
+	struct strbuf body;
+};
+
+/* lock held: as many as fit, in their order */
+static void gather(struct peer *p, struct batch *b)
+{
+	struct out_message *o, *tmp;
+
+	b->n = 0;
+	sb_reset(&b->body);
+	HASH_ITER (hh, p->queue, o, tmp) {
+		/* cppcheck-suppress uninitvar; it does not see HASH_ITER */
+		if (o->busy)
+			continue;
+		if (b->n == BATCH_COUNT || b->body.len + o->n > BATCH_MAX)
+			break;
+		o->busy = true;
+		b->m[b->n++] = o;
+		(void)sb_add(&b->body, o->bytes, o->n);
+	}
+}
+
+/* What the partner's answer means for one message; lock held.  Gives the
+ * sentence when its session fails. */
+static const char *settle_one(struct peer *p, struct out_message *o, int status)
+{
+	o->busy = false;
+	if (status >= 0) {
+		p->count.messages_out++;
+		p->count.message_bytes_out += o->head.size;
+		drop(p, o);
+		return NULL;
+	}
+	if (o->dead) {
+		drop(p, o);
+		return NULL;
+	}
+	if ((status == -EBADMSG && ++o->damaged < DAMAGED_MAX) ||
+	    status == -ENOSPC || status == -EIO || status == -EAGAIN) {
+		p->count.retries++;
+		p->message_after = now_mono_ms() + backoff_ms(2, 20, 2000);
+		return NULL;
+	}
+	return status == -EEXIST   ? "other content under the same name"
+	       : status == -EACCES ? "not allowed, or the job has ended there"
+				   : "malformed or damaged";
+}
+
+static void settle(struct peer *p, struct batch *b, int r, unsigned code,
+		   const json_t *results)
+{
+	struct site *s = p->s;
+
+	pthread_mutex_lock(&s->lock);
+	if (!r && code == 200 && json_array_size(results) == b->n) {
+		p->message_failures = 0;
+	} else {
+		int status = r ? -EAGAIN : http_to_status((long)code);
+
+		results = NULL;
+		if (status == -EINVAL || status == -EFBIG)
+			status = -EINVAL;
+		else
+			status = -EAGAIN;
+		p->message_after =
+		    now_mono_ms() + backoff_ms(p->message_failures++, 20, 2000);
+		p->count.retries++;
+		for (size_t i = 0; i < b->n && status == -EAGAIN; i++) {
+			b->m[i]->busy = false;
+			if (b->m[i]->dead)
+				drop(p, b->m[i]);
+		}
+		if (status == -EAGAIN)
+			b->n = 0;
+	}
+	for (size_t i = 0; i < b->n; i++) {
+		struct out_message *o = b->m[i];
+		char session[KEY_FIELD_MAX + 1], text[300];
+		int status =
+		    results
+			? (int)json_integer_value(json_array_get(results, i))
+			: -EINVAL;
+		const char *why;
+
+		memcpy(session, o->head.key.f[KEY_SESSION], sizeof(session));
+		why = settle_one(p, o, status);
+		if (!why)
+			continue;
+		drop(p, o);
+		(void)snprintf(text, sizeof(text),
+			       "party %s refused a message (%s)", p->id, why);
+		pthread_mutex_unlock(&s->lock);
+		site_session_fail(s, session, status, text);
+		pthread_mutex_lock(&s->lock);
+	}
+	site_wake(s, WAIT_ROOM, p->id);
+	pthread_mutex_unlock(&s->lock);
+}
+
+static void send_batch(struct peer *p, struct batch *b)
+{
+	struct wire_request q = { .method = "POST",
+				  .target = (char *)"/v1/messages",
+				  .timeout_ms = TIMEOUT_MS,
+				  .body = b->body.buf,
+				  .n = b->body.len };
+	struct wire_answer a = { 0 };
+	json_t *doc = NULL;
+	struct err e = { 0 };
+	int r;
+
+	sb_init(&a.body, 64u << 10);
+	hook_wire("messages", b->body.buf, b->body.len);
+	r = route_exchange(p, &q, &a, &e);
+	if (!r && a.code == 200)
+		doc = json_parse(a.body.buf, a.body.len, NULL);
+	settle(p, b, r, a.code, json_object_get(doc, "results"));
+	json_decref(doc);
+	sb_free(&a.body);
+}
+
+static void *message_worker(void *arg)
+{
+	struct peer *p = arg;
+	struct site *s = p->s;
+	struct batch *b = xcalloc(1, sizeof(*b));
+
+	sb_init(&b->body, BATCH_MAX + HEAD_MAX + 4);
+	pthread_mutex_lock(&s->lock);
+	for (;;) {
+		int64_t wait = p->message_after - now_mono_ms();
+
+		if (wait <= 0)
+			gather(p, b);
+		if (wait > 0 || !b->n) {
+			peer_sleep(p, &p->message,
+				   wait > 0 && p->queue ? wait : 3600000);
+			b->n = 0;
+			continue;
+		}
+		pthread_mutex_unlock(&s->lock);
+		send_batch(p, b);
+		b->n = 0;
+		if (b->body.alloc > JOURNAL_MESSAGE_MAX)
+			sb_free(&b->body);
+		pthread_mutex_lock(&s->lock);
+	}
+	return NULL;
+}
+
+/* lock held; 0 new, 1: it is on its way already, -EEXIST: with other content */
+static int known(struct peer *p, const struct message_head *h)
+{
+	const struct out_message *o = NULL;
+
+	HASH_FIND_STR(p->queue, h->tid, o);
+	return !o ? 0 : strcmp(o->head.sha256, h->sha256) ? -EEXIST : 1;
+}
+
+/* lock held */
+static struct out_message *enqueue(struct peer *p, const struct message_head *h,
+				   const void *data)
+{
+	struct strbuf sb = STRBUF_INIT(JOURNAL_MESSAGE_MAX + HEAD_MAX + 4);
+	struct out_message *o;
+
+	if (head_write(&sb, h) || sb_add(&sb, data, (size_t)h->size)) {
+		sb_free(&sb);
+		return NULL;
+	}
+	o = xcalloc(1, sizeof(*o));
+	o->head = *h;
+	memcpy(o->tid, h->tid, sizeof(o->tid));
+	o->n = sb.len;
+	o->bytes = sb_detach(&sb);
+	HASH_ADD_STR(p->queue, tid, o);
+	p->queued_bytes += o->n;
+	return o;
+}
+
+int peer_send(struct site *s, const struct message_head *h, const void *data,
+	      struct err *e)
+{
+	struct peer *p = peer_get(s, h->key.f[KEY_DST_PARTY]);
+	struct out_message *o = NULL;
+	uint64_t upto = 0;
+	int r;
+
+	if (!p)
+		return err_set(e, EHOSTUNREACH, "no party %s is configured",
+			       h->key.f[KEY_DST_PARTY]);
+	pthread_mutex_lock(&s->lock);
+	while (p->queued_bytes > QUEUE_BYTES &&
+	       site_session_open_locked(s, h->key.f[KEY_SESSION]))
+		(void)site_wait(s, WAIT_ROOM, p->id, -1, 0);
+	r = known(p, h);
+	if (!r) {
+		o = enqueue(p, h, data);
+		r = o ? journal_raw(p->log, o->bytes, o->n) : -EMSGSIZE;
+		if (r && o)
+			unqueue(p, o);
+		upto = journal_len(p->log);
+		pthread_cond_signal(&p->message);
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (r == -EEXIST)
+		return err_set(e, EEXIST,
+			       "the same message with other content");
+	if (r)
+		return r > 0 ? 0 : err_sys(e, -r, "message");
+	r = journal_sync(p->log, upto);
+	return r ? err_sys(e, -r, "message") : 0;
+}
+
+/* ---- large messages ---------------------------------------------------- */
+
+static char *large_path(const struct peer *p, const char *tid)
+{
+	return xasprintf("%s/%s", p->dir, tid);
+}
+
+static void object_of(const struct message_head *h, uint64_t least,
+		      struct object *ret)
+{
+	*ret = (struct object){ .kind = OBJECT_MESSAGE,
+				.key = (struct key *)&h->key,
+				.generation = 1,
+				.chunk_size = chunk_size_for(h->size, least),
+				.size = h->size,
+				.created_ms = now_unix_ms() };
+	memcpy(ret->sha256, h->sha256, sizeof(ret->sha256));
+	object_identify(ret);
+}
+
+static void on_done(struct site *s, const struct object *o, int status,
+		    const char *error, unsigned attempts,
+		    const struct receipt_doc *receipt)
+{
+	struct peer *p = peer_get(s, o->dst);
+	_cleanup_free_ char *path = NULL;
+	char text[400];
+
+	(void)receipt;
+	(void)attempts;
+	if (!p)
+		return;
+	path = large_path(p, o->tid);
+	pthread_mutex_lock(&s->lock);
+	if (journal_mark(p->log, o->tid))
+		log_warn("rollsite", "cannot write to %s", p->dir);
+	if (!status) {
+		p->count.messages_out++;
+		p->count.message_bytes_out += o->size;
+	}
+	maybe_clear(p);
+	pthread_mutex_unlock(&s->lock);
+	(void)unlink(path);
+	if (!status)
+		return;
+	(void)snprintf(
+	    text, sizeof(text), "party %s refused a message (%s)", p->id,
+	    status == -EEXIST	? "other content under the same name"
+	    : status == -EACCES ? "not allowed, or the job has ended there"
+				: error);
+	site_session_fail(s, o->key->f[KEY_SESSION], status, text);
+}
+
+static uint64_t least_chunk(const struct peer *p)
+{
+	return p->route == ROUTE_DIRECT ? CHUNK_DEFAULT : 1u << 20;
+}
+
+/* Between its record and its transfer a message is nowhere else. */
+static void started(struct peer *p)
+{
+	pthread_mutex_lock(&p->s->lock);
+	p->large--;
+	pthread_mutex_unlock(&p->s->lock);
+}
+
+/* Journal of a large one: durable when it returns. */
+static int journal_large(struct peer *p, const struct message_head *head,
+			 struct err *e)
+{
+	struct message_head h = *head;
+	uint64_t upto;
+	int r;
+
+	h.file = true;
+	pthread_mutex_lock(&p->s->lock);
+	r = journal_add(p->log, &h, NULL);
+	upto = journal_len(p->log);
+	p->large++; /* until its transfer is there: see started() */
+	pthread_mutex_unlock(&p->s->lock);
+	if (!r)
+		r = journal_sync(p->log, upto);
+	if (r)
+		started(p);
+	return r ? err_sys(e, -r, "message") : 0;
+}
+
+int peer_send_file(struct site *s, const struct message_head *h,
+		   const char *tmp, struct err *e)
+{
+	struct peer *p = peer_get(s, h->key.f[KEY_DST_PARTY]);
+	_cleanup_free_ char *path = NULL;
+	struct out_news n;
+	struct object o;
+	int r = 0;
+
+	if (!p)
+		r = err_set(e, EHOSTUNREACH, "no party %s is configured",
+			    h->key.f[KEY_DST_PARTY]);
+	if (!r && out_news(s, h->tid, &n)) {
+		free(n.chunks);
+		(void)unlink(tmp);
+		return 0; /* repeated by a task whose answer was lost */
+	}
+	if (!r) {
+		path = large_path(p, h->tid);
+		if (rename(tmp, path))
+			r = err_sys(e, errno, "%s", path);
+	}
+	if (!r)
+		r = journal_large(p, h, e);
+	if (!r) {
+		object_of(h, least_chunk(p), &o);
+		r = out_start(s, &o, path, h->size, true, on_done, e);
+		started(p);
+	}
+	if (r && r != -EEXIST)
+		(void)unlink(tmp);
+	return r == -EEXIST ? 0 : r;
+}
+
+int peer_stream_open(struct site *s, const struct key *k, int *ret_fd,
+		     struct err *e)
+{
+	struct peer *p = peer_get(s, k->f[KEY_DST_PARTY]);
+	struct message_stream *x = NULL;
+	char tid[65];
+	int fd;
+
+	if (!p)
+		return err_set(e, EHOSTUNREACH, "no party %s is configured",
+			       k->f[KEY_DST_PARTY]);
+	key_tid(k, tid);
+	pthread_mutex_lock(&s->lock);
+	HASH_FIND_STR(streams, tid, x);
+	if (!x) {
+		x = xcalloc(1, sizeof(*x));
+		memcpy(x->tid, tid, sizeof(tid));
+		x->key = *k;
+		x->path = large_path(p, tid);
+		HASH_ADD_STR(streams, tid, x);
+	}
+	/* Begun again: by a task whose rollsite had died. */
+	fd = open(x->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	pthread_mutex_unlock(&s->lock);
+	if (fd < 0)
+		return err_sys(e, errno, "message");
+	*ret_fd = fd;
+	return 0;
+}
+
+int peer_stream_more(struct site *s, const struct key *k, uint64_t bytes,
+		     struct err *e)
+{
+	struct peer *p = peer_get(s, k->f[KEY_DST_PARTY]);
+	struct message_stream *x = NULL;
+	_cleanup_free_ char *path = NULL;
+	struct message_head h = { .key = *k };
+	struct object o;
+	bool start = false;
+	char tid[65];
+
+	key_tid(k, tid);
+	pthread_mutex_lock(&s->lock);
+	HASH_FIND_STR(streams, tid, x);
+	if (x && !x->started && bytes >= CHUNK_DEFAULT) {
+		start = x->started = true;
+		path = xstrdup(x->path);
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (!x || !p)
+		return err_set(e, ENOENT, "no such stream");
+	if (!start)
+		return out_grow(s, tid, bytes, false) == -EINVAL ? -EINVAL : 0;
+	object_of(&h, least_chunk(p), &o);
+	return out_start(s, &o, path, bytes, false, on_done, e);
+}
+
+int peer_stream_end(struct site *s, const struct message_head *h, struct err *e)
+{
+	struct peer *p = peer_get(s, h->key.f[KEY_DST_PARTY]);
+	struct message_stream *x = NULL;
+	_cleanup_free_ char *path = NULL;
+	_cleanup_close_ int fd = -1;
+	struct stat st;
+	struct object o;
+	bool begun;
+	int r;
+
+	pthread_mutex_lock(&s->lock);
+	HASH_FIND_STR(streams, h->tid, x);
+	begun = x && x->started;
+	if (x) {
+		path = TAKE_PTR(x->path);
+		HASH_DEL(streams, x);
+		free(x);
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (!path || !p)
+		return err_set(e, ENOENT, "no such stream");
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) || (uint64_t)st.st_size != h->size)
+		return err_set(e, EINVAL, "the stream has another length");
+	if (fdatasync(fd))
+		return err_sys(e, errno, "message");
+	r = journal_large(p, h, e);
+	if (r)
+		return r;
+	r = begun ? out_seal(s, h->tid, h->size, h->sha256, NULL, false)
+		  : -ENOENT;
+	if (r == -ENOENT) {
+		object_of(h, least_chunk(p), &o);
+		r = out_start(s, &o, path, h->size, true, on_done, e);
+	}
+	started(p);
+	return r == -EEXIST ? 0 : r;
+}
+
+/* ---- ends -------------------------------------------------------------- */
+
+static bool of_it(const char *its, const char *job, const char *session)
+{
+	char of[41];
+
+	return session ? !strcmp(its, session)
+		       : session_job(its, of, sizeof(of)) && !strcmp(of, job);
+}
+
+static void forget(struct site *s, const char *job, const char *session)
+{
+	struct message_stream *x, *xtmp;
+
+	pthread_mutex_lock(&s->lock);
+	for (struct peer *p = s->peers; p; p = p->next) {
+		struct out_message *o, *tmp;
+
+		HASH_ITER (hh, p->queue, o, tmp) {
+			/* cppcheck-suppress uninitvar; HASH_ITER */
+			if (!of_it(o->head.key.f[KEY_SESSION], job, session))
+				continue;
+			if (o->busy)
+				o->dead = true;
+			else
+				drop(p, o);
+		}
+	}
+	for (struct peer *p = s->peers; p; p = p->next)
+		if (!p->queue && !p->large && !out_messages_locked(p))
+			journal_clear(p->log); /* nothing of it stays */
+	HASH_ITER (hh, streams, x, xtmp) {
+		/* cppcheck-suppress uninitvar; it does not see HASH_ITER */
+		if (!of_it(x->key.f[KEY_SESSION], job, session))
+			continue;
+		(void)unlink(x->path);
+		HASH_DEL(streams, x);
+		free(x->path);
+		free(x);
+	}
+	site_wake(s, WAIT_ROOM, NULL);
+	pthread_mutex_unlock(&s->lock);
+}
+
+void peer_forget_job(struct site *s, const char *job)
+{
+	forget(s, job, NULL);
+}
+
+void peer_forget_session(struct site *s, const char *session)
+{
+	forget(s, NULL, session);
+}
+
+/* ---- start ------------------------------------------------------------- */
+
+struct message_replay {
+	struct peer *p;
+	struct message_head *large; /* files that are to be sent on */
+	size_t n_large;
+};
+
+/* lock held */
+static void on_record(void *arg, const struct message_head *h, const char *tid,
+		      const char *data)
+{
+	struct message_replay *x = arg;
+	struct peer *p = x->p;
+	struct out_message *o = NULL;
+
+	HASH_FIND_STR(p->queue, tid, o);
+	if (!h && o) {
+		unqueue(p, o);
+	} else if (!h) {
+		for (size_t i = 0; i < x->n_large; i++)
+			if (!strcmp(x->large[i].tid, tid))
+				x->large[i] = x->large[--x->n_large];
+	} else if (h->file) {
+		x->large =
+		    xrealloc(x->large, (x->n_large + 1) * sizeof(*x->large));
+		x->large[x->n_large++] = *h;
+	} else if (!o) {
+		(void)enqueue(p, h, data);
+	}
+}
+
+/* lock held; messages of jobs that ended while rollsite was away */
+static void drop_closed(struct peer *p)
+{
+	struct out_message *o, *tmp;
+
+	HASH_ITER (hh, p->queue, o, tmp) {
+		/* cppcheck-suppress uninitvar; it does not see HASH_ITER */
+		if (!site_session_open_locked(p->s, o->head.key.f[KEY_SESSION]))
+			drop(p, o);
+	}
+}
+
+/* Files of large messages: those of the journal go on, others are rubbish. */
+static void resume_large(struct peer *p, struct message_replay *x)
+{
+	_cleanup_closedir_ DIR *d = opendir(p->dir);
+	struct dirent *de;
+
+	while (d && (de = readdir(d))) {
+		_cleanup_free_ char *path = NULL;
+		bool wanted = false;
+
+		if (de->d_name[0] == '.' || !strcmp(de->d_name, "log"))
+			continue;
+		for (size_t i = 0; i < x->n_large && !wanted; i++)
+			wanted = !strcmp(x->large[i].tid, de->d_name) &&
+				 site_session_open(
+				     p->s, x->large[i].key.f[KEY_SESSION]);
+		path = xasprintf("%s/%s", p->dir, de->d_name);
+		if (!wanted)
+			(void)unlink(path);
+	}
+	for (size_t i = 0; i < x->n_large; i++) {
+		_cleanup_free_ char *path = large_path(p, x->large[i].tid);
+		struct object o;
+		struct err e = { 0 };
+
+		if (access(path, F_OK))
+			continue;
+		object_of(&x->large[i], least_chunk(p), &o);
+		if (out_start(p->s, &o, path, x->large[i].size, true, on_done,
+			      &e))
+			log_warn("rollsite", "a message: %s", e.text);
+	}
+}
+
+int message_open(struct peer *p, struct message_replay **ret, struct err *e)
+{
+	_cleanup_free_ char *log = xasprintf("%s/log", p->dir);
+	struct message_replay *x = xcalloc(1, sizeof(*x));
+	int r;
+
+	x->p = p;
+	r = journal_open(log, on_record, x, &p->log, e);
+	if (r) {
+		free(x->large);
+		free(x);
+		return r;
+	}
+	drop_closed(p);
+	*ret = x;
+	return 0;
+}
+
+void message_start(struct peer *p, struct message_replay *x)
+{
+	resume_large(p, x);
+	free(x->large);
+	free(x);
+	for (int i = 0; i < WORKERS; i++)
+		site_thread(message_worker, p, 512u << 10);
+}
