@@ -24,6 +24,9 @@ struct channel {
 	pthread_mutex_t lock;
 	struct link idle[IDLE_MAX];
 	size_t n_idle;
+	/* Keys of messages that were taken and of which rollsite is not yet
+	 * told: the next request for a message does, and saves a request. */
+	json_t *taken;
 	struct channel_stats stats;
 	unsigned waiters;
 	char waiting[400];
@@ -49,6 +52,16 @@ void channel_close(struct channel *c)
 {
 	if (!c)
 		return;
+	if (c->taken && c->n_idle) { /* not with patience: it may be gone */
+		struct err ignored;
+		json_t *head = json_pack("{s:s, s:O}", "op", "drop", "taken",
+					 c->taken);
+
+		(void)!link_request(&c->idle[0], head, NULL, 0, -1, NULL, NULL,
+				    &ignored);
+		json_decref(head);
+	}
+	json_decref(c->taken);
 	for (size_t i = 0; i < c->n_idle; i++)
 		link_close(&c->idle[i]);
 	pthread_mutex_destroy(&c->lock);
@@ -230,6 +243,10 @@ int channel_recv(struct channel *c, struct channel_peer from, const char *name,
 		return r;
 	set_waiting(c, from, name, tag, 1);
 	head = json_pack("{s:s, s:o}", "op", "recv", "key", key_to_json(&k));
+	pthread_mutex_lock(&c->lock);
+	if (c->taken)
+		json_object_set_new(head, "taken", TAKE_PTR(c->taken));
+	pthread_mutex_unlock(&c->lock);
 	r = request(c, head, NULL, 0, -1, &l, &answer, &fd, e);
 	json_decref(head);
 	set_waiting(c, from, name, tag, -1);
@@ -265,13 +282,21 @@ int channel_recv(struct channel *c, struct channel_peer from, const char *name,
 	if (r)
 		return err_wrap(e, "%s from %s-%s", name, from.role,
 				from.party);
-	head = json_pack("{s:s, s:o}", "op", "drop", "key", key_to_json(&k));
-	r = request(c, head, NULL, 0, -1, &l, NULL, NULL, e);
-	json_decref(head);
-	if (r)
-		return r;
-	give_back(c, &l);
+	if (fd >= 0) { /* it holds disk space */
+		head = json_pack("{s:s, s:o}", "op", "drop", "key",
+				 key_to_json(&k));
+		r = request(c, head, NULL, 0, -1, &l, NULL, NULL, e);
+		json_decref(head);
+		if (r)
+			return r;
+		give_back(c, &l);
+	}
 	pthread_mutex_lock(&c->lock);
+	if (fd < 0) {
+		if (!c->taken)
+			c->taken = json_array();
+		json_array_append_new(c->taken, key_to_json(&k));
+	}
 	c->stats.received++;
 	c->stats.bytes_received += (uint64_t)size;
 	pthread_mutex_unlock(&c->lock);

@@ -562,8 +562,8 @@ int site_job_close(struct site *s, const char *job, struct err *e)
 	site_wake(s, WAIT_MESSAGE, NULL);
 	site_wake(s, WAIT_ROOM, NULL);
 	pthread_mutex_unlock(&s->lock);
-	peer_forget_job(s, job);
 	out_forget(s, job, NULL);
+	peer_forget_job(s, job);
 	in_forget(s, job, NULL);
 	path = job_path(s, job);
 	(void)unlink(path);
@@ -589,8 +589,8 @@ int site_session_close(struct site *s, const char *session, struct err *e)
 		site_wake(s, WAIT_ROOM, NULL);
 	}
 	pthread_mutex_unlock(&s->lock);
-	peer_forget_session(s, session);
 	out_forget(s, NULL, session);
+	peer_forget_session(s, session);
 	in_forget(s, NULL, session);
 	return r;
 }

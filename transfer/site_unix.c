@@ -165,12 +165,31 @@ static int op_stream_end(struct client *c, const json_t *q, struct err *e)
 	return r ? r : peer_stream_end(c->s, &h, e);
 }
 
+/* Messages that the task has, and will never ask for again. */
+static int drop_taken(struct client *c, const json_t *q, struct err *e)
+{
+	struct key k;
+	const json_t *x;
+	size_t i;
+	int r = 0;
+
+	json_array_foreach(json_object_get(q, "taken"), i, x) {
+		r = key_from_json(x, &k, e);
+		if (r)
+			break;
+		site_drop(c->s, &k);
+	}
+	return r;
+}
+
 static int op_recv(struct client *c, const json_t *q, struct err *e)
 {
 	struct received got;
 	struct key k;
 	int r = key_from_json(json_object_get(q, "key"), &k, e);
 
+	if (!r)
+		r = drop_taken(c, q, e);
 	if (!r)
 		r = site_recv(c->s, &k, c->fd, &got, e);
 	if (r)
@@ -189,12 +208,13 @@ static int op_recv(struct client *c, const json_t *q, struct err *e)
 
 static int op_drop(struct client *c, const json_t *q, struct err *e)
 {
+	const json_t *key = json_object_get(q, "key");
 	struct key k;
-	int r = key_from_json(json_object_get(q, "key"), &k, e);
+	int r = key ? key_from_json(key, &k, e) : 0;
 
-	if (!r)
+	if (!r && key)
 		site_drop(c->s, &k);
-	return r;
+	return r ? r : drop_taken(c, q, e);
 }
 
 static int op_rpc(struct client *c, const json_t *q, struct err *e)
