@@ -13,6 +13,7 @@
 #include "lib/log.h"
 #include "lib/version.h"
 
+#include "transfer/transfer.h"
 #include "transfer/transfer_priv.h"
 
 static struct site site;
@@ -127,5 +128,5 @@ int main(int argc, char **argv)
 	_exit(0); /* what was acknowledged is on disk; threads just stop */
 bad:
 	(void)fprintf(stderr, "rollsite: %s\n", e.text);
-	return 1;
+	return e.no == EBUSY ? SITE_BUSY : 1;
 }

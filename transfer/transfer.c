@@ -204,6 +204,18 @@ static int wait_until_up(struct transfer *t, struct link *l, struct err *e)
 			return 0;
 		if (t->pid && waitpid(t->pid, &status, WNOHANG) == t->pid) {
 			t->pid = 0;
+			/* One that a killed rollfs started is still on its way
+			 * up, or down. */
+			if (WIFEXITED(status) &&
+			    WEXITSTATUS(status) == SITE_BUSY) {
+				int r;
+
+				pause_ms(50);
+				r = answers(t, l) ? 1 : spawn_site(t, e);
+				if (r)
+					return r > 0 ? 0 : r;
+				continue;
+			}
 			last_words(t, words, sizeof(words));
 			return err_set(e, EIO, "rollsite did not start%s",
 				       words);

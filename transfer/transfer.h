@@ -16,6 +16,9 @@
 
 struct transfer;
 
+/* rollsite's exit status when another one has the state directory. */
+#define SITE_BUSY 3
+
 /* Path of rollsite's socket for a state directory; caller frees. */
 char *transfer_socket_path(const char *state);
 

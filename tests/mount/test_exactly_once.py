@@ -3,10 +3,12 @@
 thing twice."""
 import concurrent.futures
 import contextlib
+import fcntl
 import os
 import random
 import signal
 import socket
+import struct
 import threading
 import time
 
@@ -481,6 +483,19 @@ def test_death_at(pair, point, size):
     commits = [x for x in pair["2"].audit("commit") if x.endswith("bytes=%d" % size)
                and "refused" not in x]
     assert len(commits) <= 1, commits
+
+
+def test_a_rollfs_that_meets_a_dying_rollsite_waits_for_its_end(lab):
+    """The old one holds the state directory and answers no more."""
+    x = lab({"1": {}, "2": {}}, start=False)
+    fd = os.open(os.path.join(x["1"].state, "rollsite.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    # F_OFD_SETLK, a write lock on all of it.
+    fcntl.fcntl(fd, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    threading.Timer(0.7, os.close, (fd,)).start()
+    x["1"].start()
+    assert "another rollsite" in x["1"].site_log
+    x["2"].start()
+    x.ready()
 
 
 # ---- random deaths -----------------------------------------------------------
