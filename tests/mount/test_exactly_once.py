@@ -306,7 +306,7 @@ def test_withdrawals_and_announcements_at_once(receiver):
 
 @pytest.mark.parametrize("body", [
     b"", b"{", b"[]", b"null", b"{}", b"\xff\xfe", b'{"v":1}', b"[" * 100000, b"{" * 15000,
-    b'{"v":1,"v":1}'])
+    b'{"v":1,"v":1}'], ids=lambda b: "%d-%.6s" % (len(b), b.hex()))
 def test_documents_that_are_none(receiver, peer, body):
     tid = "a" * 64
     assert peer.ask("PUT", "/v1/transfers/" + tid, body).code in (400, 413)
@@ -321,7 +321,8 @@ def test_documents_that_are_none(receiver, peer, body):
     {"size": 1 << 62}, {"size": "1"}, {"generation": 0}, {"generation": -1}, {"v": 2},
     {"kind": "x"}, {"path": "../x"}, {"path": "/x"}, {"path": ""}, {"path": "a//b"},
     {"path": "a/../b"}, {"path": "a\0b"}, {"path": "a\nb"}, {"path": "x/" * 70 + "y"},
-    {"path": "n" * 256}, {"path": None}, {"src": "01"}, {"src": ""}, {"dst": "2/../3"}])
+    {"path": "n" * 256}, {"path": None}, {"src": "01"}, {"src": ""}, {"dst": "2/../3"}],
+    ids=lambda c: "%s-%.9s" % next((k, ascii(v)) for k, v in c.items()))
 def test_announcements_with_something_wrong(receiver, peer, change):
     doc = file_doc("1", "2", "wrong", size=1000)
     bad = dict(doc, **change)
@@ -335,7 +336,8 @@ def test_announcements_with_something_wrong(receiver, peer, change):
 
 
 @pytest.mark.parametrize("target", ["", "0", "A" * 64, "g" * 64, "0" * 63, "0" * 65, "../hello",
-                                    "0" * 64 + "/chunks", "0" * 64 + "/commit/x"])
+                                    "0" * 64 + "/chunks", "0" * 64 + "/commit/x"],
+                         ids=range(9))
 def test_addresses_of_nothing(peer, target):
     for method in ("GET", "PUT", "POST", "DELETE"):
         r = peer.ask(method, "/v1/transfers/" + target, {} if method[0] == "P" else None)

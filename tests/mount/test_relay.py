@@ -325,7 +325,8 @@ def test_an_envelope_for_another_is_refused(crooked):
 
 
 @pytest.mark.parametrize("body", [b"", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\2\0\0\0{}",
-                                  b"\x10\0\0\0" + b"{" * 16, b"x" * 100000])
+                                  b"\x10\0\0\0" + b"{" * 16, b"x" * 100000],
+                         ids=range(6))
 def test_envelopes_that_are_none(crooked, body):
     r = crooked.forward("2", "/v1/relay/2", body)
     assert r.code in (400, 403, 413, 422), (r.code, r.data[:200])
