@@ -28,6 +28,7 @@ struct chunk_sink {
 	struct site *s;
 	struct incoming *t;
 	uint64_t index, len, got;
+	uint64_t reserved; /* in s->unwritten */
 	uint8_t want[32];
 	EVP_MD_CTX *md;
 	unsigned refs;
@@ -193,7 +194,17 @@ static int chunk_check(struct serve *v, struct chunk_sink *k, const char *index,
 	allow = party_allow(v->s->conf, v->party);
 	r = in_within(allow, k->index * t->o.chunk_size + k->len, t->quota_left,
 		      e);
-	return r ? r : in_disk_room(v->s, allow, 0, e);
+	if (r)
+		return r;
+	/* Of a known size all is allocated; otherwise what others are about to
+	 * write counts too. */
+	if (t->o.size == SIZE_OPEN)
+		k->reserved = k->len;
+	return in_disk_room(v->s, allow,
+			    k->reserved + __atomic_fetch_add(&v->s->unwritten,
+							     k->reserved,
+							     __ATOMIC_RELAXED),
+			    e);
 }
 
 /* Other bytes come for a chunk that is there: it is there no more, durably,
@@ -231,6 +242,7 @@ static void sink_unref(struct chunk_sink *k)
 	pthread_mutex_unlock(&s->lock);
 	if (!last)
 		return;
+	__atomic_fetch_sub(&s->unwritten, k->reserved, __ATOMIC_RELAXED);
 	in_unref(s, k->t);
 	EVP_MD_CTX_free(k->md);
 	free(k->held);

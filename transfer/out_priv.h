@@ -8,7 +8,7 @@
 
 #include "transfer/transfer_priv.h"
 
-#define CHUNKS_IN_MEMORY 8 /* 32 MiB at the usual size */
+#define CHUNKS_IN_MEMORY 4 /* 16 MiB at the usual size */
 
 /* With s->lock; tid and peer never change, nor do the data of o but its size,
  * deadline, root and sha256. */
@@ -57,7 +57,9 @@ void out_set_error(struct outgoing *t, const char *text);
 
 /* ---- out_run.c, without ------------------------------------------------ */
 
-/* Does what was picked; buffer (of chunks) stays with the worker. */
-void out_run(struct peer *p, const struct task *k, char **buffer);
+/* Does what was picked. */
+void out_run(struct peer *p, const struct task *k);
+/* lock held: nothing is under way any more */
+void out_buffers_free_locked(void);
 
 #endif

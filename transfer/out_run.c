@@ -2,6 +2,8 @@
 /*
  * One request of a transfer to another party, and what its answer means.
  */
+#include <sys/mman.h>
+
 #include "lib/json.h"
 #include "lib/log.h"
 
@@ -346,23 +348,75 @@ static void chunk_done(struct outgoing *t, const struct task *k,
 	refused(t, a, x, code, text);
 }
 
-static void run_chunk(struct outgoing *t, const struct task *k, char **buffer,
-		      struct end *x)
+/* ---- buffers of chunks ------------------------------------------------- */
+/*
+ * As many as there are chunks under way, whichever party they go to; kept while
+ * there is work, because fresh memory is dear.  Mapped: a thread's arena would
+ * not give them back.
+ */
+struct buffer {
+	struct buffer *next;
+	size_t size;
+};
+static struct buffer *spare; /* with s->lock */
+
+/* NULL: no memory. */
+static void *buffer_take(struct site *s, size_t size)
+{
+	struct buffer *b, **at;
+
+	pthread_mutex_lock(&s->lock);
+	for (at = &spare; *at && (*at)->size != size; at = &(*at)->next)
+		;
+	b = *at;
+	if (b)
+		*at = b->next;
+	pthread_mutex_unlock(&s->lock);
+	if (b)
+		return b;
+	b = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	return b == MAP_FAILED ? NULL : b;
+}
+
+static void buffer_give(struct site *s, void *buf, size_t size)
+{
+	struct buffer *b = buf;
+
+	pthread_mutex_lock(&s->lock);
+	b->size = size;
+	b->next = spare;
+	spare = b;
+	pthread_mutex_unlock(&s->lock);
+}
+
+void out_buffers_free_locked(void)
+{
+	while (spare) {
+		struct buffer *b = spare;
+
+		spare = b->next;
+		munmap(b, b->size);
+	}
+}
+
+static void run_chunk(struct outgoing *t, const struct task *k, struct end *x)
 {
 	struct site *s = t->peer->s;
+	const size_t size = (size_t)t->o.chunk_size;
+	void *buf = buffer_take(s, size);
 	_cleanup_close_ int fd = -1;
-	char *buf;
 	struct wire_answer a = { 0 };
 	struct err e = { 0 };
 	char line[64], tail[40];
 	uint8_t digest[32];
 	bool same = false, again;
-	int local, r = 0;
+	int local = 0, r = buf ? 0 : err_set(&e, ENOMEM, "no memory");
 
 	sb_init(&a.body, 64u << 10);
-	buf = *buffer = xrealloc(*buffer, (size_t)t->o.chunk_size);
-	local = read_chunk(t, k, t->o.chunk_size, buf, &fd, &e);
-	if (!local) {
+	if (!r)
+		local = read_chunk(t, k, size, buf, &fd, &e);
+	if (!r && !local) {
 		sha256(buf, (size_t)k->len, digest);
 		pthread_mutex_lock(&s->lock);
 		same = bit(t->has, k->index) &&
@@ -376,7 +430,7 @@ static void run_chunk(struct outgoing *t, const struct task *k, char **buffer,
 		bit_set(t->sent, k->index, true);
 		pthread_mutex_unlock(&s->lock);
 	}
-	if (!local && !same) {
+	if (!r && !local && !same) {
 		content_digest(digest, line);
 		(void)snprintf(tail, sizeof(tail), "/chunks/%llu",
 			       (unsigned long long)k->index);
@@ -384,8 +438,10 @@ static void run_chunk(struct outgoing *t, const struct task *k, char **buffer,
 			     (size_t)k->len, &a, &e);
 		hook_wire("chunk", buf, (size_t)k->len);
 	}
+	if (buf)
+		buffer_give(s, buf, size);
 	if (!r && !local && a.code < 300) {
-		uncache(fd, k->index, t->o.chunk_size);
+		uncache(fd, k->index, size);
 		hook_die("out-chunk-acked");
 	}
 	pthread_mutex_lock(&s->lock);
@@ -558,7 +614,7 @@ static void run_withdraw(struct outgoing *t, const struct task *k)
 		t->withdrawn(s, &t->o, 0, "", t->attempts, NULL);
 }
 
-void out_run(struct peer *p, const struct task *k, char **buffer)
+void out_run(struct peer *p, const struct task *k)
 {
 	struct site *s = p->s;
 	struct outgoing *t = k->t;
@@ -571,7 +627,7 @@ void out_run(struct peer *p, const struct task *k, char **buffer)
 		run_announce(t, k, &x);
 		break;
 	case CHUNK:
-		run_chunk(t, k, buffer, &x);
+		run_chunk(t, k, &x);
 		break;
 	case COMMIT:
 		run_commit(t, k, &x);

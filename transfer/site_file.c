@@ -692,11 +692,29 @@ int file_deadline(struct site *s, const char *party, const char *path,
 
 /* ---- what is known ----------------------------------------------------- */
 
+/* Reasons are cut by bytes: half a character at the end is no text. */
+static void trim_utf8(char *text)
+{
+	size_t n = strlen(text), k = n;
+
+	while (k && n - k < 4 && ((unsigned char)text[k - 1] & 0xc0) == 0x80)
+		k--;
+	if (k && ((unsigned char)text[k - 1] & 0xc0) == 0xc0) {
+		unsigned char lead = (unsigned char)text[k - 1];
+		size_t want = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
+
+		if (n - k + 1 < want)
+			text[k - 1] = '\0';
+	}
+}
+
 /* lock not held: the file as it stood, and how its transfer goes */
 static void news_of(struct site *s, const struct sent *f, struct out_news *n)
 {
-	if (f->status == LIVE && out_news(s, f->tid, n))
+	if (f->status == LIVE && out_news(s, f->tid, n)) {
+		trim_utf8(n->error);
 		return;
+	}
 	n->size = f->size;
 	n->acknowledged = f->status == COMMITTED ? f->size : 0;
 	n->attempts = f->attempts;
@@ -705,6 +723,7 @@ static void news_of(struct site *s, const struct sent *f, struct out_news *n)
 					  : OUT_QUEUED;
 	if (f->error)
 		(void)snprintf(n->error, sizeof(n->error), "%s", f->error);
+	trim_utf8(n->error);
 }
 
 static struct sent *copy_sent(const struct sent *f)
@@ -721,7 +740,7 @@ static struct sent *copy_sent(const struct sent *f)
 }
 
 /* lock held: a file that is only being written looks like this */
-static struct sent *streamed(const char *party, const char *path)
+static struct sent *streamed(const char *party, const char *path, unsigned skip)
 {
 	struct stream *x, *tmp;
 
@@ -730,6 +749,8 @@ static struct sent *streamed(const char *party, const char *path)
 
 		/* cppcheck-suppress uninitvar; it does not see HASH_ITER */
 		if (strcmp(x->party, party) || (path && strcmp(x->path, path)))
+			continue;
+		if (skip-- > 0)
 			continue;
 		c = xcalloc(1, sizeof(*c));
 		(void)snprintf(c->party, sizeof(c->party), "%s", party);
@@ -754,7 +775,7 @@ json_t *file_state(struct site *s, const char *party, const char *path)
 
 	pthread_mutex_lock(&s->lock);
 	f = find_sent(party, path);
-	c = f ? copy_sent(f) : streamed(party, path);
+	c = f ? copy_sent(f) : streamed(party, path, 0);
 	pthread_mutex_unlock(&s->lock);
 	if (!c)
 		return NULL;
@@ -818,8 +839,7 @@ char *file_transfers(struct site *s, const char *party)
 		}
 		list[n++] = copy_sent(f);
 	}
-	x = streamed(party, NULL);
-	if (x) {
+	for (unsigned i = 0; (x = streamed(party, NULL, i)); i++) {
 		list = xrealloc(list, (n + 1) * sizeof(struct sent *));
 		list[n++] = x;
 	}

@@ -477,6 +477,8 @@ void in_forget(struct site *s, const char *job, const char *session)
 	struct incoming *t, *tmp;
 	char of[41];
 
+	/* An announcement that was admitted before the end stands by now. */
+	pthread_mutex_lock(&in_making);
 	pthread_mutex_lock(&s->lock);
 	HASH_ITER (hh, s->arriving, t, tmp) {
 		const char *its;
@@ -495,6 +497,7 @@ void in_forget(struct site *s, const char *job, const char *session)
 			in_free(t);
 	}
 	pthread_mutex_unlock(&s->lock);
+	pthread_mutex_unlock(&in_making);
 }
 
 void in_sweep(struct site *s)
@@ -575,6 +578,19 @@ static void orphan(struct site *s, const char *tid)
 		in_remove_files(s, tid);
 }
 
+/* What file_replace was writing when it was killed. */
+static void sweep_temporary(struct site *s)
+{
+	_cleanup_free_ char *dir =
+	    xasprintf("%s/transfer/partial", s->conf->state);
+	_cleanup_closedir_ DIR *d = opendir(dir);
+	struct dirent *de;
+
+	while (d && (de = readdir(d)))
+		if (strstr(de->d_name, ".tmp"))
+			(void)unlinkat(dirfd(d), de->d_name, 0);
+}
+
 int in_open(struct site *s, struct err *e)
 {
 	_cleanup_free_ char *dir =
@@ -594,6 +610,7 @@ int in_open(struct site *s, struct err *e)
 		if (r)
 			return r;
 	}
+	sweep_temporary(s);
 	each_partial(s, ".data", in_finish_data);
 	each_partial(s, ".have", orphan);
 	each_partial(s, ".json", load_partial);

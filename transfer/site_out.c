@@ -255,7 +255,6 @@ static void *out_worker(void *arg)
 {
 	struct peer *p = arg;
 	struct site *s = p->s;
-	char *buffer = NULL; /* of chunks; kept while there is work */
 
 	pthread_mutex_lock(&s->lock);
 	for (;;) {
@@ -263,15 +262,13 @@ static void *out_worker(void *arg)
 		int64_t ms;
 
 		if (!pick(p, &k, &ms)) {
-			if (!HASH_COUNT(s->out)) {
-				free(buffer);
-				buffer = NULL;
-			}
+			if (!HASH_COUNT(s->out) && !s->chunks)
+				out_buffers_free_locked();
 			peer_sleep(p, &p->work, ms);
 			continue;
 		}
 		pthread_mutex_unlock(&s->lock);
-		out_run(p, &k, &buffer);
+		out_run(p, &k);
 		pthread_mutex_lock(&s->lock);
 	}
 	return NULL;

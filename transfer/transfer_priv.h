@@ -145,7 +145,8 @@ struct site {
 	struct session_error *errors;
 	struct outgoing *out;	   /* uthash by tid */
 	struct incoming *arriving; /* uthash by tid */
-	unsigned chunks; /* being sent: in memory, all parties together */
+	unsigned chunks;    /* being sent: in memory, all parties together */
+	uint64_t unwritten; /* bytes of chunks that are arriving (atomic) */
 
 	struct call *calls; /* from partners, waiting for rollfs */
 	uint64_t next_call;
