@@ -128,5 +128,6 @@ int main(int argc, char **argv)
 	_exit(0); /* what was acknowledged is on disk; threads just stop */
 bad:
 	(void)fprintf(stderr, "rollsite: %s\n", e.text);
-	return e.no == EBUSY ? SITE_BUSY : 1;
+	/* Threads may be at work already: nothing is freed. */
+	_exit(e.no == EBUSY ? SITE_BUSY : 1);
 }
