@@ -416,13 +416,14 @@ int peer_send_file(struct site *s, const struct message_head *h,
 	return r == -EEXIST ? 0 : r;
 }
 
-int peer_stream_open(struct site *s, const struct key *k, int *ret_fd,
-		     struct err *e)
+int peer_stream_open(struct site *s, const struct key *k, bool again,
+		     int *ret_fd, char ret_sent[65], struct err *e)
 {
 	struct peer *p = peer_get(s, k->f[KEY_DST_PARTY]);
 	struct message_stream *x = NULL;
+	bool rewritten = false;
 	char tid[65];
-	int fd;
+	int fd = -1, r = 0;
 
 	if (!p)
 		return err_set(e, EHOSTUNREACH, "no party %s is configured",
@@ -430,20 +431,61 @@ int peer_stream_open(struct site *s, const struct key *k, int *ret_fd,
 	key_tid(k, tid);
 	pthread_mutex_lock(&s->lock);
 	HASH_FIND_STR(streams, tid, x);
-	if (!x) {
+	if (!site_session_open_locked(s, k->f[KEY_SESSION])) {
+		/* Who closes a job looks for streams after that. */
+		r = err_set(e, EACCES, "this job's messages are closed");
+	} else if (!x && out_sealed_locked(s, tid, ret_sent)) {
+		pthread_mutex_unlock(&s->lock);
+		*ret_fd = -1; /* its end was journalled, not answered */
+		return 0;
+	} else if (!x) {
 		x = xcalloc(1, sizeof(*x));
 		memcpy(x->tid, tid, sizeof(tid));
 		x->key = *k;
 		x->path = large_path(p, tid);
 		HASH_ADD_STR(streams, tid, x);
+	} else {
+		rewritten = !again && x->started;
 	}
-	/* Begun again: by a task whose rollsite had died. */
-	fd = open(x->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (!r) {
+		fd = open(x->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+		r = fd < 0 ? err_sys(e, errno, "message") : 0;
+	}
 	pthread_mutex_unlock(&s->lock);
-	if (fd < 0)
-		return err_sys(e, errno, "message");
+	if (r)
+		return r;
+	/* What was read before is not looked at; then the bytes may go. */
+	if (rewritten)
+		(void)!out_grow(s, tid, 0, true);
+	if (!again && ftruncate(fd, 0)) {
+		r = err_sys(e, errno, "message");
+		close(fd);
+		return r;
+	}
 	*ret_fd = fd;
+	*ret_sent = '\0';
 	return 0;
+}
+
+void peer_stream_drop(struct site *s, const struct key *k)
+{
+	struct message_stream *x = NULL;
+	char tid[65];
+	bool begun;
+
+	key_tid(k, tid);
+	pthread_mutex_lock(&s->lock);
+	HASH_FIND_STR(streams, tid, x);
+	begun = x && x->started;
+	if (x) {
+		(void)unlink(x->path);
+		HASH_DEL(streams, x);
+		free(x->path);
+		free(x);
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (begun)
+		out_abort(s, tid);
 }
 
 int peer_stream_more(struct site *s, const struct key *k, uint64_t bytes,

@@ -500,6 +500,16 @@ bool out_news(struct site *s, const char *tid, struct out_news *ret)
 	return t != NULL;
 }
 
+bool out_sealed_locked(struct site *s, const char *tid, char ret_sha256[65])
+{
+	const struct outgoing *t = NULL;
+
+	HASH_FIND_STR(s->out, tid, t);
+	if (t && t->sealed)
+		memcpy(ret_sha256, t->o.sha256, sizeof(t->o.sha256));
+	return t && t->sealed;
+}
+
 void out_deadline(struct site *s, const char *tid, int64_t unix_ms)
 {
 	struct outgoing *t = NULL;

@@ -133,6 +133,7 @@ static int op_send(struct client *c, const json_t *q, struct err *e)
 
 static int op_stream_open(struct client *c, const json_t *q, struct err *e)
 {
+	char sent[65] = "";
 	struct key k;
 	int r = key_from_json(json_object_get(q, "key"), &k, e);
 
@@ -140,7 +141,24 @@ static int op_stream_open(struct client *c, const json_t *q, struct err *e)
 		r = may_send(c, &k, e);
 	if (!r && at_home(c, &k))
 		r = err_set(e, EINVAL, "to this party itself: send it whole");
-	return r ? r : peer_stream_open(c->s, &k, &c->out_fd, e);
+	if (!r)
+		r = peer_stream_open(c->s, &k, json_bool_or(q, "again", false),
+				     &c->out_fd, sent, e);
+	if (!r && *sent)
+		json_object_set_new(c->answer, "sha256", json_string(sent));
+	return r;
+}
+
+static int op_stream_drop(struct client *c, const json_t *q, struct err *e)
+{
+	struct key k;
+	int r = key_from_json(json_object_get(q, "key"), &k, e);
+
+	if (!r && strcmp(k.f[KEY_SRC_PARTY], c->s->conf->party) != 0)
+		r = err_set(e, EACCES, "send: not this party");
+	if (!r)
+		peer_stream_drop(c->s, &k);
+	return r;
 }
 
 static int op_stream_more(struct client *c, const json_t *q, struct err *e)
@@ -173,7 +191,7 @@ static int drop_taken(struct client *c, const json_t *q, struct err *e)
 	size_t i;
 	int r = 0;
 
-	json_array_foreach(json_object_get(q, "taken"), i, x) {
+	json_array_foreach (json_object_get(q, "taken"), i, x) {
 		r = key_from_json(x, &k, e);
 		if (r)
 			break;
@@ -393,6 +411,7 @@ static const struct {
 	{ "stream_open", op_stream_open },
 	{ "stream_more", op_stream_more },
 	{ "stream_end", op_stream_end },
+	{ "stream_drop", op_stream_drop },
 	{ "recv", op_recv },
 	{ "drop", op_drop },
 	{ "rpc", op_rpc },

@@ -11,9 +11,11 @@
  *   hello           -                                party, child, version
  *   send            key, sha256, size; payload as    -
  *                   body, or as a passed file
- *   stream_open     key                              file to write into
+ *   stream_open     key, again                       file to write into, or
+ *                                                    sha256 (was sent before)
  *   stream_more     key, bytes (so far)              -
  *   stream_end      key, size, sha256                -
+ *   stream_drop     key                              -
  *   recv            key (waits)                      sha256, size; body, or
  *                                                    file and offset
  *   drop            key                              -
@@ -440,13 +442,17 @@ int peer_send(struct site *s, const struct message_head *h, const void *data,
 /* The same for a large one whose bytes are in a file (taken over). */
 int peer_send_file(struct site *s, const struct message_head *h,
 		   const char *tmp, struct err *e) MUST_CHECK;
-/* A large one that is being produced: the file (caller closes), then news. */
-int peer_stream_open(struct site *s, const struct key *k, int *ret_fd,
+/* A large one that is being produced: the file (caller closes), then news.
+ * again: it goes on, perhaps with another rollsite; otherwise it begins anew.
+ * *ret_fd -1: it has all been taken over before, with the digest ret_sent. */
+int peer_stream_open(struct site *s, const struct key *k, bool again,
+		     int *ret_fd, char ret_sent[65],
 		     struct err *e) MUST_CHECK;
 int peer_stream_more(struct site *s, const struct key *k, uint64_t bytes,
 		     struct err *e) MUST_CHECK;
 int peer_stream_end(struct site *s, const struct message_head *h,
 		    struct err *e) MUST_CHECK;
+void peer_stream_drop(struct site *s, const struct key *k);
 void peer_forget_job(struct site *s, const char *job);
 void peer_forget_session(struct site *s, const char *session);
 /* lock held, of a peer that is new: what was on its way when rollsite ended. */
@@ -501,6 +507,8 @@ struct out_news {
 };
 /* false: not under way. */
 bool out_news(struct site *s, const char *tid, struct out_news *ret);
+/* lock held: it is under way and whole; its end-to-end digest. */
+bool out_sealed_locked(struct site *s, const char *tid, char ret_sha256[65]);
 void out_deadline(struct site *s, const char *tid, int64_t unix_ms);
 /* The partner is told that this transfer of ours will never be committed; done
  * is called when it knows (status 0). */
