@@ -182,9 +182,18 @@ class Node(Party):
             return None
         with contextlib.suppress(ProcessLookupError):
             os.kill(pids[0], signal.SIGKILL)
-        eventually(lambda: [c.poll() for c in self.children] is None or
-                   pids[0] not in self.pids(program), 10, 0.002)
+        eventually(lambda: self.over(pids[0]), 10, 0.002)
         return pids[0]
+
+    def over(self, pid):
+        """Its files are closed, its locks are gone."""
+        for c in self.children:
+            c.poll()
+        try:
+            with open("/proc/%d/stat" % pid, encoding="ascii", errors="replace") as f:
+                return f.read().rsplit(")", 1)[1].split()[0] in "ZX"
+        except OSError:
+            return True
 
     # -- what a user sees
 

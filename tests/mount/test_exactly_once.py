@@ -13,7 +13,7 @@ import threading
 import time
 
 import pytest
-from conftest import BUILD, SLOW, eventually
+from conftest import BUILD, SLOW, eventually, read
 from net import (MIB, SOAK, Peer, Proxy, Socket, chunks_of, content, content_check, digest_header,
                  file_doc, lab, labs, tid_of)
 
@@ -641,8 +641,12 @@ def chaos(x, proxy, kills, n, most, rng, victims, pause, seconds):
     listed = [os.path.relpath(os.path.join(top, f), x["2"].path("federation/1/inbox"))
               for top, _dirs, names in os.walk(x["2"].path("federation/1/inbox")) for f in names]
     assert sorted(listed) == sorted(last)
-    for p in x.parties.values():
-        eventually(lambda p=p: not p.leftovers(), 10)
+    try:
+        eventually(lambda: not any(p.leftovers() for p in x.parties.values()), 10)
+    except AssertionError:
+        print(x.tell(4), [(f, read(os.path.join(p.state, f))) for p in x.parties.values()
+                          for f in p.leftovers() if f.endswith(".json")])
+        raise
     return {"killed": {str(k): v for k, v in done.items()}, "files": len(paths),
             "written": sum(w.bytes for w in writers), "sent": proxy.bytes_up,
             "again": again.total, "connections": proxy.connections, "looks": reader.looks}
