@@ -21,6 +21,9 @@ struct outgoing {
 	out_done_fn done, withdrawn;
 	uint64_t ready; /* bytes that may be read */
 	bool sealed, announced, control, dead, ended;
+	/* A message that the partner has already, sent again while it is
+	 * produced: the same or another, which shows when it is whole. */
+	bool repeated;
 	unsigned refs, in_flight, attempts, refusals, damaged, credit;
 	uint64_t room, count, acked_bytes, cursor, resent, turn;
 	/* Answers about chunks from forgot_from on that were asked before

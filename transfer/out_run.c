@@ -271,7 +271,7 @@ static void run_announce(struct outgoing *t, const struct task *k,
 	char text[300] = "", code[40] = "";
 	json_t *doc, *answer = NULL;
 	_cleanup_free_ char *body = NULL;
-	bool has = false;
+	bool has = false, repeated = false;
 	int r, local = 0;
 
 	pthread_mutex_lock(&s->lock);
@@ -287,9 +287,10 @@ static void run_announce(struct outgoing *t, const struct task *k,
 	if (!r && a.code < 300)
 		has = *json_str_or(answer, "have", "") != '\0';
 	if (!r && a.code < 300 && json_object_get(answer, "receipt")) {
+		repeated = t->o.kind == OBJECT_MESSAGE && !t->sealed;
 		if (t->sealed)
 			r = local = hash_all(t, &e);
-		else
+		else if (!repeated)
 			r = local = err_set(&e, EEXIST,
 					    "committed before it was whole");
 	} else if (has)
@@ -304,6 +305,9 @@ static void run_announce(struct outgoing *t, const struct task *k,
 	} else if (a.code >= 300) {
 		way_works(t->peer);
 		refused(t, &a, x, code, text);
+	} else if (repeated) {
+		way_works(t->peer);
+		t->repeated = true;
 	} else if (!x->ended) {
 		way_works(t->peer);
 		t->announced = true;

@@ -156,7 +156,7 @@ static enum action next_of(const struct outgoing *t, uint64_t *ret_index)
 		return COMMIT;
 	n = chunks_ready(t);
 	if (!t->announced)
-		return n || t->sealed ? ANNOUNCE : NOTHING;
+		return t->sealed || (n && !t->repeated) ? ANNOUNCE : NOTHING;
 	if (t->sealed && t->count == n)
 		return t->in_flight ? NOTHING : COMMIT;
 	if (t->in_flight >= MAX(t->credit, 1u))
