@@ -32,9 +32,11 @@ struct chunk_sink {
 	uint8_t want[32];
 	EVP_MD_CTX *md;
 	unsigned refs;
-	bool settling; /* all there: it only waits for the disk */
-	/* lost: a newer request brings this chunk; the lock is held while
-	 * bytes are written. */
+	/* With s->lock: all there, it only waits for the disk; or another
+	 * request brings this chunk, or the transfer is being committed. */
+	bool settling, replaced;
+	/* lost: it may write no more; the lock is held while bytes are
+	 * written. */
 	pthread_mutex_t lock;
 	bool lost;
 	/* Written in pieces of this size: TLS hands over 16 KiB at a time, and
@@ -167,8 +169,9 @@ static int chunk_check(struct serve *v, struct chunk_sink *k, const char *index,
 {
 	const struct incoming *t = k->t;
 	_cleanup_free_ char *allow = NULL;
+	struct object o = { .chunk_size = t->o.chunk_size };
 	char *end = NULL;
-	uint64_t n = CHUNKS_MAX;
+	uint64_t n = CHUNKS_MAX, quota_left;
 	int r;
 
 	if (strcmp(t->o.src, v->party))
@@ -178,27 +181,30 @@ static int chunk_check(struct serve *v, struct chunk_sink *k, const char *index,
 	if (v->length < 1 || (uint64_t)v->length > t->o.chunk_size)
 		return err_set(e, EINVAL, "a chunk of %lld bytes",
 			       (long long)v->length);
+	pthread_mutex_lock(&v->s->lock); /* announced again, it may be known */
+	o.size = t->o.size;
+	quota_left = t->quota_left;
+	pthread_mutex_unlock(&v->s->lock);
 	errno = 0;
 	k->index = strtoull(index, &end, 10);
-	if (t->o.size != SIZE_OPEN)
-		n = object_chunks(&t->o);
+	if (o.size != SIZE_OPEN)
+		n = object_chunks(&o);
 	if (errno || *end || strlen(index) > 7 || k->index >= n)
 		return err_set(e, ERANGE, "no chunk %.20s", index);
 	k->len = (uint64_t)v->length;
-	if (t->o.size != SIZE_OPEN &&
-	    k->len != object_chunk_len(&t->o, k->index))
+	if (o.size != SIZE_OPEN && k->len != object_chunk_len(&o, k->index))
 		return err_set(e, EINVAL, "chunk %llu has another length",
 			       (unsigned long long)k->index);
 	if (t->o.kind != OBJECT_FILE)
 		return 0;
 	allow = party_allow(v->s->conf, v->party);
-	r = in_within(allow, k->index * t->o.chunk_size + k->len, t->quota_left,
+	r = in_within(allow, k->index * t->o.chunk_size + k->len, quota_left,
 		      e);
 	if (r)
 		return r;
 	/* Of a known size all is allocated; otherwise what others are about to
 	 * write counts too. */
-	if (t->o.size == SIZE_OPEN)
+	if (o.size == SIZE_OPEN)
 		k->reserved = k->len;
 	return in_disk_room(v->s, allow,
 			    k->reserved + __atomic_fetch_add(&v->s->unwritten,
@@ -250,8 +256,8 @@ static void sink_unref(struct chunk_sink *k)
 	free(k);
 }
 
-/* Another request that brings the same chunk: it stands still perhaps, and
- * this one is newer.  From the return on it writes nothing more. */
+/* From the return on the request, which is marked as replaced, writes nothing
+ * more; its reference goes. */
 static void take_over(struct chunk_sink *old)
 {
 	pthread_mutex_lock(&old->lock);
@@ -260,10 +266,32 @@ static void take_over(struct chunk_sink *old)
 	sink_unref(old);
 }
 
-/* Extents in large pieces; what is too much goes with the commit's truncate. */
-static void allocate_ahead(struct site *s, struct incoming *t, uint64_t upto)
+void in_chunks_stop(struct site *s, struct incoming *t)
 {
-	uint64_t from, to;
+	struct chunk_sink *k;
+
+	for (;;) {
+		pthread_mutex_lock(&s->lock);
+		for (k = t->sinks; k; k = k->next)
+			if (!k->settling && !k->replaced)
+				break;
+		if (k) {
+			k->replaced = true;
+			k->refs++;
+		}
+		pthread_mutex_unlock(&s->lock);
+		if (!k)
+			return;
+		take_over(k);
+	}
+}
+
+/* Extents in large pieces; what is too much goes with the commit's truncate.
+ * Only where what is there ends: a chunk may claim to be far behind it. */
+static void allocate_ahead(struct site *s, struct incoming *t, uint64_t index)
+{
+	uint64_t from, to, at = index * t->o.chunk_size;
+	uint64_t upto = at + t->o.chunk_size;
 	struct statvfs v;
 
 	if (statvfs(s->conf->state, &v) ||
@@ -271,7 +299,9 @@ static void allocate_ahead(struct site *s, struct incoming *t, uint64_t upto)
 		return;
 	pthread_mutex_lock(&s->lock);
 	from = t->allocated;
-	to = t->o.size == SIZE_OPEN && upto > from ? upto + AHEAD : from;
+	to = t->o.size == SIZE_OPEN && upto > from && at <= from + AHEAD
+		 ? upto + AHEAD
+		 : from;
 	t->allocated = to;
 	pthread_mutex_unlock(&s->lock);
 	/* Without room the write itself will say so. */
@@ -300,10 +330,13 @@ void in_chunk_begin(struct serve *v, const char *tid, const char *index)
 	}
 	r = chunk_check(v, k, index, &e);
 	pthread_mutex_lock(&s->lock);
+	if (!r && !in_may_grow(k->t, k->index))
+		r = err_set(&e, EAGAIN, "too much is under way");
 	if (!r) {
 		in_room(k->t, k->index);
+		/* It stands still perhaps, and this one is newer. */
 		for (old = k->t->sinks; old; old = old->next)
-			if (old->index == k->index && !old->lost)
+			if (old->index == k->index && !old->replaced)
 				break;
 		if (k->t->gone || k->t->committing || (old && old->settling)) {
 			r = err_set(&e, EAGAIN, "the chunk is being written");
@@ -313,8 +346,10 @@ void in_chunk_begin(struct serve *v, const char *tid, const char *index)
 		}
 	}
 	if (!r && !same) {
-		if (old)
+		if (old) {
+			old->replaced = true;
 			old->refs++;
+		}
 		k->next = k->t->sinks;
 		k->t->sinks = k;
 	} else {
@@ -327,7 +362,7 @@ void in_chunk_begin(struct serve *v, const char *tid, const char *index)
 	if (old)
 		take_over(old);
 	if (!r && !same)
-		allocate_ahead(s, k->t, (k->index + 1) * k->t->o.chunk_size);
+		allocate_ahead(s, k->t, k->index);
 	if (!r && !same) {
 		if (other)
 			r = give_up_old(s, k->t, k->index);
@@ -413,11 +448,10 @@ void in_chunk_end(struct serve *v)
 		r = write_held(k, &e);
 	if (!r) {
 		pthread_mutex_lock(&s->lock);
-		pthread_mutex_lock(&k->lock); /* nobody writes: it is short */
-		if (k->lost)
+		if (k->replaced)
 			r = err_set(&e, EAGAIN, "a newer request brings it");
-		k->settling = true;
-		pthread_mutex_unlock(&k->lock);
+		else
+			k->settling = true;
 		pthread_mutex_unlock(&s->lock);
 	}
 	if (!r) {

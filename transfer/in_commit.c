@@ -97,53 +97,92 @@ static int take_inline(struct serve *v, const struct object *o,
 	return r ? err_sys(e, -r, "%s", path) : 0;
 }
 
-/* All chunks are there and make the root; the answer stands when they do not.
- * The lock of s is taken inside. */
-static int complete(struct serve *v, struct incoming *t, const struct object *o,
-		    struct err *e)
+/* lock held: which chunks are not there */
+static char *missing(const struct incoming *t, uint64_t n)
+{
+	uint8_t *lack = xcalloc(1, t->room / 8 + 1);
+	char *text;
+
+	for (uint64_t i = 0; i < n; i++)
+		bit_set(lack, i, !bit(t->bits, i));
+	text = ranges_text(lack, n, 256u << 10);
+	free(lack);
+	return text ? text : xstrdup("");
+}
+
+/* Its chunks are all there, and stay as they are; *ret are their digests. 1:
+ * the answer stands. */
+static int freeze(struct serve *v, struct incoming *t, uint64_t n,
+		  uint8_t (**ret)[32], struct err *e)
 {
 	struct site *s = v->s;
-	uint64_t n = object_chunks(o);
-	uint8_t root[32];
-	char hex[65];
+	_cleanup_free_ char *lack = NULL;
 	int r = 0;
 
-	if (t->o.chunk_size != o->chunk_size)
-		return err_set(e, EEXIST, "announced before with other chunks");
 	pthread_mutex_lock(&s->lock);
 	if (n)
 		in_room(t, n - 1);
 	for (uint64_t i = n; i < t->room; i++)
 		if (bit(t->bits, i)) /* it became shorter */
 			in_mark(t, i, false, t->digests[i]);
-	if (t->count == n && !t->committing && !t->gone) {
-		merkle_root((const uint8_t(*)[32])t->digests, n, root);
-		hex_encode(root, 32, hex);
-		if (!strcmp(hex, o->root))
-			t->committing = true;
-		else
-			r = 1;
-	} else if (t->committing || t->gone) {
+	if (t->committing || t->gone)
 		r = err_set(e, EAGAIN, "its commit is under way");
-	} else {
-		uint8_t *lack = xcalloc(1, t->room / 8 + 1);
-		_cleanup_free_ char *text = NULL;
-
-		for (uint64_t i = 0; i < n; i++)
-			bit_set(lack, i, !bit(t->bits, i));
-		text = ranges_text(lack, n, 256u << 10);
-		free(lack);
-		serve_json(v, 409,
-			   json_pack("{s:s, s:s}", "code", "incomplete",
-				     "missing", text ? text : ""));
-		r = 1;
-	}
+	else if (t->count == n)
+		t->committing = true;
+	else
+		lack = missing(t, n);
 	pthread_mutex_unlock(&s->lock);
-	if (r == 1 && !v->code)
+	if (!r && !lack) {
+		/* A request of long ago may just bring another content of a
+		 * chunk; if it wrote any of it, the chunk is missing now. */
+		in_chunks_stop(s, t);
+		pthread_mutex_lock(&s->lock);
+		if (t->count == n) {
+			*ret = xcalloc(n + 1, 32);
+			if (n)
+				memcpy(*ret, t->digests, n * 32);
+		} else {
+			lack = missing(t, n);
+		}
+		pthread_mutex_unlock(&s->lock);
+	}
+	if (!lack)
+		return r;
+	serve_json(
+	    v, 409,
+	    json_pack("{s:s, s:s}", "code", "incomplete", "missing", lack));
+	return 1;
+}
+
+/* All chunks are there and make the root; the answer stands when they do not.
+ * The lock of s is taken inside; the digests are many, so not for the sum. */
+static int complete(struct serve *v, struct incoming *t, const struct object *o,
+		    struct err *e)
+{
+	uint64_t n = object_chunks(o);
+	uint8_t(*digests)[32] = NULL;
+	struct stat st;
+	uint8_t root[32];
+	char hex[65];
+	int r;
+
+	if (t->o.chunk_size != o->chunk_size)
+		return err_set(e, EEXIST, "announced before with other chunks");
+	r = freeze(v, t, n, &digests, e);
+	if (r)
+		return r;
+	merkle_root((const uint8_t(*)[32])digests, n, root);
+	free(digests);
+	hex_encode(root, 32, hex);
+	if (strcmp(hex, o->root)) {
 		serve_json(v, 409, json_pack("{s:s}", "code", "root_mismatch"));
-	if (!r && ftruncate(t->fd, (off_t)o->size))
-		r = err_sys(e, errno, "data");
-	return r;
+		return 1;
+	}
+	/* Gives back what was allocated ahead, too. */
+	if (fstat(t->fd, &st) || ftruncate(t->fd, (off_t)o->size) ||
+	    ((uint64_t)st.st_size != o->size && fdatasync(t->fd)))
+		return err_sys(e, errno, "data");
+	return 0;
 }
 
 /* ---- into its place ---------------------------------------------------- */
@@ -363,20 +402,21 @@ void in_finish_data(struct site *s, const char *tid)
 
 /* ---- commit ------------------------------------------------------------ */
 
-/* Who comes second waits, and then finds the receipt. */
-static void commit_lock(struct site *s, struct committing *mine)
+bool in_committing_locked(const char *tid)
 {
 	const struct committing *x;
 
+	for (x = commits; x && strcmp(x->tid, tid); x = x->next)
+		;
+	return x;
+}
+
+/* Who comes second waits, and then finds the receipt. */
+static void commit_lock(struct site *s, struct committing *mine)
+{
 	pthread_mutex_lock(&s->lock);
-	for (;;) {
-		for (x = commits; x; x = x->next)
-			if (!strcmp(x->tid, mine->tid))
-				break;
-		if (!x)
-			break;
+	while (in_committing_locked(mine->tid))
 		(void)site_wait(s, WAIT_COMMIT, mine->tid, -1, 0);
-	}
 	mine->next = commits;
 	commits = mine;
 	pthread_mutex_unlock(&s->lock);
@@ -398,10 +438,12 @@ static int commit(struct serve *v, const struct object *o, struct incoming *t,
 		  const char *data, size_t n, struct err *e)
 {
 	_cleanup_free_ char *allow = party_allow(v->s->conf, v->party);
+	uint64_t left;
 	int r = 0;
 
+	/* Asked again: others may have filled the inbox meanwhile. */
 	if (o->kind == OBJECT_FILE && t)
-		r = in_within(allow, o->size, t->quota_left, e);
+		r = in_may_push(v->s, allow, o, &left, e);
 	if (!r && t)
 		r = complete(v, t, o, e);
 	else if (!r && o->size <= INLINE_MAX && n == o->size)
@@ -445,7 +487,11 @@ void in_commit(struct serve *v, const char *tid)
 		serve_refuse(v, r, &e);
 	if (r || in_done_before(v, &o))
 		goto out;
+	/* Nobody announces it from now on: an announcement that is under way
+	 * has made its files. */
+	pthread_mutex_lock(&in_making);
 	t = in_find(s, tid);
+	pthread_mutex_unlock(&in_making);
 	r = commit(v, &o, t, data, n, &e);
 	pthread_mutex_lock(&in_making);
 	pthread_mutex_lock(&s->lock);

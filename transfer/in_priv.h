@@ -12,6 +12,7 @@ struct incoming {
 	UT_hash_handle hh;
 	char tid[65];
 	struct object o;
+	struct incoming *next_gone; /* of those whose files are to go */
 	unsigned refs; /* with s->lock, as all but the last group */
 	bool gone, committing;
 	int fd;
@@ -32,7 +33,8 @@ struct incoming {
 
 /* ---- site_in.c --------------------------------------------------------- */
 
-/* The files of one transfer are made, and removed, by one at a time. */
+/* The files of one transfer are made, and removed, by one at a time; taken
+ * before s->lock. */
 extern pthread_mutex_t in_making;
 
 /* STATE/transfer/partial/<tid><end>; caller frees. */
@@ -44,6 +46,8 @@ void in_unref(struct site *s, struct incoming *t); /* NULL allowed */
  * not. */
 void in_room(struct incoming *t, uint64_t i);
 void in_mark(struct incoming *t, uint64_t i, bool on, const uint8_t digest[32]);
+/* lock held: is there memory for what is known of its chunks up to i? */
+bool in_may_grow(const struct incoming *t, uint64_t i);
 /* lock held: nobody finds it any more */
 void in_forget_locked(struct site *s, struct incoming *t);
 /* lock held: chunks that a sender may have under way */
@@ -55,6 +59,9 @@ void in_drop_older(struct site *s, const struct object *o);
 /* Is there room for more bytes, with the floor that the disk keeps? */
 int in_disk_room(struct site *s, const char *allow, uint64_t more,
 		 struct err *e) MUST_CHECK;
+/* *ret_left: what its quota leaves. */
+int in_may_push(struct site *s, const char *allow, const struct object *o,
+		uint64_t *ret_left, struct err *e) MUST_CHECK;
 int in_within(const char *allow, uint64_t size, uint64_t quota_left,
 	      struct err *e) MUST_CHECK;
 /* Everything that can be said before the first byte. *ret_left: what its quota
@@ -71,8 +78,14 @@ void in_audit(const struct serve *v, const char *what, const struct object *o);
 /* At start: the chunks that are in its .have. */
 void in_replay(struct site *s, struct incoming *t);
 
+/* No request writes to its file any more, from now on (t->committing keeps new
+ * ones away). */
+void in_chunks_stop(struct site *s, struct incoming *t);
+
 /* ---- in_commit.c ------------------------------------------------------- */
 
+/* lock held: is a commit of it under way? */
+bool in_committing_locked(const char *tid);
 /* At start: data without an announcement, or with a receipt. */
 void in_finish_data(struct site *s, const char *tid);
 

@@ -98,7 +98,8 @@ static void refused(struct outgoing *t, const struct wire_answer *a,
 		t->announced = false;
 		memset(t->has, 0, t->room / 8);
 		out_forget_chunks(t, 0);
-		t->next_try = now_mono_ms() + 50;
+		t->next_try =
+		    now_mono_ms() + 50 + backoff_ms(t->refusals++, 20, 10000);
 		break;
 	case EBADMSG:
 		if (++t->damaged > DAMAGED_MAX)
@@ -154,6 +155,8 @@ static int fetch_digests(struct outgoing *t, struct err *e)
 			bit_set(t->has, i, memcmp(t->remote[i], none, 32) != 0);
 		}
 		pthread_mutex_unlock(&s->lock);
+	} else if (!r && a.code >= 500) {
+		r = err_set(e, EAGAIN, "party %s: it is busy", t->peer->id);
 	}
 	sb_free(&a.body);
 	return r;
@@ -225,9 +228,11 @@ static int check_receipt(struct outgoing *t, const struct receipt_doc *doc,
 	pthread_mutex_lock(&s->lock);
 	pem = p->certificate ? xstrdup(p->certificate) : NULL;
 	pthread_mutex_unlock(&s->lock);
-	if (!pem)
+	if (!pem) {
+		route_renew(p); /* the next connection shows it */
 		return err_set(e, EBADMSG,
 			       "party %s: its certificate is not known", p->id);
+	}
 	r = identity_verify_pem(s->identity, pem, party, &cert, NULL, e);
 	if (!r)
 		r = signature_check(cert, "rollfs-receipt-v1", text,
@@ -469,12 +474,19 @@ static int manifest(struct outgoing *t, struct strbuf *sb, struct err *e)
 {
 	struct site *s = t->peer->s;
 	_cleanup_free_ char *text = NULL, *signature = NULL, *whole = NULL;
-	uint8_t root[32];
+	uint8_t(*digests)[32] = NULL, root[32];
+	uint64_t n;
 	json_t *doc;
 	int r;
 
 	pthread_mutex_lock(&s->lock);
-	merkle_root((const uint8_t(*)[32])t->mine, object_chunks(&t->o), root);
+	n = object_chunks(&t->o);
+	digests = xcalloc(n + 1, 32);
+	memcpy(digests, t->mine, n * 32);
+	pthread_mutex_unlock(&s->lock);
+	merkle_root((const uint8_t(*)[32])digests, n, root); /* takes a while */
+	free(digests);
+	pthread_mutex_lock(&s->lock);
 	hex_encode(root, 32, t->o.root);
 	doc = object_json(&t->o, true);
 	pthread_mutex_unlock(&s->lock);
@@ -580,6 +592,8 @@ static void run_commit(struct outgoing *t, const struct task *k, struct end *x)
 			out_fail(t, x, -EIO, "the partner has other bytes");
 	} else if (!strcmp(code, "incomplete")) {
 		send_again(t, json_str_or(answer, "missing", ""));
+		t->next_try =
+		    now_mono_ms() + backoff_ms(t->refusals++, 20, 10000);
 	} else if (a.code >= 300) {
 		way_works(t->peer);
 		refused(t, &a, x, code, text);

@@ -235,6 +235,9 @@ void reverse_polled(struct serve *v)
 			w->taken = true;
 			memcpy(w->by, r->instance, sizeof(w->by));
 			v->code = 200;
+		} else { /* too large: not again with every poll */
+			w->lost = true;
+			pthread_cond_broadcast(&r->answer);
 		}
 	}
 	r->polls--;

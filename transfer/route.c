@@ -18,6 +18,7 @@
 #define WINDOW	     4096 /* requests of one process that may overtake */
 #define INSTANCES    32	  /* processes of one party that are remembered */
 #define ANSWER_SLACK 4096
+#define VIA_TEXT     63
 
 static struct {
 	uint8_t priv[SEAL_KEY], pub[SEAL_KEY];
@@ -32,9 +33,9 @@ static struct {
 
 /* ---- one hop ----------------------------------------------------------- */
 
-struct tag { /* of a handle */
-	const char *want;
-	uint64_t generation;
+struct tag {		     /* of a handle: as things were when it was made */
+	uint64_t generation; /* of our certificate */
+	unsigned renewed;    /* peer's */
 };
 
 static void handle_free(CURL *h)
@@ -53,14 +54,16 @@ static CURL *handle_take(struct peer *p)
 	uint64_t now = identity_generation(p->s->identity);
 	struct tag *t = NULL;
 	CURL *h = NULL;
+	unsigned renewed;
 
 	pthread_mutex_lock(&p->s->lock);
 	if (p->n_pool)
 		h = p->pool[--p->n_pool];
+	renewed = p->renewed;
 	pthread_mutex_unlock(&p->s->lock);
 	if (h) {
 		curl_easy_getinfo(h, CURLINFO_PRIVATE, (char **)&t);
-		if (t && t->generation == now)
+		if (t && t->generation == now && t->renewed == renewed)
 			return h;
 		handle_free(h); /* it shows a certificate of the past */
 	}
@@ -71,8 +74,8 @@ static CURL *handle_take(struct peer *p)
 	if (!h)
 		return NULL;
 	t = xcalloc(1, sizeof(*t));
-	t->want = p->want;
 	t->generation = now;
+	t->renewed = renewed;
 	curl_easy_setopt(h, CURLOPT_PRIVATE, t);
 	return h;
 }
@@ -97,6 +100,7 @@ void route_renew(struct peer *p)
 	n = p->n_pool;
 	memcpy(old, p->pool, sizeof(old));
 	p->n_pool = 0;
+	p->renewed++; /* for the handles that are in use */
 	free(p->certificate);
 	p->certificate = NULL;
 	if (p->card) {
@@ -251,6 +255,16 @@ int route_hop(struct peer *p, const struct wire_request *q,
 	}
 }
 
+bool route_is_direct(const struct peer *p)
+{
+	bool yes;
+
+	pthread_mutex_lock(&p->s->lock);
+	yes = p->route == ROUTE_DIRECT;
+	pthread_mutex_unlock(&p->s->lock);
+	return yes;
+}
+
 /* The first relay on the way to p; p itself when there is none. */
 static struct peer *first_hop(struct peer *p, struct err *e)
 {
@@ -277,6 +291,29 @@ static struct peer *first_hop(struct peer *p, struct err *e)
 	}
 	(void)err_set(e, ELOOP, "the routes of party %s go in a circle", p->id);
 	return NULL;
+}
+
+/* The parties that a request has come through: is this one among them, and how
+ * many are they?  Too long a text is too many. */
+static bool in_via(const char *via, const char *party, unsigned *ret_n)
+{
+	bool found = false;
+
+	*ret_n = via && strlen(via) > VIA_TEXT ? VIA_MAX : 0;
+	for (const char *p = via; p && *p;) {
+		size_t n = strcspn(p, ",");
+
+		found |= n == strlen(party) && !strncmp(p, party, n);
+		(*ret_n)++;
+		p += n;
+		p += *p == ',';
+	}
+	return found;
+}
+
+static char *via_with(const char *via, const char *party)
+{
+	return xasprintf("%s%s%s", via ? via : "", via ? "," : "", party);
 }
 
 /* ---- cards ------------------------------------------------------------- */
@@ -419,7 +456,9 @@ void route_card(struct serve *v, const char *party)
 	struct wire_answer a = { 0 };
 	struct err e = { 0 };
 	struct peer *p, *hop;
+	_cleanup_free_ char *via = NULL;
 	json_t *doc = NULL;
+	unsigned n;
 	int r;
 
 	if (!strcmp(party, s->conf->party)) {
@@ -432,12 +471,16 @@ void route_card(struct serve *v, const char *party)
 	}
 	p = peer_get(s, party);
 	hop = p ? first_hop(p, &e) : NULL;
-	if (!hop || !strcmp(hop->id, v->party)) {
+	/* Parties whose routes lead to each other would ask in a circle. */
+	if (!hop || !strcmp(hop->id, v->party) ||
+	    in_via(v->via, s->conf->party, &n) || n >= VIA_MAX) {
 		serve_refuse(
 		    v, err_set(&e, EHOSTUNREACH, "no way to party %s", party),
 		    &e);
 		return;
 	}
+	via = via_with(v->via, s->conf->party);
+	q.via = via;
 	sb_init(&a.body, 256u << 10);
 	r = route_hop(hop, &q, &a, &e);
 	if (r) {
@@ -759,22 +802,6 @@ static void serve_inner(struct serve *v, const struct envelope *n,
 	serve_free(&in);
 }
 
-static bool in_via(const char *via, const char *party, unsigned *ret_n)
-{
-	bool found = false;
-
-	*ret_n = 0;
-	for (const char *p = via; p && *p;) {
-		size_t n = strcspn(p, ",");
-
-		found |= n == strlen(party) && !strncmp(p, party, n);
-		(*ret_n)++;
-		p += n;
-		p += *p == ',';
-	}
-	return found;
-}
-
 static int may_relay(struct serve *v, const char *dst, struct peer **ret,
 		     struct err *e)
 {
@@ -804,8 +831,7 @@ static int may_relay(struct serve *v, const char *dst, struct peer **ret,
 static void forward(struct serve *v, const char *dst)
 {
 	struct site *s = v->s;
-	_cleanup_free_ char *via = xasprintf("%s%s%s", v->via ? v->via : "",
-					     v->via ? "," : "", s->conf->party);
+	_cleanup_free_ char *via = via_with(v->via, s->conf->party);
 	_cleanup_free_ char *target = xasprintf("/v1/relay/%s", dst);
 	struct wire_request q = { .method = "POST",
 				  .target = target,

@@ -263,6 +263,31 @@ static double rate_limit(struct serve *v)
 	return allow_limit(allow, "rate", &rate) ? (double)rate : 0;
 }
 
+/* Does it hold much in memory, a body of n bytes or its answer? */
+static bool is_large(const struct serve *v, size_t n)
+{
+	switch (v->route.kind) {
+	case REQUEST_RELAY:
+	case REQUEST_REVERSE:
+		return n > LARGE_BODY;
+	case REQUEST_STATE:
+		return v->route.query; /* the digests of all chunks */
+	default:
+		return false;
+	}
+}
+
+static bool take_slot(struct serve *v)
+{
+	if (!v->slot)
+		v->slot = !sem_trywait(&slots);
+	if (!v->slot) {
+		refuse(v, EAGAIN, "too much is under way");
+		v->retry_ms = 50;
+	}
+	return v->slot;
+}
+
 void serve_begin(struct serve *v)
 {
 	size_t max;
@@ -283,14 +308,8 @@ void serve_begin(struct serve *v)
 	}
 	if (v->route.kind == REQUEST_CHUNK || v->route.kind == REQUEST_MESSAGES)
 		v->rate = rate_limit(v);
-	if (v->route.kind == REQUEST_RELAY && v->length > (int64_t)LARGE_BODY) {
-		v->slot = !sem_trywait(&slots);
-		if (!v->slot) {
-			refuse(v, EAGAIN, "too much is under way");
-			v->retry_ms = 50;
-			return;
-		}
-	}
+	if (is_large(v, v->length > 0 ? (size_t)v->length : 0) && !take_slot(v))
+		return;
 	if (v->route.kind == REQUEST_CHUNK)
 		in_chunk_begin(v, v->route.tail, v->route.index);
 }
@@ -331,6 +350,8 @@ void serve_data(struct serve *v, const void *data, size_t n)
 		slow_down(v, n);
 	if (v->route.kind == REQUEST_CHUNK)
 		in_chunk_data(v, data, n);
+	else if (is_large(v, v->body.len + n) && !take_slot(v))
+		return; /* its length had not been said */
 	else if (sb_add(&v->body, data, n))
 		refuse(v, EFBIG, "the body is too long");
 }
@@ -406,15 +427,10 @@ static void messages(struct serve *v)
 		if (r == -EACCES || r == -EEXIST || r == -EBADMSG || r > 0)
 			r = 0;
 		/* Usually all are of one job. */
-		if (j && sync && j != sync) {
-			r = journal_sync(sync, upto);
-			journal_unref(sync);
-			sync = NULL;
-		} else if (sync) {
-			journal_unref(sync);
-			sync = NULL;
-		}
+		if (j && sync && j != sync)
+			r = r ? r : journal_sync(sync, upto);
 		if (j) {
+			journal_unref(sync);
 			sync = j;
 			upto = to;
 		}

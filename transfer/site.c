@@ -119,7 +119,7 @@ static bool admitted(struct site *s, const struct key *k)
 	if (!session_job(k->f[KEY_SESSION], job, sizeof(job)))
 		return false;
 	j = find_job(s, job);
-	return j && !in_list(j->closed, k->f[KEY_SESSION]) &&
+	return j && j->log && !in_list(j->closed, k->f[KEY_SESSION]) &&
 	       in_list(json_object_get(j->roles, k->f[KEY_SRC_ROLE]),
 		       k->f[KEY_SRC_PARTY]) &&
 	       in_list(json_object_get(j->roles, k->f[KEY_DST_ROLE]),
@@ -227,14 +227,14 @@ static int add_message(struct site *s, const struct message_head *head,
 	struct counters *c;
 	struct message *m;
 	struct site_job *j;
+	_cleanup_free_ char *path = NULL;
 	int r = 0;
 
 	h.file = tmp != NULL;
 	m = message_new(&h);
 	j = find_job(s, m->job);
 	if (tmp) {
-		_cleanup_free_ char *path = in_path(s, m);
-
+		path = in_path(s, m);
 		if (rename(tmp, path))
 			r = -errno;
 	} else {
@@ -244,6 +244,9 @@ static int add_message(struct site *s, const struct message_head *head,
 	if (!r)
 		r = journal_add(j->log, &h, data);
 	if (r) {
+		/* Back: whoever brought it may try again. */
+		if (path && rename(path, tmp) && errno != ENOENT)
+			log_warn("rollsite", "cannot give back a message");
 		message_free(m);
 		return r;
 	}

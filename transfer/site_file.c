@@ -23,10 +23,7 @@
 #endif
 
 /* How long a sent file stays readable after its commit. */
-#define KEEP_MS (7ll * 24 * 3600 * 1000)
-#define SENT_KEEP                                                             \
-	(4u << 20)	     /* of a party's lines, before they are rewritten \
-			      */
+#define KEEP_MS	  (7ll * 24 * 3600 * 1000)
 #define HOP_CHUNK (1u << 20) /* through others chunks are held in memory */
 
 enum file_status { LIVE, COMMITTED, FAILED };
@@ -325,7 +322,7 @@ static uint64_t least_chunk(struct site *s, const char *party)
 {
 	const struct peer *p = peer_get(s, party);
 
-	return p && p->route != ROUTE_DIRECT ? HOP_CHUNK : CHUNK_DEFAULT;
+	return p && !route_is_direct(p) ? HOP_CHUNK : CHUNK_DEFAULT;
 }
 
 int file_stream(struct site *s, const char *party, const char *path,
@@ -334,6 +331,7 @@ int file_stream(struct site *s, const char *party, const char *path,
 {
 	uint64_t chunk = least_chunk(s, party);
 	struct stream *x = NULL;
+	const struct sent *f;
 	struct object o;
 	char tid[65] = "";
 	int r = check(s, party, path, spool, e);
@@ -344,11 +342,14 @@ int file_stream(struct site *s, const char *party, const char *path,
 		return err_set(e, ENOENT, "handed over already");
 	pthread_mutex_lock(&s->lock);
 	HASH_FIND_STR(streams, spool, x);
-	if (x && (strcmp(x->path, path) || strcmp(x->party, party)))
+	f = find_sent(party, path);
+	if (!x && f && f->spool && !strcmp(f->spool, last_part(spool)))
+		r = err_set(e, ENOENT, "handed over already");
+	else if (x && (strcmp(x->path, path) || strcmp(x->party, party)))
 		r = err_set(e, EINVAL, "another file");
 	else if (x)
 		memcpy(tid, x->tid, sizeof(tid));
-	if (!x && bytes >= chunk) {
+	if (!r && !x && bytes >= chunk) {
 		x = xcalloc(1, sizeof(*x));
 		x->spool = xstrdup(spool);
 		x->party = xstrdup(party);
@@ -359,7 +360,7 @@ int file_stream(struct site *s, const char *party, const char *path,
 			    &o);
 		memcpy(x->tid, o.tid, sizeof(x->tid));
 		HASH_ADD_KEYPTR(hh, streams, x->spool, strlen(x->spool), x);
-	} else if (!x) {
+	} else if (!r && !x) {
 		r = 1; /* not a chunk yet */
 	}
 	pthread_mutex_unlock(&s->lock);
@@ -504,6 +505,26 @@ static bool taken_over(struct site *s, const char *party, const char *path,
 	return same;
 }
 
+/* It stands in the table already: whoever asks for it is told. */
+static int put_failed(struct site *s, const char *party, const char *path,
+		      const struct put *x, int r, const struct err *e)
+{
+	struct sent *f;
+
+	pthread_mutex_lock(&s->lock);
+	f = find_sent(party, path);
+	if (f && !strcmp(f->tid, x->o.tid) && f->status == LIVE) {
+		f->status = FAILED;
+		f->error_no = -r;
+		free(f->error);
+		f->error = xstrdup(e ? e->text : "failed here");
+		journal_news(s, f);
+	}
+	wake_file(s, party, path);
+	pthread_mutex_unlock(&s->lock);
+	return r;
+}
+
 int file_put(struct site *s, const char *party, const char *path,
 	     const char *spool, bool rewritten, struct err *e)
 {
@@ -527,17 +548,19 @@ int file_put(struct site *s, const char *party, const char *path,
 	pthread_mutex_unlock(&s->lock);
 	if (!r)
 		r = journal_sync(x.log, x.upto);
-	if (r)
-		return err_sys(e, -r, "journal of files");
 	hook_die("put-written");
 	if (*x.old_tid && strcmp(x.old_tid, x.o.tid))
 		out_abort(s, x.old_tid);
+	if (r) {
+		r = err_sys(e, -r, "journal of files");
+		return put_failed(s, party, path, &x, r, e);
+	}
 	r = place(s, party, path, spool, x.o.generation, e);
 	hook_die("put-placed");
 	if (x.failed == 1)
 		file_drop(s, spool);
 	if (r)
-		return r;
+		return put_failed(s, party, path, &x, r, e);
 	if (x.streamed)
 		r = out_seal(s, x.o.tid, x.o.size, NULL, final, rewritten);
 	if (!x.failed || x.failed == 1) {
@@ -1002,8 +1025,10 @@ static int load(struct site *s, const char *party, struct err *e)
 
 static void resume(struct site *s)
 {
+	_cleanup_free_ struct object *list = NULL;
 	struct withdrawn *x, *xtmp;
 	struct sent *f, *tmp;
+	size_t n = 0;
 
 	HASH_ITER (hh, files, f, tmp) {
 		_cleanup_free_ char *final = NULL;
@@ -1023,14 +1048,20 @@ static void resume(struct site *s)
 			log_warn("rollsite", "a file for party %s waits: %s",
 				 f->party, e.text);
 	}
+	/* They end while others are begun: a list of those of now. */
+	pthread_mutex_lock(&s->lock);
+	list = xcalloc(HASH_COUNT(withdrawals) + 1, sizeof(*list));
 	HASH_ITER (hh, withdrawals, x, xtmp) {
-		struct object o;
-
 		/* cppcheck-suppress uninitvar; it does not see HASH_ITER */
 		identity_of(s, x->party, x->path, x->generation, CHUNK_DEFAULT,
-			    SIZE_OPEN, &o);
-		if (out_withdraw(s, &o, on_withdrawn, NULL))
+			    SIZE_OPEN, &list[n]);
+		list[n++].path = xstrdup(x->path);
+	}
+	pthread_mutex_unlock(&s->lock);
+	for (size_t k = 0; k < n; k++) {
+		if (out_withdraw(s, &list[k], on_withdrawn, NULL))
 			log_debug("rollsite", "a withdrawal waits");
+		object_free(&list[k]);
 	}
 }
 

@@ -32,11 +32,22 @@
 
 pthread_mutex_t in_making = PTHREAD_MUTEX_INITIALIZER;
 
+/* Chunks that all transfers have room for, 32 bytes each.  What comes last in
+ * a file may be sent first, by who only wants to see our memory go. */
+#define ROOMS_MAX (8ull << 20)
+static uint64_t rooms; /* atomic */
+
 /* ---- what is arriving -------------------------------------------------- */
 
 char *in_path(const struct site *s, const char *tid, const char *end)
 {
 	return xasprintf("%s/transfer/partial/%s%s", s->conf->state, tid, end);
+}
+
+bool in_may_grow(const struct incoming *t, uint64_t i)
+{
+	return i < t->room || i < 8192 ||
+	       __atomic_load_n(&rooms, __ATOMIC_RELAXED) + 2 * i < ROOMS_MAX;
 }
 
 /* lock held (or nobody else knows it): room for chunk i */
@@ -48,6 +59,7 @@ void in_room(struct incoming *t, uint64_t i)
 		return;
 	while (n <= i)
 		n *= 2;
+	__atomic_fetch_add(&rooms, n - t->room, __ATOMIC_RELAXED);
 	t->digests = xrealloc(t->digests, n * 32);
 	t->bits = xrealloc(t->bits, n / 8);
 	memset(t->digests + t->room, 0, (n - t->room) * 32);
@@ -66,6 +78,7 @@ void in_mark(struct incoming *t, uint64_t i, bool on, const uint8_t digest[32])
 
 static void in_free(struct incoming *t)
 {
+	__atomic_fetch_sub(&rooms, t->room, __ATOMIC_RELAXED);
 	if (t->fd >= 0)
 		close(t->fd);
 	journal_unref(t->have);
@@ -212,8 +225,8 @@ int in_within(const char *allow, uint64_t size, uint64_t quota_left,
 }
 
 /* *ret_left: what its quota leaves. */
-static int may_push(struct site *s, const char *allow, const struct object *o,
-		    uint64_t *ret_left, struct err *e)
+int in_may_push(struct site *s, const char *allow, const struct object *o,
+		uint64_t *ret_left, struct err *e)
 {
 	uint64_t limit, used;
 
@@ -241,7 +254,7 @@ int in_admit(struct site *s, const struct object *o, uint64_t *ret_left,
 	int r;
 
 	*ret_left = UINT64_MAX;
-	r = o->kind == OBJECT_FILE ? may_push(s, allow, o, ret_left, e)
+	r = o->kind == OBJECT_FILE ? in_may_push(s, allow, o, ret_left, e)
 				   : site_admit(s, o->key, o->src, e);
 	if (r)
 		return r;
@@ -301,14 +314,15 @@ static int begin(struct site *s, const struct object *o, uint64_t quota_left,
 		 struct err *e)
 {
 	_cleanup_free_ char *path = in_path(s, o->tid, ".json");
-	struct incoming *t = incoming_new(o), *other = NULL;
+	struct incoming *t = incoming_new(o);
 	json_t *doc = object_json(o, false);
-	int r = json_write_file(path, doc, 0600, true, e);
+	int r = open_files(s, t, e);
 
+	/* Last: with it the directory goes to the disk. */
+	if (!r)
+		r = json_write_file(path, doc, 0600, true, e);
 	json_decref(doc);
 	t->quota_left = quota_left;
-	if (!r)
-		r = open_files(s, t, e);
 	/* No space shows now, not after the first gigabyte. */
 	if (!r && o->size != SIZE_OPEN && o->size &&
 	    fallocate(t->fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)o->size) &&
@@ -321,36 +335,51 @@ static int begin(struct site *s, const struct object *o, uint64_t quota_left,
 		return r;
 	}
 	pthread_mutex_lock(&s->lock);
-	HASH_FIND_STR(s->arriving, o->tid, other);
-	if (!other)
-		HASH_ADD_STR(s->arriving, tid, t);
+	HASH_ADD_STR(s->arriving, tid, t);
 	pthread_mutex_unlock(&s->lock);
-	if (other) /* two announcements at once: they are the same files */
-		in_free(t);
 	return 0;
 }
 
-/* A newer generation of a file is here: what came of older ones is of no use.
- * With in_making held. */
-void in_drop_older(struct site *s, const struct object *o)
+/* Those that fit: nobody finds them any more, and their files go, without the
+ * lock: that takes a while for large ones.  With in_making held. */
+static void forget_those(struct site *s,
+			 bool (*fits)(const struct incoming *t,
+				      const void *arg),
+			 const void *arg)
 {
-	struct incoming *t, *tmp;
+	struct incoming *t, *tmp, *gone = NULL;
 
-	if (o->kind != OBJECT_FILE)
-		return;
 	pthread_mutex_lock(&s->lock);
 	HASH_ITER (hh, s->arriving, t, tmp) {
 		/* cppcheck-suppress uninitvar; it does not see HASH_ITER */
-		if (!t->o.path || strcmp(t->o.path, o->path) ||
-		    strcmp(t->o.src, o->src) ||
-		    t->o.generation >= o->generation || t->committing)
+		if (!fits(t, arg))
 			continue;
-		in_remove_files(s, t->tid);
+		t->refs++;
+		t->next_gone = gone;
+		gone = t;
 		in_forget_locked(s, t);
-		if (!t->refs)
-			in_free(t);
 	}
 	pthread_mutex_unlock(&s->lock);
+	while ((t = gone)) {
+		gone = t->next_gone;
+		in_remove_files(s, t->tid);
+		in_unref(s, t);
+	}
+}
+
+static bool is_older(const struct incoming *t, const void *arg)
+{
+	const struct object *o = arg;
+
+	return t->o.path && !strcmp(t->o.path, o->path) &&
+	       !strcmp(t->o.src, o->src) && t->o.generation < o->generation &&
+	       !t->committing;
+}
+
+void in_drop_older(struct site *s, const struct object *o)
+{
+	if (o->kind == OBJECT_FILE)
+		forget_those(s, is_older, o);
 }
 
 void in_announce(struct serve *v, const char *tid, const json_t *doc)
@@ -373,6 +402,12 @@ void in_announce(struct serve *v, const char *tid, const json_t *doc)
 	pthread_mutex_lock(&in_making);
 	if (!r)
 		t = in_find(s, tid);
+	if (!r && !t) {
+		pthread_mutex_lock(&s->lock);
+		if (in_committing_locked(tid))
+			r = err_set(&e, EAGAIN, "its commit is under way");
+		pthread_mutex_unlock(&s->lock);
+	}
 	if (!r && !t) {
 		in_drop_older(s, &o);
 		r = in_admit(s, &o, &left, &e);
@@ -453,7 +488,7 @@ void in_abort(struct serve *v, const char *tid)
 	rec = receipt_find(tid);
 	if (t && strcmp(t->o.src, v->party))
 		r = err_set(&e, EACCES, "not allowed");
-	else if (rec || (t && t->committing))
+	else if (rec || (t && t->committing) || in_committing_locked(tid))
 		r = err_set(&e, EBUSY, "committed already");
 	else if (t)
 		in_forget_locked(s, t);
@@ -466,56 +501,56 @@ void in_abort(struct serve *v, const char *tid)
 	else
 		v->code = 204;
 	if (!r && t)
-		in_audit(v, "withdrawn", &t->o);
+		log_info("audit", "withdrawn party=%s tid=%.16s", v->party,
+			 tid);
 	in_unref(s, t);
 }
 
 /* ---- ends and beginnings ----------------------------------------------- */
 
+struct end_of {
+	const char *job, *session;
+};
+
+static bool is_of(const struct incoming *t, const void *arg)
+{
+	const struct end_of *x = arg;
+	const char *its;
+	char of[41];
+
+	if (!t->o.key)
+		return false;
+	its = t->o.key->f[KEY_SESSION];
+	return x->session
+		   ? !strcmp(its, x->session)
+		   : session_job(its, of, sizeof(of)) && !strcmp(of, x->job);
+}
+
 void in_forget(struct site *s, const char *job, const char *session)
 {
-	struct incoming *t, *tmp;
-	char of[41];
+	struct end_of x = { job, session };
 
 	/* An announcement that was admitted before the end stands by now. */
 	pthread_mutex_lock(&in_making);
-	pthread_mutex_lock(&s->lock);
-	HASH_ITER (hh, s->arriving, t, tmp) {
-		const char *its;
-
-		/* cppcheck-suppress uninitvar; it does not see HASH_ITER */
-		if (!t->o.key)
-			continue;
-		its = t->o.key->f[KEY_SESSION];
-		if (session
-			? strcmp(its, session)
-			: !session_job(its, of, sizeof(of)) || strcmp(of, job))
-			continue;
-		in_remove_files(s, t->tid);
-		in_forget_locked(s, t);
-		if (!t->refs)
-			in_free(t);
-	}
-	pthread_mutex_unlock(&s->lock);
+	forget_those(s, is_of, &x);
 	pthread_mutex_unlock(&in_making);
+}
+
+static bool is_left(const struct incoming *t, const void *arg)
+{
+	(void)arg;
+	if (t->refs > 1 || t->touched_ms + PARTIAL_MS > now_unix_ms())
+		return false;
+	log_info("rollsite", "transfer %.16s of party %s was given up", t->tid,
+		 t->o.src);
+	return true;
 }
 
 void in_sweep(struct site *s)
 {
-	struct incoming *t, *tmp;
-
-	pthread_mutex_lock(&s->lock);
-	HASH_ITER (hh, s->arriving, t, tmp) {
-		/* cppcheck-suppress uninitvar; it does not see HASH_ITER */
-		if (t->refs > 1 || t->touched_ms + PARTIAL_MS > now_unix_ms())
-			continue;
-		log_info("rollsite", "transfer %.16s of party %s was given up",
-			 t->tid, t->o.src);
-		in_remove_files(s, t->tid);
-		in_forget_locked(s, t);
-		in_free(t);
-	}
-	pthread_mutex_unlock(&s->lock);
+	pthread_mutex_lock(&in_making);
+	forget_those(s, is_left, NULL);
+	pthread_mutex_unlock(&in_making);
 }
 
 static void load_partial(struct site *s, const char *tid)

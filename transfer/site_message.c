@@ -350,7 +350,7 @@ static void on_done(struct site *s, const struct object *o, int status,
 
 static uint64_t least_chunk(const struct peer *p)
 {
-	return p->route == ROUTE_DIRECT ? CHUNK_DEFAULT : 1u << 20;
+	return route_is_direct(p) ? CHUNK_DEFAULT : 1u << 20;
 }
 
 /* Between its record and its transfer a message is nowhere else. */
@@ -629,7 +629,7 @@ static void on_record(void *arg, const struct message_head *h, const char *tid,
 	if (!h && o) {
 		unqueue(p, o);
 	} else if (!h) {
-		for (size_t i = 0; i < x->n_large; i++)
+		for (size_t i = x->n_large; i-- > 0;)
 			if (!strcmp(x->large[i].tid, tid))
 				x->large[i] = x->large[--x->n_large];
 	} else if (h->file) {

@@ -196,7 +196,7 @@ static bool pick(struct peer *p, struct task *ret, int64_t *ret_ms)
 			continue;
 		small = t->sealed && t->o.size <= INLINE_MAX;
 		a = next_of(t, &index);
-		if (t->o.deadline_ms && !t->dead)
+		if (t->o.deadline_ms && !t->dead && !t->control)
 			*ret_ms = MIN(*ret_ms,
 				      MAX(t->o.deadline_ms - now_unix_ms(), 1));
 		if (a != EXPIRE) {

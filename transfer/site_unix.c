@@ -518,8 +518,11 @@ static void accept_one(struct listener *l, pthread_attr_t *a)
 	struct client *c;
 	pthread_t t;
 
-	if (fd < 0)
+	if (fd < 0) {
+		if (errno == EMFILE || errno == ENFILE)
+			usleep(20000); /* it stays readable: no spinning */
 		return;
+	}
 	if (!ours(fd) || epoll_ctl(l->epoll, EPOLL_CTL_ADD, fd, &ev)) {
 		close(fd);
 		return;

@@ -236,6 +236,8 @@ enum route_kind { ROUTE_NONE, ROUTE_DIRECT, ROUTE_VIA, ROUTE_REVERSE };
  */
 int route_exchange(struct peer *p, const struct wire_request *q,
 		   struct wire_answer *a, struct err *e) MUST_CHECK;
+/* A connection of ours, or anything else? */
+bool route_is_direct(const struct peer *p);
 /* Connections to the party are made anew: its certificate may be another. */
 void route_renew(struct peer *p);
 /* Only the hop itself: the party is connected to, or polls us. */
@@ -375,9 +377,10 @@ struct peer {
 	int64_t skew_ms;
 	struct counters count;
 	unsigned large; /* messages in files that are under way */
-	/* route.c: idle handles */
+	/* route.c: idle handles; those of before the last renewal go */
 	CURL *pool[PEER_POOL];
 	size_t n_pool;
+	unsigned renewed;
 	/* limit rate: bytes that may be taken (serve.c) */
 	double tokens;
 	int64_t tokens_ms;
@@ -446,8 +449,7 @@ int peer_send_file(struct site *s, const struct message_head *h,
  * again: it goes on, perhaps with another rollsite; otherwise it begins anew.
  * *ret_fd -1: it has all been taken over before, with the digest ret_sent. */
 int peer_stream_open(struct site *s, const struct key *k, bool again,
-		     int *ret_fd, char ret_sent[65],
-		     struct err *e) MUST_CHECK;
+		     int *ret_fd, char ret_sent[65], struct err *e) MUST_CHECK;
 int peer_stream_more(struct site *s, const struct key *k, uint64_t bytes,
 		     struct err *e) MUST_CHECK;
 int peer_stream_end(struct site *s, const struct message_head *h,
