@@ -240,6 +240,8 @@ int route_exchange(struct peer *p, const struct wire_request *q,
 bool route_is_direct(const struct peer *p);
 /* Connections to the party are made anew: its certificate may be another. */
 void route_renew(struct peer *p);
+/* The first relay on the way to p; p itself when there is none; NULL. */
+struct peer *route_first_hop(struct peer *p, struct err *e);
 /* Only the hop itself: the party is connected to, or polls us. */
 int route_hop(struct peer *p, const struct wire_request *q,
 	      struct wire_answer *a, struct err *e) MUST_CHECK;
