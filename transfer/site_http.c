@@ -27,7 +27,6 @@ static struct site *the_site;
 /* What handshakes use; replaced when the files have changed.  Old sets stay:
  * a handshake may be using them, and they are few. */
 static struct shown {
-	pthread_mutex_t lock;
 	uint64_t generation;
 	gnutls_pcert_st chain[CHAIN_MAX];
 	unsigned n;

@@ -129,7 +129,18 @@ struct counters {
 	uint64_t bytes_sent, bytes_received, forwarded;
 };
 
-/* The state of the process; one lock for all of it, held shortly. */
+/*
+ * The state of the process; one lock for all of it, held shortly: nobody waits
+ * for a partner or syncs a transfer's bytes with it.  In taking order:
+ *
+ *   in_making (in_priv.h), publishing (in_commit.c), placing (site_file.c):
+ *     none of them with another of them; held over file operations
+ *   site.lock
+ *   journal.lock, metrics.c's, identity's (secure.c)
+ *
+ * Never together with site.lock: reverse.lock, incoming.lock, chunk_sink.lock;
+ * relay.c's and shown_lock (site_http.c), which are taken before identity's.
+ */
 struct site {
 	struct conf *conf;
 	struct identity *identity;
