@@ -208,7 +208,7 @@ void peer_ping(struct site *s, const char *party)
 		return;
 	pthread_mutex_lock(&s->lock);
 	p->ping_wake = true;
-	pthread_cond_signal(&p->ping);
+	pthread_cond_broadcast(&p->ping); /* pollers sleep there too */
 	pthread_mutex_unlock(&s->lock);
 }
 
