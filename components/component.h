@@ -172,6 +172,19 @@ int ctx_recv_fixed(struct ctx *c, const char *role, size_t i, const char *name,
 		   const char *tag, size_t width, size_t max, uint8_t **ret,
 		   size_t *ret_n, struct err *e) MUST_CHECK;
 
+/*
+ * A whole table: parts of contiguous ids, each a message that is on its way
+ * while it is read, and one that closes them.  What the receiver gets is a
+ * builder with the sender's columns (without its lineage and extra) and all
+ * rows, for ctx_put_table(); -EPROTO for anything that disagrees, as a table
+ * of more than max_rows.
+ */
+int ctx_send_table(struct ctx *c, const char *role, size_t i, const char *name,
+		   const char *tag, struct table *t, struct err *e) MUST_CHECK;
+int ctx_recv_table(struct ctx *c, const char *role, size_t i, const char *name,
+		   const char *tag, uint64_t max_rows, struct table_build **ret,
+		   struct err *e) MUST_CHECK;
+
 /* Runs fn(arg, k) for k = 0..n-1 on ctx_cores() threads (in blocks; the
  * calling thread works too). fn must not touch ctx messages. */
 void ctx_parallel(struct ctx *c, size_t n, void (*fn)(void *arg, size_t k),

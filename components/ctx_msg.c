@@ -6,8 +6,8 @@
 
 #define JSON_MAX (16u << 20)
 
-static int peer(struct ctx *c, const char *role, size_t i,
-		struct channel_peer *ret, struct err *e)
+int ctx_peer(struct ctx *c, const char *role, size_t i,
+	     struct channel_peer *ret, struct err *e)
 {
 	if (i >= ctx_count(c, role))
 		return err_set(e, EINVAL, "there is no %s %zu", role, i);
@@ -16,8 +16,7 @@ static int peer(struct ctx *c, const char *role, size_t i,
 	return 0;
 }
 
-// What partners may read about a failed message; the cause stays here.
-static int failed(struct ctx *c, int r, const char *name, struct err *e)
+int ctx_msg_failed(struct ctx *c, int r, const char *name, struct err *e)
 {
 	if (r == -EBADMSG)
 		ctx_fail_code(c, "damaged_message",
@@ -42,7 +41,7 @@ static int send_typed(struct ctx *c, const char *role, size_t i,
 	struct channel_peer to;
 	int r;
 
-	r = peer(c, role, i, &to, e);
+	r = ctx_peer(c, role, i, &to, e);
 	if (r < 0)
 		return r;
 	r = wire_pack(&sb, type, data, width, n);
@@ -50,7 +49,7 @@ static int send_typed(struct ctx *c, const char *role, size_t i,
 		return err_set(e, -r, "message %s cannot be packed", name);
 	r = channel_send(c->channel, to, name, *tag ? tag : "-", sb.buf, sb.len,
 			 e);
-	return r < 0 ? failed(c, r, name, e) : 0;
+	return r < 0 ? ctx_msg_failed(c, r, name, e) : 0;
 }
 
 static int recv_raw(struct ctx *c, const char *role, size_t i, const char *name,
@@ -61,7 +60,7 @@ static int recv_raw(struct ctx *c, const char *role, size_t i, const char *name,
 	size_t bytes;
 	int r;
 
-	r = peer(c, role, i, &from, e);
+	r = ctx_peer(c, role, i, &from, e);
 	if (r < 0)
 		return r;
 	if (__builtin_mul_overflow(width, max, &bytes) ||
@@ -69,7 +68,7 @@ static int recv_raw(struct ctx *c, const char *role, size_t i, const char *name,
 		bytes = CHANNEL_MESSAGE_MAX - WIRE_HEAD;
 	r = channel_recv(c->channel, from, name, *tag ? tag : "-",
 			 bytes + WIRE_HEAD, ret, ret_n, e);
-	return r < 0 ? failed(c, r, name, e) : 0;
+	return r < 0 ? ctx_msg_failed(c, r, name, e) : 0;
 }
 
 // The items are moved to the front, one byte of room behind them.
@@ -88,7 +87,7 @@ static int recv_typed(struct ctx *c, const char *role, size_t i,
 		return r;
 	r = wire_open(msg, len, type, width, max, &p, ret_n, e);
 	if (r < 0)
-		return failed(c, r, name, e);
+		return ctx_msg_failed(c, r, name, e);
 	memmove(msg, p, width * *ret_n);
 	*ret = TAKE_PTR(msg);
 	return 0;
@@ -134,7 +133,7 @@ int ctx_recv_json(struct ctx *c, const char *role, size_t i, const char *name,
 	if (*ret)
 		return 0;
 	e->no = EPROTO;
-	return failed(c, -EPROTO, name, e);
+	return ctx_msg_failed(c, -EPROTO, name, e);
 }
 
 int ctx_send_f64(struct ctx *c, const char *role, size_t i, const char *name,
@@ -154,7 +153,7 @@ int ctx_recv_f64(struct ctx *c, const char *role, size_t i, const char *name,
 	if (r < 0)
 		return r;
 	r = wire_get_f64(msg, len, v, n, e);
-	return r < 0 ? failed(c, r, name, e) : 0;
+	return r < 0 ? ctx_msg_failed(c, r, name, e) : 0;
 }
 
 int ctx_send_u32(struct ctx *c, const char *role, size_t i, const char *name,

@@ -34,6 +34,12 @@ int ctx_start(struct ctx *c, struct err *e) MUST_CHECK;
 /* Half-started is allowed. */
 void ctx_end(struct ctx *c);
 
+/* ctx_msg.c: the i-th party of a role. */
+int ctx_peer(struct ctx *c, const char *role, size_t i,
+	     struct channel_peer *ret, struct err *e) MUST_CHECK;
+/* What partners may read about a failed message; returns r, e is wrapped. */
+int ctx_msg_failed(struct ctx *c, int r, const char *name, struct err *e);
+
 /* describe.c: the components of list.h. By module or alias, or NULL. */
 const struct component *component_find(const char *module);
 json_t *components_describe(void);
