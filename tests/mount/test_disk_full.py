@@ -66,10 +66,10 @@ def visible(x):
 def parked_for_space(x, path, seconds=15):
     def look():
         a = x["1"].attributes("2", path)
-        return a["state"] == "parked" and "space" in a["error"] and a
+        return a["state"] == "parked" and "space" in a["error"] and \
+            "no space" in x["1"].line("2", path) and a
     try:
         a = eventually(look, seconds)
-        eventually(lambda: "no space" in x["1"].line("2", path), 3)
     except AssertionError:
         print(x["1"].attributes("2", path), x.disk.free(), x.tell())
         raise

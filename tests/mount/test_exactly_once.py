@@ -427,6 +427,114 @@ def test_limits_hold_for_files_of_unknown_size(receiver, peer):
     assert not receiver["2"].leftovers()
 
 
+def allowing(receiver, text):
+    """A context in which parties/1/allow is this."""
+    @contextlib.contextmanager
+    def change():
+        allow = receiver["2"].path("parties/1/allow")
+        with open(allow, encoding="ascii") as f:
+            before = f.read()
+        with open(allow, "w") as f:
+            f.write(text)
+        try:
+            yield
+        finally:
+            with open(allow, "w") as f:
+                f.write(before)
+    return change()
+
+
+def test_a_quota_holds_for_files_that_arrive_together(receiver, peer):
+    """Each of them alone would have room."""
+    docs = [file_doc("1", "2", "together/%d" % i, size=-1) for i in range(3)]
+    data = content("together", 1, 2 * MIB)
+    size = inbox_bytes(receiver)
+    with allowing(receiver, "push *\nlimit quota %d\n" % (size + 3 * MIB)):
+        for doc in docs:
+            assert peer.announce(doc).code == 201
+        for doc in docs:
+            for i, c in enumerate(chunks_of(data, MIB)):
+                assert peer.chunk(doc, i, c).code == 201
+        codes = [peer.commit(doc, data).code for doc in docs]
+        assert codes == [200, 507, 507], codes
+        for doc in docs[1:]:
+            peer.abort(doc)
+    assert not receiver["2"].leftovers()
+
+
+def inbox_bytes(receiver):
+    total = 0
+    for top, _dirs, files in os.walk(receiver["2"].path("federation/1/in")):
+        total += sum(os.path.getsize(os.path.join(top, f)) for f in files)
+    return total
+
+
+def test_a_late_chunk_never_changes_what_is_committed(receiver, peer):
+    """A request of long ago brings other bytes while the transfer is being
+    committed: the commit fails, or the bytes are not seen."""
+    committed = 0
+    for turn in range(40):
+        data = content("late", turn, MIB)
+        doc = file_doc("1", "2", "late/%d" % turn, size=len(data))
+        assert peer.announce(doc).code == 201
+        assert peer.chunk(doc, 0, data).code == 201
+        late = Peer(receiver, "2", as_party="1")
+        late.ask("GET", "/v1/hello")  # so that it is connected
+        other = content("other", turn, MIB)
+
+        def rewrite(late=late, doc=doc, other=other):
+            with contextlib.suppress(OSError):
+                late.chunk(doc, 0, other)
+        t = threading.Thread(target=rewrite)
+        t.start()
+        time.sleep(random.Random(turn).random() * 0.005)
+        r = peer.commit(doc, data)
+        t.join()
+        if r.code == 200:
+            committed += 1
+            assert inbox(receiver, "late/%d" % turn) == data
+        else:
+            assert r.code in (409, 503), (r.code, r.data)
+            peer.abort(doc)
+    print("committed %d of 40" % committed)
+    assert not receiver["2"].leftovers()
+
+
+def test_an_inline_commit_and_an_announcement_at_once(receiver, peer):
+    """They have one key, and no file in common."""
+    for turn in range(20):
+        data = content("both", turn, 50000)
+        doc = file_doc("1", "2", "both/%d" % turn, size=len(data))
+        second = Peer(receiver, "2", as_party="1")
+
+        def announce(second=second, doc=doc, data=data):
+            if second.announce(doc).code == 201:
+                second.chunk(doc, 0, bytes(len(data)))
+        t = threading.Thread(target=announce)
+        t.start()
+        r = peer.commit(doc, data, inline=True)
+        t.join()
+        second.chunk(doc, 0, bytes(len(data)))
+        if r.code == 200:
+            assert inbox(receiver, "both/%d" % turn) == data
+        peer.abort(doc)
+    until(lambda: peer.ask("GET", "/v1/hello"), (200,))
+
+
+def test_chunks_far_ahead_take_little_memory(receiver, peer):
+    """The last chunk first, in many transfers."""
+    docs = [file_doc("1", "2", "far/%d" % i, size=-1, chunk_size=MIB // 4) for i in range(40)]
+    codes = []
+    for doc in docs:
+        assert peer.announce(doc).code == 201
+        codes.append(peer.chunk(doc, (1 << 18) - 1, b"x").code)
+    assert set(codes) == {201, 503}, codes
+    assert receiver["2"].peak_kib() < 192 * 1024 * SLOW
+    for doc in docs:
+        assert peer.abort(doc).code in (200, 204)
+    assert not receiver["2"].leftovers()
+
+
 # ---- death at every step ----------------------------------------------------
 
 
