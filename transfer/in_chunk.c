@@ -330,7 +330,7 @@ void in_chunk_begin(struct serve *v, const char *tid, const char *index)
 	}
 	r = chunk_check(v, k, index, &e);
 	pthread_mutex_lock(&s->lock);
-	if (!r && !in_may_grow(k->t, k->index))
+	if (!r && !in_may_grow(s, k->t, k->index))
 		r = err_set(&e, EAGAIN, "too much is under way");
 	if (!r) {
 		in_room(k->t, k->index);

@@ -47,7 +47,7 @@ void in_unref(struct site *s, struct incoming *t); /* NULL allowed */
 void in_room(struct incoming *t, uint64_t i);
 void in_mark(struct incoming *t, uint64_t i, bool on, const uint8_t digest[32]);
 /* lock held: is there memory for what is known of its chunks up to i? */
-bool in_may_grow(const struct incoming *t, uint64_t i);
+bool in_may_grow(const struct site *s, const struct incoming *t, uint64_t i);
 /* lock held: nobody finds it any more */
 void in_forget_locked(struct site *s, struct incoming *t);
 /* lock held: chunks that a sender may have under way */

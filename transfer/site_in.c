@@ -29,13 +29,13 @@
 #define PARTIAL_MS    (7ll * 24 * 3600 * 1000)
 #define CREDIT_ALL    16u
 #define TRANSFERS_MAX 1000u /* arriving from one party at a time */
+/* Chunks that all transfers of a party have room for, 32 bytes each (those with
+ * few are not asked): what comes last in a file may be sent first, by who only
+ * wants to see our memory go. */
+#define ROOMS_MAX (8u * CHUNKS_MAX)
+#define ROOM_FREE 1024u
 
 pthread_mutex_t in_making = PTHREAD_MUTEX_INITIALIZER;
-
-/* Chunks that all transfers have room for, 32 bytes each.  What comes last in
- * a file may be sent first, by who only wants to see our memory go. */
-#define ROOMS_MAX (8ull << 20)
-static uint64_t rooms; /* atomic */
 
 /* ---- what is arriving -------------------------------------------------- */
 
@@ -44,10 +44,17 @@ char *in_path(const struct site *s, const char *tid, const char *end)
 	return xasprintf("%s/transfer/partial/%s%s", s->conf->state, tid, end);
 }
 
-bool in_may_grow(const struct incoming *t, uint64_t i)
+bool in_may_grow(const struct site *s, const struct incoming *t, uint64_t i)
 {
-	return i < t->room || i < 8192 ||
-	       __atomic_load_n(&rooms, __ATOMIC_RELAXED) + 2 * i < ROOMS_MAX;
+	const struct incoming *x, *tmp;
+	uint64_t sum = 2 * i;
+
+	if (i < t->room || i < ROOM_FREE)
+		return true;
+	HASH_ITER (hh, s->arriving, x, tmp)
+		/* cppcheck-suppress uninitvar; it does not see HASH_ITER */
+		sum += strcmp(x->o.src, t->o.src) || x == t ? 0 : x->room;
+	return sum <= ROOMS_MAX;
 }
 
 /* lock held (or nobody else knows it): room for chunk i */
@@ -59,7 +66,6 @@ void in_room(struct incoming *t, uint64_t i)
 		return;
 	while (n <= i)
 		n *= 2;
-	__atomic_fetch_add(&rooms, n - t->room, __ATOMIC_RELAXED);
 	t->digests = xrealloc(t->digests, n * 32);
 	t->bits = xrealloc(t->bits, n / 8);
 	memset(t->digests + t->room, 0, (n - t->room) * 32);
@@ -78,7 +84,6 @@ void in_mark(struct incoming *t, uint64_t i, bool on, const uint8_t digest[32])
 
 static void in_free(struct incoming *t)
 {
-	__atomic_fetch_sub(&rooms, t->room, __ATOMIC_RELAXED);
 	if (t->fd >= 0)
 		close(t->fd);
 	journal_unref(t->have);
