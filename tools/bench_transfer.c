@@ -281,6 +281,7 @@ static void *lane_receive(void *arg)
 
 static void stream(int lanes, double *ret_rate, double *ret_taken)
 {
+	int all;
 	struct lane lane[LANES];
 	pthread_t t[2 * LANES];
 	double start, sent = 0;
@@ -303,8 +304,9 @@ static void stream(int lanes, double *ret_rate, double *ret_taken)
 		if (lane[i].sent > sent)
 			sent = lane[i].sent;
 	}
-	*ret_rate = lanes * (STREAM / lanes) / (now() - start);
-	*ret_taken = lanes * (STREAM / lanes) / (sent - start);
+	all = lanes * (STREAM / lanes);
+	*ret_rate = all / (now() - start);
+	*ret_taken = all / (sent - start);
 	for (int i = 0; i < lanes; i++)
 		for (int side = 0; side < 2; side++)
 			channel_close(lane[i].c[side]);

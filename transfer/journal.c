@@ -51,7 +51,7 @@ static size_t record(const char *p, size_t n, struct message_head *h,
 static uint64_t replay(const char *all, size_t n, journal_fn fn, void *arg)
 {
 	size_t at = 0, len, used = 0;
-	struct message_head h;
+	struct message_head h = { 0 };
 	const char *tid;
 
 	while ((len = record(all + at, n - at, &h, &used, &tid))) {

@@ -242,7 +242,7 @@ static int add_message(struct site *s, const struct message_head *head,
 		memcpy(m->data, data, h.size);
 	}
 	if (!r)
-		r = journal_add(j->log, &h, data);
+		r = j ? journal_add(j->log, &h, data) : -EACCES;
 	if (r) {
 		/* Back: whoever brought it may try again. */
 		if (path && rename(path, tmp) && errno != ENOENT)

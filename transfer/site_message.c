@@ -447,7 +447,7 @@ int peer_stream_open(struct site *s, const struct key *k, bool again,
 	} else {
 		rewritten = !again && x->started;
 	}
-	if (!r) {
+	if (!r && x) {
 		fd = open(x->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 		r = fd < 0 ? err_sys(e, errno, "message") : 0;
 	}
@@ -562,7 +562,8 @@ static bool of_it(const char *its, const char *job, const char *session)
 	char of[41];
 
 	return session ? !strcmp(its, session)
-		       : session_job(its, of, sizeof(of)) && !strcmp(of, job);
+		       : job && session_job(its, of, sizeof(of)) &&
+			     !strcmp(of, job);
 }
 
 static void forget(struct site *s, const char *job, const char *session)

@@ -49,8 +49,8 @@ static int op_hello(struct client *c, const json_t *q, struct err *e)
 
 static int head_of(const json_t *q, struct message_head *h, struct err *e)
 {
-	const char *sha;
-	int64_t size;
+	const char *sha = "";
+	int64_t size = 0;
 	int r = key_from_json(json_object_get(q, "key"), &h->key, e);
 
 	if (!r)
