@@ -4,7 +4,8 @@
 #include "components/wire.h"
 #include "lib/json.h"
 
-#define JSON_MAX (16u << 20)
+#define JSON_MAX   (16u << 20)
+#define PACKED_MAX (256u << 10) /* more is not packed in memory */
 
 int ctx_peer(struct ctx *c, const char *role, size_t i,
 	     struct channel_peer *ret, struct err *e)
@@ -33,6 +34,50 @@ int ctx_msg_failed(struct ctx *c, int r, const char *name, struct err *e)
 	return err_wrap(e, "message %s", name);
 }
 
+// Without a second copy of all of it: the items go as they stand, and those
+// that have to be converted in pieces.
+static int stream_typed(struct channel_stream *s, enum wire_type type,
+			const char *data, size_t width, size_t n, struct err *e)
+{
+	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(PACKED_MAX + WIRE_HEAD);
+	int r = wire_head(&sb, type, width, n);
+
+	if (!r)
+		r = channel_stream_write(s, sb.buf, sb.len, e);
+	else
+		err_set(e, -r, "it cannot be packed");
+	if (type != WIRE_F64 && type != WIRE_U32)
+		return r ? r : channel_stream_write(s, data, width * n, e);
+	for (size_t at = 0; !r && at < n;) {
+		size_t part = MIN(n - at, PACKED_MAX / width);
+
+		sb_reset(&sb);
+		r = wire_items(&sb, type, data + at * width, width, part);
+		if (!r)
+			r = channel_stream_write(s, sb.buf, sb.len, e);
+		else
+			err_set(e, -r, "it cannot be packed");
+		at += part;
+	}
+	return r;
+}
+
+static int send_large(struct ctx *c, struct channel_peer to, const char *name,
+		      const char *tag, enum wire_type type, const void *data,
+		      size_t width, size_t n, struct err *e)
+{
+	struct channel_stream *s = NULL;
+	int r = channel_stream_open(c->channel, to, name, tag, &s, e);
+
+	if (r)
+		return r;
+	r = stream_typed(s, type, data, width, n, e);
+	if (!r)
+		return channel_stream_close(s, e);
+	channel_stream_abort(s);
+	return r;
+}
+
 static int send_typed(struct ctx *c, const char *role, size_t i,
 		      const char *name, const char *tag, enum wire_type type,
 		      const void *data, size_t width, size_t n, struct err *e)
@@ -44,6 +89,11 @@ static int send_typed(struct ctx *c, const char *role, size_t i,
 	r = ctx_peer(c, role, i, &to, e);
 	if (r < 0)
 		return r;
+	if (width && n > PACKED_MAX / width) {
+		r = send_large(c, to, name, *tag ? tag : "-", type, data, width,
+			       n, e);
+		return r < 0 ? ctx_msg_failed(c, r, name, e) : 0;
+	}
 	r = wire_pack(&sb, type, data, width, n);
 	if (r < 0)
 		return err_set(e, -r, "message %s cannot be packed", name);

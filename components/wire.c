@@ -22,15 +22,19 @@ static uint64_t wire_u64(const uint8_t *p)
 	return le64toh(v);
 }
 
-int wire_pack(struct strbuf *sb, enum wire_type type, const void *data,
-	      size_t width, size_t n)
+int wire_head(struct strbuf *sb, enum wire_type type, size_t width, size_t n)
 {
 	if (width == 0 || width > UINT32_MAX || n > SIZE_MAX / width)
 		return -EINVAL;
 	sb_add_u32(sb, WIRE_MAGIC);
 	sb_add_u32(sb, type);
 	sb_add_u32(sb, (uint32_t)width);
-	sb_add_u64(sb, n);
+	return sb_add_u64(sb, n);
+}
+
+int wire_items(struct strbuf *sb, enum wire_type type, const void *data,
+	       size_t width, size_t n)
+{
 	if (type == WIRE_F64) {
 		const double *v = data;
 
@@ -45,6 +49,14 @@ int wire_pack(struct strbuf *sb, enum wire_type type, const void *data,
 		sb_add(sb, data, width * n);
 	}
 	return sb->error;
+}
+
+int wire_pack(struct strbuf *sb, enum wire_type type, const void *data,
+	      size_t width, size_t n)
+{
+	int r = wire_head(sb, type, width, n);
+
+	return r ? r : wire_items(sb, type, data, width, n);
 }
 
 int wire_open(const void *msg, size_t len, enum wire_type type, size_t width,

@@ -23,6 +23,11 @@ enum wire_type {
 /* Appends header and n items of width bytes; data is in host order. */
 int wire_pack(struct strbuf *sb, enum wire_type type, const void *data,
 	      size_t width, size_t n) MUST_CHECK;
+/* The same in steps, for what is sent while it is packed. */
+int wire_head(struct strbuf *sb, enum wire_type type, size_t width,
+	      size_t n) MUST_CHECK;
+int wire_items(struct strbuf *sb, enum wire_type type, const void *data,
+	       size_t width, size_t n) MUST_CHECK;
 /* The items of a message (*ret points into msg, maybe unaligned). */
 int wire_open(const void *msg, size_t len, enum wire_type type, size_t width,
 	      size_t max, const uint8_t **ret, size_t *ret_n,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Whole tables between the tasks of two parties, over two rollsites. */
+/* Whole tables and large vectors between the tasks of two parties, over two
+ * rollsites. */
 #include <math.h>
 
 #include "components/ctx_priv.h"
@@ -423,6 +424,39 @@ static void more_rows_than_wanted_are_refused(void **state)
 	two_end(&w);
 }
 
+/* ---- vectors ----------------------------------------------------------- */
+
+static void large_vectors_arrive(void **state)
+{
+	const size_t n = 700001;
+	struct two w = two_begin();
+	_cleanup_free_ double *f = xmalloc(n * 8), *f2 = xmalloc(n * 8);
+	_cleanup_free_ uint32_t *u = xmalloc(n * 4);
+	_cleanup_free_ void *u2 = NULL, *x2 = NULL;
+	size_t got = 0;
+
+	(void)state;
+	two_tasks(&w);
+	for (size_t i = 0; i < n; i++) {
+		f[i] = sin((double)i);
+		u[i] = (uint32_t)(i * 2654435761u);
+	}
+	OK(ctx_send_f64(&w.a.c, "host", 0, "f", "", f, n, &e));
+	OK(ctx_send_u32(&w.a.c, "host", 0, "u", "", u, n, &e));
+	OK(ctx_send_fixed(&w.a.c, "host", 0, "x", "", u, 1000, n / 250, &e));
+	OK(ctx_recv_f64(&w.b.c, "guest", 0, "f", "", f2, n, &e));
+	assert_memory_equal(f, f2, n * 8);
+	OK(ctx_recv_u32(&w.b.c, "guest", 0, "u", "", n, (uint32_t **)&u2, &got,
+			&e));
+	assert_int_equal(got, n);
+	assert_memory_equal(u, u2, n * 4);
+	OK(ctx_recv_fixed(&w.b.c, "guest", 0, "x", "", 1000, n, (uint8_t **)&x2,
+			  &got, &e));
+	assert_int_equal(got, n / 250);
+	assert_memory_equal(u, x2, got * 1000);
+	two_end(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -432,6 +466,7 @@ int main(void)
 		cmocka_unit_test(fields_of_all_kinds_arrive),
 		cmocka_unit_test(a_table_that_disagrees_is_refused),
 		cmocka_unit_test(more_rows_than_wanted_are_refused),
+		cmocka_unit_test(large_vectors_arrive),
 	};
 
 	if (getenv("ONLY"))
