@@ -887,7 +887,9 @@ class Proxy:
         with self.lock:
             self.pairs.add((a, b))
             # Some die in the handshake, some in the midst of a chunk.
-            left = self.rng.choice((700, 50000, 5 << 20, 6 << 20)) if self.rng.random() < self.reset else None
+            left = None
+            if self.rng.random() < self.reset:
+                left = self.rng.choice((700, 50000, 5 << 20, 6 << 20))
         ends = {a: b, b: a}
         try:
             while ends:

@@ -14,7 +14,7 @@ import time
 
 import pytest
 from conftest import BUILD, SLOW, eventually, read
-from net import (MIB, SOAK, Peer, Proxy, Socket, chunks_of, content, content_check, digest_header,
+from net import (MIB, SOAK, Peer, Proxy, chunks_of, content, content_check, digest_header,
                  file_doc, lab, labs, tid_of)
 
 _ = lab, labs  # fixtures

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ways through others: a relay that carries what it cannot read, a party that
 only makes outgoing connections, and relays that do not do as they should."""
-import contextlib
 import os
 import random
 import re
@@ -9,7 +8,7 @@ import subprocess
 import threading
 
 import pytest
-from conftest import BUILD, SLOW, eventually, job_files
+from conftest import BUILD, eventually, job_files
 from net import (ALLOW, MIB, SOAK, Fake, Peer, Proxy, content, lab, labs, problem)
 from test_exactly_once import chaos
 from test_jobs import breast, quick_keys
