@@ -186,12 +186,14 @@ class Node(Party):
         return pids[0]
 
     def over(self, pid):
-        """Its files are closed, its locks are gone."""
+        """Its files are closed, its locks are gone: the last thread has ended,
+        not only the first."""
         for c in self.children:
             c.poll()
         try:
             with open("/proc/%d/stat" % pid, encoding="ascii", errors="replace") as f:
-                return f.read().rsplit(")", 1)[1].split()[0] in "ZX"
+                ended = f.read().rsplit(")", 1)[1].split()[0] in "ZX"
+            return ended and len(os.listdir("/proc/%d/task" % pid)) <= 1
         except OSError:
             return True
 
