@@ -4,6 +4,7 @@
  * the only one that reads the TLS key.  rollsite --doctor CONFIG: doctor.c.
  */
 #include <fcntl.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
@@ -102,6 +103,11 @@ int main(int argc, char **argv)
 		return argc == 2 && !strcmp(argv[1], "--help") ? 0 : 2;
 	}
 	(void)signal(SIGPIPE, SIG_IGN);
+	/* Buffers of some hundred KiB come and go with each request: kept, not
+	 * given back to the kernel, which would clear their pages again. */
+	(void)mallopt(M_MMAP_THRESHOLD, 2 << 20);
+	(void)mallopt(M_TRIM_THRESHOLD, 4 << 20);
+	(void)mallopt(M_ARENA_MAX, 4);
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
