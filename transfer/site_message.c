@@ -387,17 +387,25 @@ int peer_send_file(struct site *s, const struct message_head *h,
 {
 	struct peer *p = peer_get(s, h->key.f[KEY_DST_PARTY]);
 	_cleanup_free_ char *path = NULL;
-	struct out_news n;
 	struct object o;
+	bool again = false;
+	char sent[65];
 	int r = 0;
 
 	if (!p)
 		r = err_set(e, EHOSTUNREACH, "no party %s is configured",
 			    h->key.f[KEY_DST_PARTY]);
-	if (!r && out_news(s, h->tid, &n)) {
-		free(n.chunks);
+	if (!r) {
+		pthread_mutex_lock(&s->lock);
+		again = out_sealed_locked(s, h->tid, sent);
+		pthread_mutex_unlock(&s->lock);
+	}
+	if (again) { /* repeated by a task whose answer was lost */
 		(void)unlink(tmp);
-		return 0; /* repeated by a task whose answer was lost */
+		return strcmp(sent, h->sha256) != 0
+			   ? err_set(e, EEXIST,
+				     "the same message with other content")
+			   : 0;
 	}
 	if (!r) {
 		path = large_path(p, h->tid);
@@ -471,6 +479,7 @@ void peer_stream_drop(struct site *s, const struct key *k)
 {
 	struct message_stream *x = NULL;
 	char tid[65];
+	_cleanup_free_ char *path = NULL;
 	bool begun;
 
 	key_tid(k, tid);
@@ -478,14 +487,15 @@ void peer_stream_drop(struct site *s, const struct key *k)
 	HASH_FIND_STR(streams, tid, x);
 	begun = x && x->started;
 	if (x) {
-		(void)unlink(x->path);
+		path = TAKE_PTR(x->path);
 		HASH_DEL(streams, x);
-		free(x->path);
 		free(x);
 	}
 	pthread_mutex_unlock(&s->lock);
-	if (begun)
+	if (begun) /* before its bytes go */
 		out_abort(s, tid);
+	if (path)
+		(void)unlink(path);
 }
 
 int peer_stream_more(struct site *s, const struct key *k, uint64_t bytes,

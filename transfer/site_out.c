@@ -310,6 +310,12 @@ int out_start(struct site *s, const struct object *o, const char *data_path,
 			       o->dst);
 	pthread_mutex_lock(&s->lock);
 	HASH_FIND_STR(s->out, o->tid, t);
+	/* A message that was given up begins anew: the partner need not be
+	 * told any more, and if it just was, says that it knows of nothing. */
+	if (t && t->dead && t->o.kind == OBJECT_MESSAGE) {
+		out_forget_locked(s, t);
+		t = NULL;
+	}
 	if (t) {
 		pthread_mutex_unlock(&s->lock);
 		return err_set(e, EEXIST, "under way already");
@@ -505,9 +511,10 @@ bool out_sealed_locked(struct site *s, const char *tid, char ret_sha256[65])
 	const struct outgoing *t = NULL;
 
 	HASH_FIND_STR(s->out, tid, t);
-	if (t && t->sealed)
-		memcpy(ret_sha256, t->o.sha256, sizeof(t->o.sha256));
-	return t && t->sealed;
+	if (!t || !t->sealed || t->dead)
+		return false;
+	memcpy(ret_sha256, t->o.sha256, sizeof(t->o.sha256));
+	return true;
 }
 
 void out_deadline(struct site *s, const char *tid, int64_t unix_ms)
