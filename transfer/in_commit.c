@@ -72,7 +72,6 @@ static int take_inline(struct serve *v, const struct object *o,
 	_cleanup_free_ char *path = in_path(v->s, o->tid, ".data");
 	_cleanup_close_ int fd = -1;
 	uint8_t digest[32], root[32];
-	uint64_t left;
 	char hex[65];
 	int r;
 
@@ -83,7 +82,7 @@ static int take_inline(struct serve *v, const struct object *o,
 	hex_encode(root, 32, hex);
 	if (strcmp(hex, o->root))
 		return err_set(e, EBADMSG, "the digest does not match");
-	r = in_admit(v->s, o, &left, e);
+	r = in_admit(v->s, o, e);
 	if (r)
 		return r;
 	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);

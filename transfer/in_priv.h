@@ -64,10 +64,8 @@ int in_may_push(struct site *s, const char *allow, const struct object *o,
 		uint64_t *ret_left, struct err *e) MUST_CHECK;
 int in_within(const char *allow, uint64_t size, uint64_t quota_left,
 	      struct err *e) MUST_CHECK;
-/* Everything that can be said before the first byte. *ret_left: what its quota
- * leaves. */
-int in_admit(struct site *s, const struct object *o, uint64_t *ret_left,
-	     struct err *e) MUST_CHECK;
+/* Everything that can be said before the first byte. */
+int in_admit(struct site *s, const struct object *o, struct err *e) MUST_CHECK;
 /* The document is of the party that is there, and for us. */
 int in_belongs(const struct serve *v, const struct object *o, const char *tid,
 	       struct err *e) MUST_CHECK;

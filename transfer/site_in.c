@@ -249,18 +249,14 @@ int in_may_push(struct site *s, const char *allow, const struct object *o,
 			 e);
 }
 
-/* Everything that can be said before the first byte. */
-int in_admit(struct site *s, const struct object *o, uint64_t *ret_left,
-	     struct err *e)
+/* What changes with every transfer that begins. */
+static int admit_now(struct site *s, const char *allow, const struct object *o,
+		     struct err *e)
 {
-	_cleanup_free_ char *allow = party_allow(s->conf, o->src);
 	const struct incoming *t, *tmp;
 	uint64_t limit = TRANSFERS_MAX, n = 0;
-	int r;
+	int r = o->key ? site_admit(s, o->key, o->src, e) : 0;
 
-	*ret_left = UINT64_MAX;
-	r = o->kind == OBJECT_FILE ? in_may_push(s, allow, o, ret_left, e)
-				   : site_admit(s, o->key, o->src, e);
 	if (r)
 		return r;
 	(void)allow_limit(allow, "transfers", &limit);
@@ -273,6 +269,15 @@ int in_admit(struct site *s, const struct object *o, uint64_t *ret_left,
 		return err_set(e, EAGAIN, "%llu transfers are under way",
 			       (unsigned long long)n);
 	return in_disk_room(s, allow, o->size == SIZE_OPEN ? 1 : o->size, e);
+}
+
+int in_admit(struct site *s, const struct object *o, struct err *e)
+{
+	_cleanup_free_ char *allow = party_allow(s->conf, o->src);
+	uint64_t left;
+	int r = o->kind == OBJECT_FILE ? in_may_push(s, allow, o, &left, e) : 0;
+
+	return r ? r : admit_now(s, allow, o, e);
 }
 
 /* The document is of the party that is there, and for us. */
@@ -390,7 +395,8 @@ void in_drop_older(struct site *s, const struct object *o)
 void in_announce(struct serve *v, const char *tid, const json_t *doc)
 {
 	struct site *s = v->s;
-	uint64_t left = 0;
+	_cleanup_free_ char *allow = party_allow(s->conf, v->party);
+	uint64_t left = UINT64_MAX;
 	struct object o = { 0 };
 	struct incoming *t = NULL;
 	struct err e = { 0 };
@@ -404,18 +410,25 @@ void in_announce(struct serve *v, const char *tid, const json_t *doc)
 		object_free(&o);
 		return;
 	}
+	if (!r)
+		t = in_find(s, tid);
+	/* Sums up an inbox, perhaps a large one: nobody waits for that. */
+	if (!r && !t && o.kind == OBJECT_FILE)
+		r = in_may_push(s, allow, &o, &left, &e);
+	in_unref(s, t);
+	t = NULL;
 	pthread_mutex_lock(&in_making);
 	if (!r)
 		t = in_find(s, tid);
 	if (!r && !t) {
 		pthread_mutex_lock(&s->lock);
-		if (in_committing_locked(tid))
+		if (in_committing_locked(tid) || receipt_find(tid))
 			r = err_set(&e, EAGAIN, "its commit is under way");
 		pthread_mutex_unlock(&s->lock);
 	}
 	if (!r && !t) {
 		in_drop_older(s, &o);
-		r = in_admit(s, &o, &left, &e);
+		r = admit_now(s, allow, &o, &e);
 		if (!r)
 			r = begin(s, &o, left, &e);
 		if (!r)
