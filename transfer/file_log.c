@@ -273,23 +273,40 @@ static void resume(struct site *s)
 	}
 }
 
-/* Sent files are kept for a while after their commit. */
-static void expire(struct site *s)
+/* lock held: one that was committed long ago */
+static const struct sent *find_old(void)
 {
 	struct sent *f, *tmp;
 
-	HASH_ITER (hh, file_sent, f, tmp) {
-		_cleanup_free_ char *party = NULL, *path = NULL;
-
+	HASH_ITER (hh, file_sent, f, tmp)
 		/* cppcheck-suppress uninitvar; it does not see HASH_ITER */
-		if (f->status != COMMITTED ||
-		    f->committed_ms + KEEP_MS > now_unix_ms())
-			continue;
-		party = xstrdup(f->party);
-		path = xstrdup(f->path);
-		if (file_remove(s, party, path, NULL))
-			log_warn("rollsite", "cannot remove an old file");
+		if (f->status == COMMITTED &&
+		    f->committed_ms + KEEP_MS < now_unix_ms())
+			return f;
+	return NULL;
+}
+
+void file_sweep(struct site *s)
+{
+	int r = 0;
+
+	while (!r) {
+		_cleanup_free_ char *path = NULL;
+		const struct sent *f;
+		char party[16];
+
+		pthread_mutex_lock(&s->lock);
+		f = find_old();
+		if (f) {
+			memcpy(party, f->party, sizeof(party));
+			path = xstrdup(f->path);
+		}
+		pthread_mutex_unlock(&s->lock);
+		if (!path)
+			return;
+		r = file_remove(s, party, path, NULL);
 	}
+	log_warn("rollsite", "cannot remove an old file");
 }
 
 int file_open(struct site *s, struct err *e)
@@ -311,7 +328,7 @@ int file_open(struct site *s, struct err *e)
 		if (r)
 			return r;
 	}
-	expire(s);
+	file_sweep(s);
 	resume(s);
 	return 0;
 }

@@ -301,7 +301,7 @@ static const struct status_row {
 	{ ESTALE, 410, "closed" }, /* session closed, or past its deadline */
 	{ EFBIG, 413, "too_large" },
 	{ ERANGE, 416, "bad_range" },
-	/* Sealed to a key of an earlier process; the answer has the new card */
+	/* Sealed to a key of an earlier process: its card is another now */
 	{ EUCLEAN, 421, "stale_key" },
 	{ EBADMSG, 422, "damaged" },
 	{ EHOSTUNREACH, 502, "no_route" }, /* a relay has no way on */

@@ -70,6 +70,7 @@ static void wait_for_end(struct site *s)
 			(void)!read(s->nudge, &n, sizeof(n));
 		if (now_mono_ms() - swept > SWEEP_MS) {
 			in_sweep(s);
+			file_sweep(s);
 			swept = now_mono_ms();
 		}
 		if (!s->child)

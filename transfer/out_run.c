@@ -78,7 +78,7 @@ static void out_fail(struct outgoing *t, struct end *x, int status,
 
 /* lock held. An answer that is not a success; -EAGAIN: announce again. */
 static void refused(struct outgoing *t, const struct wire_answer *a,
-		    struct end *x, const char *code, const char *text)
+		    struct end *x, const char *text)
 {
 	int status = http_to_status((long)a->code);
 
@@ -89,9 +89,6 @@ static void refused(struct outgoing *t, const struct wire_answer *a,
 	case ESTALE:
 	case EFBIG:
 	case ERANGE:
-	case EDQUOT:
-		if (!strcmp(code, "quota"))
-			status = -EDQUOT;
 		out_fail(t, x, status, text);
 		break;
 	case ENOENT:
@@ -309,7 +306,7 @@ static void run_announce(struct outgoing *t, const struct task *k,
 		park(t, e.text, 0);
 	} else if (a.code >= 300) {
 		way_works(t->peer);
-		refused(t, &a, x, code, text);
+		refused(t, &a, x, text);
 	} else if (repeated) {
 		way_works(t->peer);
 		t->repeated = true;
@@ -354,7 +351,7 @@ static void chunk_done(struct outgoing *t, const struct task *k,
 	reason_of(a, text, sizeof(text), code, sizeof(code), &answer);
 	json_decref(answer);
 	way_works(t->peer);
-	refused(t, a, x, code, text);
+	refused(t, a, x, text);
 }
 
 /* ---- buffers of chunks ------------------------------------------------- */
@@ -596,7 +593,7 @@ static void run_commit(struct outgoing *t, const struct task *k, struct end *x)
 		    now_mono_ms() + backoff_ms(t->refusals++, 20, 10000);
 	} else if (a.code >= 300) {
 		way_works(t->peer);
-		refused(t, &a, x, code, text);
+		refused(t, &a, x, text);
 	} else if (!x->ended) {
 		park(t, e.text, 1000);
 	} else {

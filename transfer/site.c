@@ -2,10 +2,9 @@
 /*
  * Messages of tasks at this party: which jobs are open, what has arrived, who
  * waits.  A message is in the journal STATE/transfer/in/<job>/log, a large one
- * in a file of its own beside it, from the moment it is acknowledged (written,
- * not fsynced: after a power cut the tasks are gone too and are tried again
- * under another session).  When the task has taken it, its head stays, so that
- * a repeated delivery is recognised.
+ * in a file of its own beside it, on disk before it is acknowledged (a sync for
+ * all that came together).  When the task has taken it, its head stays, so
+ * that a repeated delivery is recognised.
  */
 #include <fcntl.h>
 #include <poll.h>

@@ -579,6 +579,8 @@ void in_sweep(struct site *s);
 /* ---- site_file.c: files between parties -------------------------------- */
 
 int file_open(struct site *s, struct err *e) MUST_CHECK; /* reads journals */
+/* Sent files are kept for a while after their commit. */
+void file_sweep(struct site *s);
 int file_put(struct site *s, const char *party, const char *path,
 	     const char *spool, bool rewritten, struct err *e) MUST_CHECK;
 int file_stream(struct site *s, const char *party, const char *path,
