@@ -20,13 +20,6 @@
 /* How long a sent file stays readable after its commit. */
 #define KEEP_MS (7ll * 24 * 3600 * 1000)
 
-struct sent_log {
-	struct sent_log *next;
-	char party[16];
-	struct journal *log;
-};
-static struct sent_log *logs; /* with s->lock */
-
 /* ---- lines ------------------------------------------------------------- */
 
 char *file_sent_line(const struct sent *f)
@@ -63,33 +56,11 @@ static char *log_path(const struct site *s, const char *party)
 	return xasprintf("%s/transfer/files/%s.sent", s->conf->state, party);
 }
 
-/* lock held */
-static struct journal *log_of(struct site *s, const char *party)
-{
-	_cleanup_free_ char *path = NULL;
-	struct sent_log *x;
-
-	for (x = logs; x; x = x->next)
-		if (!strcmp(x->party, party))
-			return x->log;
-	path = log_path(s, party);
-	x = xcalloc(1, sizeof(*x));
-	(void)snprintf(x->party, sizeof(x->party), "%s", party);
-	if (journal_open(path, NULL, NULL, &x->log, NULL)) {
-		log_error("rollsite", "cannot open %s", path);
-		free(x);
-		return NULL;
-	}
-	x->next = logs;
-	logs = x;
-	return x->log;
-}
-
 /* lock held; *ret_upto: what to sync */
 int file_journal(struct site *s, const char *party, const char *line,
 		 struct journal **ret, uint64_t *ret_upto)
 {
-	struct journal *j = log_of(s, party);
+	struct journal *j = journal_of(s, party, ".sent");
 	int r = j ? journal_raw(j, line, strlen(line)) : -EIO;
 
 	if (!r && ret) {

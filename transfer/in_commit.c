@@ -270,7 +270,7 @@ static int publish_file(struct serve *v, const struct object *o, struct err *e)
 	if (other) {
 		r = err_set(e, EAGAIN, "its commit is under way");
 	} else {
-		log = receipts_log(s, o->src);
+		log = journal_of(s, o->src, ".receipts");
 		r = log ? journal_raw(log, line, strlen(line)) : -EIO;
 		if (!r) {
 			receipt_put(rec);

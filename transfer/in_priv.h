@@ -94,8 +94,6 @@ struct receipt_rec *receipt_find(const char *tid);
 void receipt_put(struct receipt_rec *rec /* taken */);
 /* lock held: the newest generation of a party's path, 0 = none */
 uint64_t receipt_newest(const char *party, const char *path);
-/* lock held: the party's journal, NULL when it cannot be opened */
-struct journal *receipts_log(struct site *s, const char *party);
 /* At start. */
 int receipts_load(struct site *s, const char *party, struct err *e) MUST_CHECK;
 /* Signed by us. */

@@ -13,6 +13,8 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "lib/log.h"
+
 #include "transfer/transfer_priv.h"
 
 #define MARK (4 + 64)
@@ -217,4 +219,30 @@ void journal_clear(struct journal *j)
 	if (j->fd >= 0 && !ftruncate(j->fd, 0))
 		j->base = j->synced = j->len;
 	pthread_mutex_unlock(&j->lock);
+}
+
+struct journal *journal_of(struct site *s, const char *party, const char *end)
+{
+	static struct named {
+		struct named *next;
+		char *path;
+		struct journal *log;
+	} * all;
+	_cleanup_free_ char *path =
+	    xasprintf("%s/transfer/files/%s%s", s->conf->state, party, end);
+	struct named *x;
+
+	for (x = all; x; x = x->next)
+		if (!strcmp(x->path, path))
+			return x->log;
+	x = xcalloc(1, sizeof(*x));
+	if (journal_open(path, NULL, NULL, &x->log, NULL)) {
+		log_error("rollsite", "cannot open %s", path);
+		free(x);
+		return NULL;
+	}
+	x->path = TAKE_PTR(path);
+	x->next = all;
+	all = x;
+	return x->log;
 }

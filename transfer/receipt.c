@@ -117,34 +117,6 @@ struct receipt_rec *receipt_of_line(const char *party, const char *line)
 	return r;
 }
 
-/* One open journal for each party's receipts; lock held. */
-static struct receipts_of {
-	struct receipts_of *next;
-	char party[16];
-	struct journal *log;
-} * logs;
-
-struct journal *receipts_log(struct site *s, const char *party)
-{
-	_cleanup_free_ char *path = NULL;
-	struct receipts_of *x;
-
-	for (x = logs; x; x = x->next)
-		if (!strcmp(x->party, party))
-			return x->log;
-	path = receipts_path(s, party);
-	x = xcalloc(1, sizeof(*x));
-	(void)snprintf(x->party, sizeof(x->party), "%s", party);
-	if (journal_open(path, NULL, NULL, &x->log, NULL)) {
-		log_error("rollsite", "cannot open %s", path);
-		free(x);
-		return NULL;
-	}
-	x->next = logs;
-	logs = x;
-	return x->log;
-}
-
 /* Reads what is there; lines that nobody needs any more are left out of the
  * file from now on: receipts are kept for a month, and the newest of a path
  * for ever. */

@@ -90,6 +90,10 @@ uint64_t journal_bytes(struct journal *j); /* of the file */
  * then, the others wait for it.  Without the lock above. */
 int journal_sync(struct journal *j, uint64_t upto) MUST_CHECK;
 void journal_clear(struct journal *j); /* nothing in it matters any more */
+/* With s->lock: STATE/transfer/files/<party><end>, open while the process
+ * lives; NULL when it cannot be opened. */
+struct site;
+struct journal *journal_of(struct site *s, const char *party, const char *end);
 
 /* ---- link.c: requests on the socket ------------------------------------ */
 
