@@ -104,8 +104,10 @@ static int node_getattr(const struct who *w, struct nid n, struct attr *ret)
 		return no;
 	if (at.kind == REAL_PULL)
 		return pull_getattr(n.number, at, ret);
-	disk =
-	    pending ? TAKE_PTR(pending) : real_disk_of(at, real_kept_here(at));
+	/* It may be published since, and we have not heard of it yet. */
+	if (pending && !real_attr(ret, n.number, pending))
+		return 0;
+	disk = real_disk_of(at, real_kept_here(at));
 	return disk ? real_attr(ret, n.number, disk) : -ENOMEM;
 }
 

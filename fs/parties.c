@@ -174,7 +174,8 @@ int party_mkdir(const struct who *w, const char *name, struct attr *ret)
 	if (w->uid != fs.uid)
 		return -EACCES;
 	if (!party_id_valid(name) || !strcmp(name, fs.conf->party)) {
-		errors_add(w->uid, "parties", -EINVAL,
+		(void)snprintf(dir, sizeof(dir), "parties/%.300s", name);
+		errors_add(w->uid, dir, -EINVAL,
 			   "a party's id has 1 to 10 digits, no zero in front, "
 			   "and is not our own");
 		return -EINVAL;

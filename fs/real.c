@@ -36,8 +36,9 @@ struct node {
 	char *pending; /* spool file while it is written and not handed over */
 	uint64_t nlookup;
 	unsigned opens;
-	unsigned writers; /* of those, who write in place just now */
-	bool told;	  /* rollsite knows pending */
+	uint64_t turn, handed; /* real_node_turn: last, last handed over */
+	unsigned writers;      /* of those, who write in place just now */
+	bool told;	       /* rollsite knows pending */
 	bool leaving; /* its bytes are in the spool, its name is not yet new */
 	unsigned waits; /* fsyncs that were parked; which alias is given out */
 	char *key;	/* of by_key; NULL when path is */
@@ -309,6 +310,13 @@ int real_known(struct real_at at, struct attr *ret)
 		 : at.kind == REAL_PULL ? pull_attr(ret, 0, at, disk)
 					: real_attr(ret, 0, disk);
 
+	/* Published since, and we have not heard of it yet. */
+	if (no == -ENOENT && at.kind == REAL_OUT) {
+		_cleanup_free_ char *published =
+		    real_disk_of(at, real_kept_here(at));
+
+		no = published ? real_attr(ret, 0, published) : -ENOMEM;
+	}
 	if (no)
 		return no;
 	pthread_mutex_lock(&lock);
@@ -724,6 +732,30 @@ void real_node_close(struct node *n)
 uint64_t real_node_number(const struct node *n)
 {
 	return n->number;
+}
+
+uint64_t real_node_turn(struct node *n)
+{
+	uint64_t turn;
+
+	pthread_mutex_lock(&lock);
+	turn = ++n->turn;
+	pthread_mutex_unlock(&lock);
+	return turn;
+}
+
+bool real_node_turn_taken(struct node *n, uint64_t turn)
+{
+	bool yes;
+
+	pthread_mutex_lock(&lock);
+	if (!turn)
+		turn = ++n->turn;
+	yes = turn > n->handed;
+	if (yes)
+		n->handed = turn;
+	pthread_mutex_unlock(&lock);
+	return yes;
 }
 
 void real_node_pending(struct node *n, const char *spool, const char *was)

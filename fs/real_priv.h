@@ -14,6 +14,11 @@ struct node *real_node_open(struct real_at at);
 struct node *real_node_open_number(uint64_t number);
 void real_node_close(struct node *n);
 uint64_t real_node_number(const struct node *n);
+/* A number that grows with every change of the node's content. */
+uint64_t real_node_turn(struct node *n);
+/* What was changed at this turn (0 = now) is handed over; false when something
+ * changed later was already. */
+bool real_node_turn_taken(struct node *n, uint64_t turn);
 /* Where the bytes of a file that is being written are; was = what the same
  * writer said before (NULL: nothing).  Another writer's is left alone by
  * spool = NULL. */

@@ -32,7 +32,11 @@ struct writer {
 	 * end. */
 	uint64_t mark, told, base;
 	char *as;
+	uint64_t turn; /* of its last change, among all writers of the node */
 };
+
+/* Of a node, mostly: its writers hand over one after the other. */
+static pthread_mutex_t turns[16] = { [0 ... 15] = PTHREAD_MUTEX_INITIALIZER };
 
 static int writer_place(struct writer *x, struct real_at *ret, char **ret_path)
 {
@@ -170,18 +174,21 @@ static int deliver(struct handle *h, struct real_at at)
 	return no ? no : real_hand_over(h->uid, at, x->spool);
 }
 
-/* With the handle's lock held: everything written is rollsite's. */
-static int put(struct handle *h)
+/*
+ * A release comes while its writer goes on: with ": >f; echo x >f" the empty
+ * file may be second.  It must not replace what was written later.
+ */
+static int put_in_turn(struct handle *h, bool late)
 {
 	struct writer *x = h->own;
 	_cleanup_free_ char *path = NULL;
 	struct real_at at;
 	int no;
 
-	if (x->direct)
-		return fsync(h->fd) ? -errno : 0;
-	if (h->failed || !x->dirty)
-		return h->failed;
+	if (!real_node_turn_taken(x->node, late ? x->turn : 0)) {
+		x->dirty = false;
+		return 0;
+	}
 	no = writer_place(x, &at, &path);
 	if (no) { /* removed while it was written */
 		x->dirty = false;
@@ -199,6 +206,24 @@ static int put(struct handle *h)
 	free(TAKE_PTR(x->as));
 	x->mark = x->told = x->base = 0;
 	return 0;
+}
+
+/* With the handle's lock held: everything written is rollsite's. */
+static int put(struct handle *h, bool late)
+{
+	const struct writer *x = h->own;
+	pthread_mutex_t *turn =
+	    &turns[real_node_number(x->node) % ARRAY_SIZE(turns)];
+	int no;
+
+	if (x->direct)
+		return fsync(h->fd) ? -errno : 0;
+	if (h->failed || !x->dirty)
+		return h->failed;
+	pthread_mutex_lock(turn);
+	no = put_in_turn(h, late);
+	pthread_mutex_unlock(turn);
+	return no;
 }
 
 /* The spool gets a copy of what is open. */
@@ -255,6 +280,7 @@ static int prepare_change(struct handle *h)
 	if (!x->dirty)
 		real_node_pending(x->node, x->spool, NULL);
 	x->dirty = true;
+	x->turn = real_node_turn(x->node);
 	return 0;
 }
 
@@ -324,7 +350,7 @@ static void real_flush(fuse_req_t r, struct handle *h)
 				direct_end(x); /* mv need not copy it */
 				break;
 			}
-			no = put(h);
+			no = put(h, false);
 			/* Its writer knows: not sent behind his back. */
 			h->failed = no;
 			break;
@@ -341,7 +367,23 @@ static void real_flush(fuse_req_t r, struct handle *h)
 struct sync_call {
 	struct park *park;
 	bool called;
+	uid_t uid;
+	char party[24];
+	char path[];
 };
+
+/* Why the partner does not have it, where people look first. */
+static void explain(const struct sync_call *c, int status)
+{
+	json_t *state = transfer_file_state(fs.transfer, c->party, c->path);
+	const char *text = json_str_or(state, "error", "");
+	_cleanup_free_ char *what =
+	    xasprintf("federation/%s/%s", c->party, c->path);
+
+	errors_add(c->uid, what, status,
+		   *text ? text : "it was not handed over");
+	json_decref(state);
+}
 
 static void on_committed(void *arg, int status)
 {
@@ -349,6 +391,8 @@ static void on_committed(void *arg, int status)
 	fuse_req_t r;
 
 	c->called = true;
+	if (status && status != -EINTR && status != -EPIPE)
+		explain(c, status);
 	r = park_take(c->park);
 	if (r)
 		fuse_reply_err(r, -status);
@@ -372,7 +416,8 @@ static bool cancel_sync(void *arg, uint64_t number)
 static void wait_committed(fuse_req_t r, struct real_at at)
 {
 	_cleanup_free_ char *party = real_party(at);
-	struct sync_call *c = party ? calloc(1, sizeof(*c)) : NULL;
+	struct sync_call *c =
+	    party ? calloc(1, sizeof(*c) + strlen(at.path) + 1) : NULL;
 	struct park *p = c ? park_new(r, cancel_sync, c) : NULL;
 
 	if (!p) {
@@ -381,16 +426,44 @@ static void wait_committed(fuse_req_t r, struct real_at at)
 		return;
 	}
 	c->park = p;
+	c->uid = fuse_req_ctx(r)->uid;
+	(void)snprintf(c->party, sizeof(c->party), "%s", party);
+	memcpy(c->path, at.path, strlen(at.path) + 1);
 	real_node_aside(at);
 	transfer_file_wait(fs.transfer, party, at.path, on_committed, c);
 	park_arm(p, 1);
+}
+
+/*
+ * Shells close a file before its first byte, so an empty one is handed over
+ * when it is released.  The kernel says that right after the close and waits
+ * for no answer: who syncs next is a moment too early.
+ */
+static void settle(const struct writer *x)
+{
+	const struct timespec moment = { .tv_nsec = 5000000 };
+
+	for (int i = 0; i < 200; i++) {
+		_cleanup_free_ char *path = NULL, *pending = NULL;
+		struct real_at at;
+		struct stat st;
+
+		if (real_place(real_node_number(x->node), &at, &path,
+			       &pending) ||
+		    !pending || (!stat(pending, &st) && st.st_size))
+			return;
+		(void)nanosleep(&moment, NULL);
+	}
 }
 
 static void wait_place(fuse_req_t r, struct writer *x)
 {
 	_cleanup_free_ char *path = NULL;
 	struct real_at at;
-	int no = writer_place(x, &at, &path);
+	int no;
+
+	settle(x);
+	no = writer_place(x, &at, &path);
 
 	if (no || at.kind != REAL_OUT || real_kept_here(at))
 		fuse_reply_err(r, no == -ESTALE ? 0 : -no);
@@ -403,7 +476,7 @@ static void real_fsync(fuse_req_t r, struct handle *h)
 	int no;
 
 	pthread_mutex_lock(&h->lock);
-	no = put(h);
+	no = put(h, false);
 	pthread_mutex_unlock(&h->lock);
 	if (no)
 		fuse_reply_err(r, -no);
@@ -420,7 +493,7 @@ static void real_release(struct handle *h)
 	if (!x)
 		return;
 	/* An empty file, or one whose descriptor was passed on. */
-	if (x->dirty && !h->killed && !h->failed && put(h))
+	if (x->dirty && !h->killed && !h->failed && put(h, true))
 		log_warn("fs", "a file could not be handed over");
 	direct_end(x);
 	if (x->spool) {
@@ -466,8 +539,25 @@ static int open_spool(struct writer *x, struct handle *h, struct real_at at)
 	if (h->fd < 0)
 		return -errno;
 	x->dirty = true;
+	x->turn = real_node_turn(x->node);
 	real_node_pending(x->node, x->spool, NULL);
 	return 0;
+}
+
+/* What is being written, else what is published: the former becomes the latter
+ * a little before we hear of it. */
+static int open_present(struct real_at at, const char *disk)
+{
+	_cleanup_free_ char *published = NULL;
+	int fd = open(disk, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+	if (fd < 0 && errno == ENOENT && at.kind == REAL_OUT) {
+		published = real_disk_of(at, real_kept_here(at));
+		if (!published)
+			return -ENOMEM;
+		fd = open(published, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	}
+	return fd < 0 ? -errno : fd;
 }
 
 /* Takes over the opening of the node. */
@@ -497,8 +587,8 @@ static int open_node(const struct who *w, struct node *n, struct real_at at,
 		no = open_spool(x, h, at);
 	} else {
 		/* Copied when it is written to; touch and sync are not. */
-		h->fd = open(disk, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-		no = h->fd < 0 ? -errno : 0;
+		h->fd = open_present(at, disk);
+		no = h->fd < 0 ? h->fd : 0;
 		x->direct = !writes;
 	}
 	if (no) {
@@ -566,7 +656,7 @@ int real_truncate(const struct who *w, struct nid n, off_t size)
 		no = real_truncate_open(h, size);
 	if (!no) {
 		pthread_mutex_lock(&h->lock);
-		no = put(h);
+		no = put(h, false);
 		h->failed = no;
 		pthread_mutex_unlock(&h->lock);
 	}
