@@ -615,6 +615,15 @@ static json_t *fresh_ping(struct doctor *d, const char *id, struct err *e)
 	}
 }
 
+/* Of a ping's text, without the fields that come after the reason. */
+static int reason_length(const char *ping)
+{
+	const char *end = strstr(ping, " back=");
+
+	return *ping ? (int)MIN(end ? (size_t)(end - ping) : strlen(ping), 600u)
+		     : 32;
+}
+
 static enum verdict by_rollsite(struct doctor *d, const char *id,
 				const char *how)
 {
@@ -636,11 +645,14 @@ static enum verdict by_rollsite(struct doctor *d, const char *id,
 			"see %s/rollsite.log",
 			id, how, e.text, d->c->state);
 	else if (strncmp(ping, "ok ", 3))
-		v = say(d, FAIL, "party %s, %s: %.600s; %s", id, how,
-			*ping ? ping : "not asked yet",
+		v = say(d, FAIL, "party %s, %s: %.*s; %s", id, how,
+			reason_length(ping), *ping ? ping : "not asked yet",
 			!strcmp(how, "reverse")
 			    ? "it has to run and to know our address"
-			    : "see what the named party says");
+			: strstr(ping, " may not have requests carried")
+			    ? "that relay has to write 'relay ID' into its "
+			      "parties/<asker>/allow"
+			    : "look there with rollsite --doctor");
 	else
 		v = say(d, OK, "party %s, %s: %.600s", id, how, ping);
 	json_decref(o);

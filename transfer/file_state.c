@@ -106,13 +106,14 @@ json_t *file_state(struct site *s, const char *party, const char *path)
 	if (c->receipt)
 		receipt = json_parse(c->receipt, strlen(c->receipt), NULL);
 	o = json_pack(
-	    "{s:s, s:I, s:I, s:f, s:I, s:i, s:s, s:f, s:I, s:s, s:s, "
+	    "{s:s, s:I, s:I, s:I, s:I, s:i, s:s, s:f, s:I, s:s, s:s, "
 	    "s:s, s:o*}",
 	    "state", out_state_names[n.state], "size", (json_int_t)n.size,
-	    "acknowledged", (json_int_t)n.acknowledged, "rate", n.rate,
-	    "resent", (json_int_t)n.resent, "attempts", (int)n.attempts,
-	    "error", n.error, "next_try", (double)n.next_try_ms / 1000,
-	    "generation", (json_int_t)c->generation, "tid", c->tid, "chunks",
+	    "acknowledged", (json_int_t)n.acknowledged, "rate",
+	    (json_int_t)n.rate, "resent", (json_int_t)n.resent, "attempts",
+	    (int)n.attempts, "error", n.error, "next_try",
+	    (double)n.next_try_ms / 1000, "generation",
+	    (json_int_t)c->generation, "tid", c->tid, "chunks",
 	    n.chunks ? n.chunks : "", "deadline", when, "receipt", receipt);
 	free(n.chunks);
 	sent_free(c);

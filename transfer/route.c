@@ -229,7 +229,10 @@ int route_hop(struct peer *p, const struct wire_request *q,
 	case ROUTE_REVERSE:
 		return reverse_exchange(p, q, a, e);
 	default:
-		return err_set(e, EHOSTUNREACH, "party %s: no route", p->id);
+		return err_set(e, EHOSTUNREACH,
+			       "party %s: no route: parties/%s/address "
+			       "is empty",
+			       p->id, p->id);
 	}
 }
 

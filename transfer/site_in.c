@@ -237,7 +237,10 @@ int in_may_push(struct site *s, const char *allow, const struct object *o,
 
 	*ret_left = UINT64_MAX;
 	if (!allow_permits(allow, "push", "*"))
-		return err_set(e, EACCES, "not allowed");
+		return err_set(e, EACCES,
+			       "not allowed: parties/%s/allow of party %s has "
+			       "no 'push *'",
+			       o->src, s->conf->party);
 	if (allow_limit(allow, "quota", &limit)) {
 		_cleanup_free_ char *in =
 		    xasprintf("%s/federation/%s/in", s->conf->state, o->src);
