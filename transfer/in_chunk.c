@@ -5,7 +5,6 @@
  */
 #include <endian.h>
 #include <fcntl.h>
-#include <sys/statvfs.h>
 
 #include "lib/log.h"
 
@@ -46,6 +45,9 @@ struct chunk_sink {
 };
 #define HELD_MAX (512u << 10)
 #define AHEAD	 (64ull << 20)
+/* What arrives without a known size may be this often the quota, all of it
+ * together: which of them will fit shows at their commits. */
+#define OPEN_QUOTAS 4
 
 /* ---- the journal of what is there -------------------------------------- */
 
@@ -172,11 +174,10 @@ static int chunk_check(struct serve *v, struct chunk_sink *k, const char *index,
 	_cleanup_free_ char *allow = NULL;
 	struct object o = { .chunk_size = t->o.chunk_size };
 	char *end = NULL;
-	uint64_t n = CHUNKS_MAX, quota_left;
+	uint64_t n = CHUNKS_MAX, quota_left, quota = UINT64_MAX, open = 0,
+		 given;
 	int r;
 
-	if (strcmp(t->o.src, v->party))
-		return err_set(e, EACCES, "not allowed");
 	if (!v->digest || content_digest_parse(v->digest, k->want))
 		return err_set(e, EINVAL, "Content-Digest: sha-256 is missing");
 	if (v->length < 1 || (uint64_t)v->length > t->o.chunk_size)
@@ -185,6 +186,7 @@ static int chunk_check(struct serve *v, struct chunk_sink *k, const char *index,
 	pthread_mutex_lock(&v->s->lock); /* announced again, it may be known */
 	o.size = t->o.size;
 	quota_left = t->quota_left;
+	given = t->given;
 	pthread_mutex_unlock(&v->s->lock);
 	errno = 0;
 	k->index = strtoull(index, &end, 10);
@@ -203,9 +205,19 @@ static int chunk_check(struct serve *v, struct chunk_sink *k, const char *index,
 		      e);
 	if (r)
 		return r;
-	/* Of a known size all is allocated; otherwise what others are about to
-	 * write counts too. */
-	if (o.size == SIZE_OPEN)
+	if (k->index * t->o.chunk_size + k->len > given &&
+	    allow_limit(allow, "quota", &quota)) {
+		pthread_mutex_lock(&v->s->lock);
+		open = in_arriving(v->s, t->o.src, true);
+		pthread_mutex_unlock(&v->s->lock);
+	}
+	if (open / OPEN_QUOTAS > quota)
+		return err_set(e, EDQUOT,
+			       "the inbox is full: its quota would be "
+			       "exceeded");
+	/* Of a known size all is allocated, usually; otherwise what others are
+	 * about to write counts too. */
+	if (k->index * t->o.chunk_size + k->len > given)
 		k->reserved = k->len;
 	return in_disk_room(v->s, allow,
 			    k->reserved + __atomic_fetch_add(&v->s->unwritten,
@@ -291,12 +303,12 @@ void in_chunks_stop(struct site *s, struct incoming *t)
  * Only where what is there ends: a chunk may claim to be far behind it. */
 static void allocate_ahead(struct site *s, struct incoming *t, uint64_t index)
 {
+	_cleanup_free_ char *allow = party_allow(s->conf, t->o.src);
+	struct err e = { 0 };
 	uint64_t from, to, at = index * t->o.chunk_size;
 	uint64_t upto = at + t->o.chunk_size;
-	struct statvfs v;
 
-	if (statvfs(s->conf->state, &v) ||
-	    (uint64_t)v.f_bavail * v.f_frsize < 16 * AHEAD)
+	if (in_disk_room(s, allow, 16 * AHEAD, &e))
 		return;
 	pthread_mutex_lock(&s->lock);
 	from = t->allocated;
@@ -322,7 +334,7 @@ void in_chunk_begin(struct serve *v, const char *tid, const char *index)
 	k->s = s;
 	k->refs = 1;
 	pthread_mutex_init(&k->lock, NULL);
-	k->t = in_find(s, tid);
+	k->t = in_find(s, tid, v->party);
 	if (!k->t) {
 		pthread_mutex_destroy(&k->lock);
 		free(k);
@@ -358,7 +370,7 @@ void in_chunk_begin(struct serve *v, const char *tid, const char *index)
 	}
 	if (same)
 		count_of(s, v->party)->chunks_again++;
-	v->credit = in_credit(s);
+	v->credit = in_credit(s, v->party);
 	pthread_mutex_unlock(&s->lock);
 	if (old)
 		take_over(old);
@@ -466,7 +478,7 @@ void in_chunk_end(struct serve *v)
 		count_of(s, v->party)->chunks_received++;
 		count_of(s, v->party)->bytes_received += k->len;
 	}
-	v->credit = in_credit(s);
+	v->credit = in_credit(s, v->party);
 	pthread_mutex_unlock(&s->lock);
 	if (r)
 		serve_refuse(v, r, &e);

@@ -489,7 +489,7 @@ void in_commit(struct serve *v, const char *tid)
 	/* Nobody announces it from now on: an announcement that is under way
 	 * has made its files. */
 	pthread_mutex_lock(&in_making);
-	t = in_find(s, tid);
+	t = in_find(s, tid, v->party);
 	pthread_mutex_unlock(&in_making);
 	r = commit(v, &o, t, data, n, &e);
 	pthread_mutex_lock(&in_making);

@@ -23,6 +23,7 @@ struct incoming {
 	struct chunk_sink *sinks;
 	uint64_t quota_left; /* when it was announced */
 	uint64_t allocated;  /* bytes; for one whose size is not known */
+	uint64_t given;	     /* bytes that the disk holds ready for it */
 	int64_t touched_ms;
 	/* Waiting for the disk. */
 	pthread_mutex_t lock;
@@ -39,8 +40,9 @@ extern pthread_mutex_t in_making;
 
 /* STATE/transfer/partial/<tid><end>; caller frees. */
 char *in_path(const struct site *s, const char *tid, const char *end);
-/* NULL, or it with a reference more. */
-struct incoming *in_find(struct site *s, const char *tid);
+/* NULL, or it with a reference more; what is of another party than the one
+ * that asks does not exist for it. */
+struct incoming *in_find(struct site *s, const char *tid, const char *party);
 void in_unref(struct site *s, struct incoming *t); /* NULL allowed */
 /* lock held (or nobody else knows it): room for chunk i; chunk i is there or
  * not. */
@@ -51,7 +53,7 @@ bool in_may_grow(const struct site *s, const struct incoming *t, uint64_t i);
 /* lock held: nobody finds it any more */
 void in_forget_locked(struct site *s, struct incoming *t);
 /* lock held: chunks that a sender may have under way */
-unsigned in_credit(struct site *s);
+unsigned in_credit(const struct site *s, const char *party);
 void in_remove_files(struct site *s, const char *tid);
 /* A newer generation of a file is here: what came of older ones is of no use.
  * With in_making held. */
@@ -64,6 +66,9 @@ int in_may_push(struct site *s, const char *allow, const struct object *o,
 		uint64_t *ret_left, struct err *e) MUST_CHECK;
 int in_within(const char *allow, uint64_t size, uint64_t quota_left,
 	      struct err *e) MUST_CHECK;
+/* lock held: bytes of files that are arriving from the party: what the disk
+ * holds ready; or (open) what has come of those that it does not do it for. */
+uint64_t in_arriving(const struct site *s, const char *party, bool open);
 /* Everything that can be said before the first byte. */
 int in_admit(struct site *s, const struct object *o, struct err *e) MUST_CHECK;
 /* The document is of the party that is there, and for us. */

@@ -189,8 +189,8 @@ int receipt_answer(struct serve *v, const char *tid, const char *root)
 	pthread_mutex_lock(&s->lock);
 	r = receipt_find(tid);
 	if (r && strcmp(r->party, v->party))
-		x = err_set(&e, EACCES, "not allowed");
-	else if (r && *root && strcmp(r->doc.root, root))
+		r = NULL; /* for it, it does not exist */
+	if (r && *root && strcmp(r->doc.root, root))
 		x = err_set(&e, EEXIST, "the same file with other content");
 	else if (r && !r->ready)
 		x = err_set(&e, EAGAIN, "its commit is under way");

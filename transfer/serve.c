@@ -16,6 +16,7 @@
 #define RPC_MAX	   (1u << 20)
 #define LARGE_BODY (256u << 10)
 #define SLOTS	   16 /* large bodies in memory at a time */
+#define SLOTS_EACH 8  /* of one party */
 
 static sem_t slots;
 static pthread_once_t slots_once = PTHREAD_ONCE_INIT;
@@ -277,10 +278,41 @@ static bool is_large(const struct serve *v, size_t n)
 	}
 }
 
+/* One party alone never has them all: it might send its bodies slowly. */
+static bool slot_of_party(struct serve *v)
+{
+	struct peer *p;
+	bool ok;
+
+	pthread_mutex_lock(&v->s->lock);
+	p = peer_find_locked(v->s, v->party);
+	ok = !p || p->slots < SLOTS_EACH;
+	if (p && ok) {
+		p->slots++;
+		v->slot_of = p;
+	}
+	pthread_mutex_unlock(&v->s->lock);
+	return ok;
+}
+
+static void slot_of_party_back(struct serve *v)
+{
+	struct peer *p = TAKE_PTR(v->slot_of);
+
+	if (!p)
+		return;
+	pthread_mutex_lock(&v->s->lock);
+	p->slots--;
+	pthread_mutex_unlock(&v->s->lock);
+}
+
 static bool take_slot(struct serve *v)
 {
-	if (!v->slot)
+	if (!v->slot && slot_of_party(v)) {
 		v->slot = !sem_trywait(&slots);
+		if (!v->slot)
+			slot_of_party_back(v);
+	}
 	if (!v->slot) {
 		refuse(v, EAGAIN, "too much is under way");
 		v->retry_ms = 50;
@@ -308,6 +340,15 @@ void serve_begin(struct serve *v)
 	}
 	if (v->route.kind == REQUEST_CHUNK || v->route.kind == REQUEST_MESSAGES)
 		v->rate = rate_limit(v);
+	if (v->route.kind == REQUEST_RELAY) {
+		struct err e = { 0 };
+		int r = relay_permits(v, v->route.tail, &e);
+
+		if (r) {
+			serve_refuse(v, r, &e);
+			return;
+		}
+	}
 	if (is_large(v, v->length > 0 ? (size_t)v->length : 0) && !take_slot(v))
 		return;
 	if (v->route.kind == REQUEST_CHUNK)
@@ -513,6 +554,7 @@ void serve_free(struct serve *v)
 	v->sink = NULL;
 	if (v->slot)
 		sem_post(&slots);
+	slot_of_party_back(v);
 	v->slot = false;
 	sb_free(&v->body);
 	sb_free(&v->out);

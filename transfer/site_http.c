@@ -16,8 +16,14 @@
 
 #include "transfer/transfer_priv.h"
 
-#define CONNECTIONS 200
-#define CHAIN_MAX   8
+/* In all, of one party, and of those that have not shown who they are: whoever
+ * connects most cannot shut the others out. */
+#define CONNECTIONS	400
+#define OF_PARTY	128
+#define UNKNOWN		100
+#define UNKNOWN_SECONDS 20u
+#define KNOWN_SECONDS	120u
+#define CHAIN_MAX	8
 
 static struct MHD_Daemon *daemon_;
 static struct site *the_site;
@@ -108,7 +114,15 @@ struct connection {
 	int64_t expires_ms;
 	uint64_t generation; /* of our identity, when it was verified */
 	bool verified;
+	/* Under connections_lock. */
+	struct connection *next;
+	int fd;
+	char owner[16];
+	bool known, ended; /* it has shown a party's certificate; hung up on */
 };
+
+static pthread_mutex_t connections_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct connection *connections; /* the newest first */
 
 static void verify(struct site *s, struct connection *c, gnutls_session_t tls)
 {
@@ -160,20 +174,72 @@ static struct connection *connection_of(struct site *s,
 	return c;
 }
 
+/* Among many that have not said who they are, the oldest goes: somebody with a
+ * certificate has shown it within milliseconds. */
+static struct connection *connection_new(struct MHD_Connection *m)
+{
+	const union MHD_ConnectionInfo *fd =
+	    MHD_get_connection_info(m, MHD_CONNECTION_INFO_CONNECTION_FD);
+	struct connection *c = xcalloc(1, sizeof(*c)), *oldest = NULL;
+	unsigned n = 0;
+
+	c->fd = fd ? fd->connect_fd : -1;
+	MHD_set_connection_option(m, MHD_CONNECTION_OPTION_TIMEOUT,
+				  UNKNOWN_SECONDS);
+	pthread_mutex_lock(&connections_lock);
+	for (struct connection *x = connections; x; x = x->next)
+		if (!x->known && !x->ended) {
+			n++;
+			oldest = x;
+		}
+	if (n >= UNKNOWN && oldest->fd >= 0) {
+		oldest->ended = true;
+		(void)shutdown(oldest->fd, SHUT_RDWR);
+	}
+	c->next = connections;
+	connections = c;
+	pthread_mutex_unlock(&connections_lock);
+	return c;
+}
+
 static void on_connection(void *arg, struct MHD_Connection *m, void **ctx,
 			  enum MHD_ConnectionNotificationCode code)
 {
-	struct connection *c = *ctx;
+	struct connection *c = *ctx, **at;
 
 	(void)arg;
-	(void)m;
 	if (code == MHD_CONNECTION_NOTIFY_STARTED) {
-		*ctx = xcalloc(1, sizeof(struct connection));
+		*ctx = connection_new(m);
 	} else if (c) {
+		pthread_mutex_lock(&connections_lock);
+		for (at = &connections; *at && *at != c; at = &(*at)->next)
+			;
+		if (*at)
+			*at = c->next;
+		pthread_mutex_unlock(&connections_lock);
 		X509_free(c->cert);
 		free(c);
 		*ctx = NULL;
 	}
+}
+
+/* It has shown who it is: false when the party has enough connections. */
+static bool admit(struct connection *c, struct MHD_Connection *m)
+{
+	unsigned n = 0;
+	bool known;
+
+	pthread_mutex_lock(&connections_lock);
+	known = c->known;
+	for (const struct connection *x = connections; x && !known; x = x->next)
+		n += x->known && !strcmp(x->owner, c->party);
+	c->known = known || n < OF_PARTY;
+	memcpy(c->owner, c->party, sizeof(c->owner));
+	pthread_mutex_unlock(&connections_lock);
+	if (!known && c->known)
+		MHD_set_connection_option(m, MHD_CONNECTION_OPTION_TIMEOUT,
+					  KNOWN_SECONDS);
+	return c->known;
 }
 
 /* ---- requests ---------------------------------------------------------- */
@@ -235,6 +301,11 @@ static enum MHD_Result start(struct site *s, struct MHD_Connection *m,
 {
 	static const char refusal[] =
 	    "{\"code\":\"not_allowed\",\"detail\":\"not allowed\"}";
+	static const char enough[] = "{\"code\":\"try_later\",\"detail\":"
+				     "\"too many connections\"}";
+	static const char lengths[] = "{\"code\":\"bad_request\",\"detail\":"
+				      "\"two ways to tell the length\"}";
+	static const struct serve wait = { .retry_ms = 1000 };
 	struct connection *c = connection_of(s, m);
 	const union MHD_ConnectionInfo *fd =
 	    MHD_get_connection_info(m, MHD_CONNECTION_INFO_CONNECTION_FD);
@@ -250,6 +321,10 @@ static enum MHD_Result start(struct site *s, struct MHD_Connection *m,
 				 c->party);
 		return respond(m, 403, refusal, strlen(refusal), NULL);
 	}
+	if (header(m, "Content-Length") && header(m, "Transfer-Encoding"))
+		return respond(m, 400, lengths, strlen(lengths), NULL);
+	if (!admit(c, m))
+		return respond(m, 503, enough, strlen(enough), &wait);
 	v = xcalloc(1, sizeof(*v));
 	v->s = s;
 	memcpy(v->party, c->party, sizeof(v->party));
@@ -346,7 +421,7 @@ int http_start(struct site *s, struct err *e)
 	    on_certificate, MHD_OPTION_HTTPS_MEM_TRUST, ca.buf,
 	    MHD_OPTION_HTTPS_PRIORITIES, "NORMAL:-VERS-ALL:+VERS-TLS1.3",
 	    MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS,
-	    MHD_OPTION_CONNECTION_TIMEOUT, 120u,
+	    MHD_OPTION_CONNECTION_TIMEOUT, KNOWN_SECONDS,
 	    MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(256u << 10),
 	    MHD_OPTION_THREAD_STACK_SIZE, (size_t)(512u << 10),
 	    MHD_OPTION_LISTENING_ADDRESS_REUSE, 1u,

@@ -13,6 +13,7 @@
  * to be done again, at start.
  */
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
@@ -32,8 +33,9 @@
 /* Chunks that all transfers of a party have room for, 32 bytes each (those with
  * few are not asked): what comes last in a file may be sent first, by who only
  * wants to see our memory go. */
-#define ROOMS_MAX (8u * CHUNKS_MAX)
-#define ROOM_FREE 1024u
+#define ROOMS_MAX  (8u * CHUNKS_MAX)
+#define ROOM_FREE  1024u
+#define OPEN_OTHER 600u /* files and connections that are none of transfers */
 
 pthread_mutex_t in_making = PTHREAD_MUTEX_INITIALIZER;
 
@@ -108,12 +110,14 @@ void in_unref(struct site *s, struct incoming *t)
 		in_free(t);
 }
 
-struct incoming *in_find(struct site *s, const char *tid)
+struct incoming *in_find(struct site *s, const char *tid, const char *party)
 {
 	struct incoming *t = NULL;
 
 	pthread_mutex_lock(&s->lock);
 	HASH_FIND_STR(s->arriving, tid, t);
+	if (t && strcmp(t->o.src, party))
+		t = NULL;
 	if (t) {
 		t->refs++;
 		t->touched_ms = now_unix_ms();
@@ -252,23 +256,70 @@ int in_may_push(struct site *s, const char *allow, const struct object *o,
 			 e);
 }
 
-/* What changes with every transfer that begins. */
-static int admit_now(struct site *s, const char *allow, const struct object *o,
-		     struct err *e)
+uint64_t in_arriving(const struct site *s, const char *party, bool open)
 {
 	const struct incoming *t, *tmp;
-	uint64_t limit = TRANSFERS_MAX, n = 0;
+	uint64_t sum = 0;
+
+	HASH_ITER (hh, s->arriving, t, tmp) {
+		/* cppcheck-suppress uninitvar; it does not see HASH_ITER */
+		uint64_t here = MIN(t->count * t->o.chunk_size, t->o.size);
+
+		if (t->o.kind != OBJECT_FILE || strcmp(t->o.src, party))
+			continue;
+		sum += !open ? t->given : here > t->given ? here : 0;
+	}
+	return sum;
+}
+
+/* Files that transfers may have open. */
+static uint64_t open_most(void)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l) || l.rlim_cur == RLIM_INFINITY)
+		return 65536;
+	return MAX(l.rlim_cur, OPEN_OTHER + 64) - OPEN_OTHER;
+}
+
+/* lock held: transfers that are arriving from the party */
+static unsigned in_count(const struct site *s, const char *party)
+{
+	const struct incoming *t, *tmp;
+	unsigned n = 0;
+
+	HASH_ITER (hh, s->arriving, t, tmp)
+		/* cppcheck-suppress uninitvar; it does not see HASH_ITER */
+		n += !strcmp(t->o.src, party);
+	return n;
+}
+
+/* What changes with every transfer that begins; left: what the quota leaves of
+ * the inbox, and then also of what is arriving. */
+static int admit_now(struct site *s, const char *allow, const struct object *o,
+		     uint64_t *left, struct err *e)
+{
+	uint64_t limit = TRANSFERS_MAX, n, all, coming;
 	int r = o->key ? site_admit(s, o->key, o->src, e) : 0;
 
 	if (r)
 		return r;
 	(void)allow_limit(allow, "transfers", &limit);
 	pthread_mutex_lock(&s->lock);
-	HASH_ITER (hh, s->arriving, t, tmp)
-		/* cppcheck-suppress uninitvar; it does not see HASH_ITER */
-		n += !strcmp(t->o.src, o->src);
+	n = in_count(s, o->src);
+	all = HASH_COUNT(s->arriving);
+	coming = in_arriving(s, o->src, false);
 	pthread_mutex_unlock(&s->lock);
-	if (n >= limit)
+	/* What was announced before has its place in the inbox. */
+	if (o->kind == OBJECT_FILE && *left != UINT64_MAX) {
+		*left -= MIN(coming, *left);
+		r = in_within(allow, o->size == SIZE_OPEN ? 0 : o->size, *left,
+			      e);
+		if (r)
+			return r;
+	}
+	/* Each has two files open; one party leaves half of them to others. */
+	if (n >= limit || n >= open_most() / 4 || all >= open_most() / 2)
 		return err_set(e, EAGAIN, "%llu transfers are under way",
 			       (unsigned long long)n);
 	return in_disk_room(s, allow, o->size == SIZE_OPEN ? 1 : o->size, e);
@@ -277,10 +328,10 @@ static int admit_now(struct site *s, const char *allow, const struct object *o,
 int in_admit(struct site *s, const struct object *o, struct err *e)
 {
 	_cleanup_free_ char *allow = party_allow(s->conf, o->src);
-	uint64_t left;
+	uint64_t left = UINT64_MAX;
 	int r = o->kind == OBJECT_FILE ? in_may_push(s, allow, o, &left, e) : 0;
 
-	return r ? r : admit_now(s, allow, o, e);
+	return r ? r : admit_now(s, allow, o, &left, e);
 }
 
 /* The document is of the party that is there, and for us. */
@@ -295,9 +346,9 @@ int in_belongs(const struct serve *v, const struct object *o, const char *tid,
 }
 
 /* lock held */
-unsigned in_credit(struct site *s)
+unsigned in_credit(const struct site *s, const char *party)
 {
-	unsigned n = HASH_COUNT(s->arriving);
+	unsigned n = in_count(s, party);
 
 	return n ? MAX(CREDIT_ALL / n, 1u) : CREDIT_ALL;
 }
@@ -308,7 +359,7 @@ static json_t *state_json(struct site *s, const struct incoming *t,
 {
 	_cleanup_free_ char *have = ranges_text(t->bits, t->room, 256u << 10);
 
-	*ret_credit = in_credit(s);
+	*ret_credit = in_credit(s, t->o.src);
 	return json_pack("{s:s, s:s, s:i}", "state", "receiving", "have",
 			 have ? have : "", "credit", (int)*ret_credit);
 }
@@ -337,11 +388,14 @@ static int begin(struct site *s, const struct object *o, uint64_t quota_left,
 	json_decref(doc);
 	t->quota_left = quota_left;
 	/* No space shows now, not after the first gigabyte. */
-	if (!r && o->size != SIZE_OPEN && o->size &&
-	    fallocate(t->fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)o->size) &&
-	    errno == ENOSPC)
-		r = err_set(e, ENOSPC, "no space: %llu bytes are needed",
-			    (unsigned long long)o->size);
+	if (!r && o->size != SIZE_OPEN && o->size) {
+		if (!fallocate(t->fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)o->size))
+			t->given = o->size;
+		else if (errno == ENOSPC)
+			r = err_set(e, ENOSPC,
+				    "no space: %llu bytes are needed",
+				    (unsigned long long)o->size);
+	}
 	if (r) {
 		in_remove_files(s, o->tid);
 		in_free(t);
@@ -404,7 +458,7 @@ void in_announce(struct serve *v, const char *tid, const json_t *doc)
 	struct incoming *t = NULL;
 	struct err e = { 0 };
 	json_t *answer = NULL;
-	bool fresh = false;
+	bool fresh = false, known;
 	int r = object_parse(doc, false, &o, &e);
 
 	if (!r)
@@ -414,28 +468,31 @@ void in_announce(struct serve *v, const char *tid, const json_t *doc)
 		return;
 	}
 	if (!r)
-		t = in_find(s, tid);
+		t = in_find(s, tid, v->party);
 	/* Sums up an inbox, perhaps a large one: nobody waits for that. */
 	if (!r && !t && o.kind == OBJECT_FILE)
 		r = in_may_push(s, allow, &o, &left, &e);
+	known = t;
 	in_unref(s, t);
 	t = NULL;
 	pthread_mutex_lock(&in_making);
 	if (!r)
-		t = in_find(s, tid);
+		t = in_find(s, tid, v->party);
 	if (!r && !t) {
 		pthread_mutex_lock(&s->lock);
 		if (in_committing_locked(tid) || receipt_find(tid))
 			r = err_set(&e, EAGAIN, "its commit is under way");
+		else if (known) /* and its inbox was not summed up */
+			r = err_set(&e, EAGAIN, "withdrawn meanwhile");
 		pthread_mutex_unlock(&s->lock);
 	}
 	if (!r && !t) {
 		in_drop_older(s, &o);
-		r = admit_now(s, allow, &o, &e);
+		r = admit_now(s, allow, &o, &left, &e);
 		if (!r)
 			r = begin(s, &o, left, &e);
 		if (!r)
-			t = in_find(s, tid);
+			t = in_find(s, tid, v->party);
 		fresh = true;
 	}
 	pthread_mutex_unlock(&in_making);
@@ -462,12 +519,10 @@ void in_announce(struct serve *v, const char *tid, const json_t *doc)
 void in_state(struct serve *v, const char *tid, bool digests)
 {
 	struct site *s = v->s;
-	struct incoming *t = in_find(s, tid);
+	struct incoming *t = in_find(s, tid, v->party);
 	struct err e = { 0 };
 
-	if (t && strcmp(t->o.src, v->party)) {
-		serve_refuse(v, err_set(&e, EACCES, "not allowed"), &e);
-	} else if (t) {
+	if (t) {
 		pthread_mutex_lock(&s->lock);
 		if (digests) {
 			uint64_t n = 0;
@@ -504,12 +559,11 @@ void in_abort(struct serve *v, const char *tid)
 	int r = 0;
 
 	pthread_mutex_lock(&in_making);
-	t = in_find(s, tid);
+	t = in_find(s, tid, v->party);
 	pthread_mutex_lock(&s->lock);
 	rec = receipt_find(tid);
-	if (t && strcmp(t->o.src, v->party))
-		r = err_set(&e, EACCES, "not allowed");
-	else if (rec || (t && t->committing) || in_committing_locked(tid))
+	rec = rec && strcmp(rec->party, v->party) ? NULL : rec;
+	if (rec || (t && t->committing) || in_committing_locked(tid))
 		r = err_set(&e, EBUSY, "committed already");
 	else if (t)
 		in_forget_locked(s, t);
@@ -582,6 +636,7 @@ static void load_partial(struct site *s, const char *tid)
 	struct object o = { 0 };
 	struct incoming *t;
 	struct err e = { 0 };
+	struct stat st;
 
 	rec = receipt_find(tid);
 	if (rec || !doc || object_parse(doc, false, &o, &e) ||
@@ -603,6 +658,9 @@ static void load_partial(struct site *s, const char *tid)
 		in_free(t);
 		return;
 	}
+	if (t->o.size != SIZE_OPEN && !fstat(t->fd, &st) &&
+	    (uint64_t)st.st_blocks * 512 >= t->o.size)
+		t->given = t->o.size;
 	HASH_ADD_STR(s->arriving, tid, t);
 }
 

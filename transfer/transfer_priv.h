@@ -265,6 +265,9 @@ void route_card(struct serve *v, const char *party);
 /* POST /v1/relay/<dst> that came to us as its destination: opens it; or to be
  * forwarded. body is the envelope. */
 void route_relayed(struct serve *v, const char *dst);
+/* May the party that is there have requests carried to dst?  Also asked before
+ * the body is taken in. */
+int relay_permits(struct serve *v, const char *dst, struct err *e) MUST_CHECK;
 /* POST /v1/reverse: a partner polls. */
 void reverse_polled(struct serve *v);
 /* A request into the queue of a party that polls; waits for its answer. */
@@ -321,6 +324,7 @@ struct serve {
 	/* in work */
 	struct request_route route; /* points into target */
 	bool slot; /* one of few that hold a large body in memory */
+	struct peer *slot_of;
 	struct strbuf body;
 	struct chunk_sink *sink;
 	/* the answer: code 0 = not yet */
@@ -398,6 +402,7 @@ struct peer {
 	CURL *pool[PEER_POOL];
 	size_t n_pool;
 	unsigned renewed;
+	unsigned slots; /* large bodies of it that are in memory (serve.c) */
 	/* limit rate: bytes that may be taken (serve.c) */
 	double tokens;
 	int64_t tokens_ms;
