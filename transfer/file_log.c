@@ -136,6 +136,9 @@ static void load_line(struct site *s, const char *party, const char *line)
 	f->size = (uint64_t)json_int_or(o, "size", 0);
 	f->generation = (uint64_t)json_int_or(o, "generation", 0);
 	f->chunk_size = (uint64_t)json_int_or(o, "chunk_size", CHUNK_DEFAULT);
+	if (f->chunk_size < CHUNK_MIN || f->chunk_size > CHUNK_MAX ||
+	    f->chunk_size & (f->chunk_size - 1))
+		f->chunk_size = chunk_size_for(f->size, CHUNK_DEFAULT);
 	f->status = (enum file_status)json_int_or(o, "status", LIVE);
 	f->error_no = (int)json_int_or(o, "error_no", 0);
 	f->attempts = (unsigned)json_int_or(o, "attempts", 0);
