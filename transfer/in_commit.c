@@ -221,7 +221,9 @@ static int inbox_parent(struct site *s, const char *party, const char *path,
 		return r;
 	*ret = parent_beneath(in, path);
 	if (*ret == -ELOOP || *ret == -ENOTDIR) {
-		log_warn("audit", "party %s: a file path was refused", party);
+		if (audit_may(party))
+			log_warn("audit", "party %s: a file path was refused",
+				 party);
 		return err_set(e, EACCES, "not allowed");
 	}
 	if (*ret < 0)

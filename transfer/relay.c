@@ -484,10 +484,12 @@ static int envelope_open(struct serve *v, struct envelope *n,
 	if (strncmp(n->to, hex, 16))
 		return err_set(e, EUCLEAN, "sealed to a key that is no more");
 	if (!first_time(n)) {
-		log_warn("audit",
-			 "party %s: a sealed request came twice, through "
-			 "party %s",
-			 n->src, v->party);
+		if (audit_may(v->party))
+			log_warn(
+			    "audit",
+			    "party %s: a sealed request came twice, through "
+			    "party %s",
+			    n->src, v->party);
 		return err_set(e, EACCES, "not allowed");
 	}
 	info = xasprintf("rollfs-envelope-v1 %s %s %s %llu", n->src, n->dst,

@@ -83,6 +83,51 @@ void hook_relay_flip(void *data, size_t n)
 }
 #endif
 
+/* ---- what is written down ---------------------------------------------- */
+
+#define AUDITS_BURST 1000u
+#define AUDITS_MS    200 /* for one more */
+
+bool audit_may(const char *party)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	static struct audits {
+		struct audits *next;
+		char party[16];
+		int64_t full_ms; /* when all of the burst is there again */
+		uint64_t left_out;
+	} * all;
+	const int64_t now = now_mono_ms(), burst = AUDITS_BURST * AUDITS_MS;
+	struct audits *x;
+	uint64_t left_out = 0;
+	bool may;
+
+	pthread_mutex_lock(&lock);
+	for (x = all; x && strcmp(x->party, party); x = x->next)
+		;
+	if (!x) { /* only parties that are configured, and "" */
+		x = xcalloc(1, sizeof(*x));
+		(void)snprintf(x->party, sizeof(x->party), "%s", party);
+		x->next = all;
+		all = x;
+	}
+	x->full_ms = MAX(x->full_ms, now);
+	may = x->full_ms + AUDITS_MS <= now + burst;
+	if (may) {
+		x->full_ms += AUDITS_MS;
+		left_out = x->left_out;
+		x->left_out = 0;
+	} else {
+		x->left_out++;
+	}
+	pthread_mutex_unlock(&lock);
+	if (left_out)
+		log_warn("audit", "party %s: %llu refusals were left out",
+			 *party ? party : "unknown",
+			 (unsigned long long)left_out);
+	return may;
+}
+
 /* ---- answers ----------------------------------------------------------- */
 
 void serve_json(struct serve *v, unsigned code, json_t *doc)
@@ -139,7 +184,7 @@ void serve_refuse(struct serve *v, int status, const struct err *e)
 			     public_text(status, e), "code", word, "hop",
 			     v->s->conf->party, "retryable", again));
 	count_refusal(v->party, status);
-	if (status == -EACCES)
+	if (status == -EACCES && audit_may(v->party))
 		log_warn("audit", "refused party=%s %s %.60s", v->party,
 			 v->method, v->target ? v->target : "");
 }
@@ -441,7 +486,7 @@ static int take_message(struct serve *v, const struct message_head *h,
 	hook_wire(h->tid, payload, (size_t)h->size);
 	r = site_deliver(v->s, h, v->party, payload, NULL, ret_sync, ret_upto,
 			 &e);
-	if (r == -EACCES)
+	if (r == -EACCES && audit_may(v->party))
 		log_warn("audit", "refused party=%s a message", v->party);
 	return r;
 }

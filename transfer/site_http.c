@@ -138,7 +138,8 @@ static void verify(struct site *s, struct connection *c, gnutls_session_t tls)
 	c->generation = identity_generation(s->identity);
 	list = gnutls_certificate_get_peers(tls, &n);
 	if (!list || !n || n > CHAIN_MAX) {
-		log_warn("audit", "a connection without a certificate");
+		if (audit_may(""))
+			log_warn("audit", "a connection without a certificate");
 		return;
 	}
 	for (unsigned i = 0; i < n; i++)
@@ -146,7 +147,9 @@ static void verify(struct site *s, struct connection *c, gnutls_session_t tls)
 	if (identity_verify(s->identity, chain, n, c->party, &c->cert,
 			    &c->expires_ms, &e)) {
 		c->party[0] = '\0';
-		log_warn("audit", "a connection is refused: %s", e.text);
+		if (audit_may(""))
+			log_warn("audit", "a connection is refused: %s",
+				 e.text);
 	}
 }
 
@@ -168,7 +171,9 @@ static struct connection *connection_of(struct site *s,
 	if (!*c->party || c->expires_ms < now_unix_ms())
 		return NULL;
 	if (strcmp(c->party, s->conf->party) && !peer_get(s, c->party)) {
-		log_warn("audit", "party %s is not configured here", c->party);
+		if (audit_may(""))
+			log_warn("audit", "party %s is not configured here",
+				 c->party);
 		return NULL;
 	}
 	return c;
@@ -316,7 +321,7 @@ static enum MHD_Result start(struct site *s, struct MHD_Connection *m,
 
 	if (!c || (src && strcmp(src, c->party)) ||
 	    (dst && strcmp(dst, s->conf->party))) {
-		if (c)
+		if (c && audit_may(c->party))
 			log_warn("audit", "party %s: a header says otherwise",
 				 c->party);
 		return respond(m, 403, refusal, strlen(refusal), NULL);

@@ -366,6 +366,8 @@ static json_t *state_json(struct site *s, const struct incoming *t,
 
 void in_audit(const struct serve *v, const char *what, const struct object *o)
 {
+	if (!strncmp(what, "refused", 7) && !audit_may(v->party))
+		return;
 	log_info("audit", "%s party=%s kind=%s tid=%.16s bytes=%lld%s", what,
 		 v->party, o->kind == OBJECT_FILE ? "file" : "message", o->tid,
 		 (long long)(o->size == SIZE_OPEN ? -1 : (int64_t)o->size),
@@ -516,33 +518,42 @@ void in_announce(struct serve *v, const char *tid, const json_t *doc)
 	object_free(&o);
 }
 
+/* 32 bytes for each chunk up to the last that is there.  8 MiB may be asked for
+ * again and again: only the copy is made with the lock. */
+static void put_digests(struct site *s, struct incoming *t, struct strbuf *ret)
+{
+	uint64_t n = 0;
+
+	pthread_mutex_lock(&s->lock);
+	for (n = t->room; n && !bit(t->bits, n - 1); n--)
+		;
+	pthread_mutex_unlock(&s->lock);
+	sb_free(ret);
+	sb_init(ret, (size_t)CHUNKS_MAX * 32);
+	if (!n || sb_reserve(ret, n * 32))
+		return;
+	memset(ret->buf, 0, n * 32);
+	pthread_mutex_lock(&s->lock);
+	memcpy(ret->buf, t->digests, n * 32);
+	for (uint64_t i = 0; i < n; i++)
+		if (!bit(t->bits, i))
+			memset(ret->buf + i * 32, 0, 32);
+	pthread_mutex_unlock(&s->lock);
+	ret->len = n * 32;
+}
+
 void in_state(struct serve *v, const char *tid, bool digests)
 {
 	struct site *s = v->s;
 	struct incoming *t = in_find(s, tid, v->party);
 	struct err e = { 0 };
 
-	if (t) {
+	if (t && digests) {
+		put_digests(s, t, &v->out);
+		v->code = 200;
+	} else if (t) {
 		pthread_mutex_lock(&s->lock);
-		if (digests) {
-			uint64_t n = 0;
-
-			for (uint64_t i = 0; i < t->room; i++)
-				if (bit(t->bits, i))
-					n = i + 1;
-			sb_free(&v->out);
-			sb_init(&v->out, (size_t)CHUNKS_MAX * 32);
-			for (uint64_t i = 0; i < n; i++) {
-				static const uint8_t none[32];
-
-				sb_add(&v->out,
-				       bit(t->bits, i) ? t->digests[i] : none,
-				       32);
-			}
-			v->code = 200;
-		} else {
-			serve_json(v, 200, state_json(s, t, &v->credit));
-		}
+		serve_json(v, 200, state_json(s, t, &v->credit));
 		pthread_mutex_unlock(&s->lock);
 	} else if (!receipt_answer(v, tid, "")) {
 		serve_refuse(v, err_set(&e, ENOENT, "no such transfer"), &e);

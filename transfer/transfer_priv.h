@@ -336,6 +336,9 @@ void serve_begin(struct serve *v);
 void serve_data(struct serve *v, const void *data, size_t n);
 void serve_end(struct serve *v);
 void serve_free(struct serve *v);
+/* May one more refusal of that party ("" = unknown) be written down?  A log can
+ * be filled by refusals alone. */
+bool audit_may(const char *party) MUST_CHECK;
 /* A problem+json answer of this status with a sentence that may be told. */
 void serve_refuse(struct serve *v, int status, const struct err *e);
 void serve_json(struct serve *v, unsigned code, json_t *doc /* taken */);

@@ -226,6 +226,41 @@ def test_a_quota_bounds_streams_together(x, one):
             one.abort(d)
 
 
+def test_refusals_do_not_fill_the_log(x, one):
+    """Written down, but not every one of very many."""
+    bad = dict(file_doc("1", "3", "refused", size=1), src="2")
+    before = len(x["3"].site_log)
+    in_parallel(lambda _: one.announce(bad).code, range(3000))
+    grown = len(x["3"].site_log) - before
+    assert 10000 < grown < 1500 * 300, grown
+
+
+def test_asking_for_many_digests_holds_up_nobody(x, one, two):
+    """8 MiB each time."""
+    doc = file_doc("1", "3", "sparse", chunk_size=256 << 10)
+    assert one.announce(doc).code == 201
+    assert one.chunk(doc, 262143, b"x" * (256 << 10)).code == 201
+    r = one.state(doc, "?digests")
+    assert len(r.data) == 262144 * 32 and not r.data[:-32].strip(b"\0") and r.data[-32:].strip(b"\0")
+    stop = []
+
+    def ask(_):
+        while not stop:
+            assert one.state(doc, "?digests").code in (200, 503)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(ask, i) for i in range(8)]
+        took = []
+        for _ in range(20):
+            t = time.monotonic()
+            assert two.ask("GET", "/v1/hello").code == 200
+            took.append(time.monotonic() - t)
+        stop.append(True)
+        for f in asked:
+            f.result()
+    assert sorted(took)[10] < 0.5 * SLOW
+    one.abort(doc)
+
+
 # ---- what can be learnt ----------------------------------------------------
 
 
