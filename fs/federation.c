@@ -211,6 +211,16 @@ static int node_setattr(const struct who *w, struct nid n,
 		t[1] = st->st_mtim;
 	if (disk)
 		(void)utimensat(AT_FDCWD, disk, t, AT_SYMLINK_NOFOLLOW);
+	/* touch tries a failed one again. */
+	if ((valid & FUSE_SET_ATTR_MTIME_NOW) && at.kind == REAL_OUT &&
+	    !real_kept_here(at)) {
+		char party[24];
+
+		(void)snprintf(party, sizeof(party), "%llu",
+			       (unsigned long long)at.owner);
+		if (transfer_file_retry(fs.transfer, party, at.path, NULL))
+			log_debug("fs", "nothing to be tried again");
+	}
 	return 0;
 }
 

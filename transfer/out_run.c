@@ -81,6 +81,7 @@ static void refused(struct outgoing *t, const struct wire_answer *a,
 		    struct end *x, const char *text)
 {
 	int status = http_to_status((long)a->code);
+	char where[300];
 
 	switch (-status) {
 	case EACCES:
@@ -106,7 +107,9 @@ static void refused(struct outgoing *t, const struct wire_answer *a,
 		break;
 	case ENOSPC:
 		t->attempts++;
-		park(t, text, 500 + backoff_ms(t->refusals++, 500, 5000));
+		(void)snprintf(where, sizeof(where), "party %s: %s",
+			       t->peer->id, text);
+		park(t, where, 500 + backoff_ms(t->refusals++, 500, 5000));
 		break;
 	default: /* busy, failed there */
 		park(t, text,
@@ -636,6 +639,7 @@ void out_run(struct peer *p, const struct task *k)
 	struct end x = { 0 };
 	unsigned attempts;
 	struct object o;
+	char late[400];
 
 	switch (k->action) {
 	case ANNOUNCE:
@@ -652,8 +656,10 @@ void out_run(struct peer *p, const struct task *k)
 		break;
 	case EXPIRE:
 		pthread_mutex_lock(&s->lock);
-		out_fail(t, &x, -ETIMEDOUT,
-			 t->error ? t->error : "its deadline has passed");
+		(void)snprintf(
+		    late, sizeof(late), "its deadline has passed%s%s",
+		    t->error ? "; before: " : "", t->error ? t->error : "");
+		out_fail(t, &x, -ETIMEDOUT, late);
 		pthread_mutex_unlock(&s->lock);
 		break;
 	case NOTHING:

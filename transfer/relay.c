@@ -13,8 +13,9 @@
 
 #include "transfer/transfer_priv.h"
 
-#define WINDOW	     4096 /* requests of one process that may overtake */
-#define INSTANCES    32	  /* processes of one party that are remembered */
+#define FORWARD_MS   120000 /* nobody holds a relay's thread for longer */
+#define WINDOW	     4096   /* requests of one process that may overtake */
+#define INSTANCES    32	    /* processes of one party that are remembered */
 #define ANSWER_SLACK 4096
 #define VIA_TEXT     63
 
@@ -581,7 +582,8 @@ static void forward(struct serve *v, const char *dst)
 	struct wire_request q = { .method = "POST",
 				  .target = target,
 				  .via = via,
-				  .timeout_ms = v->timeout_ms,
+				  .timeout_ms = v->timeout_ms ? v->timeout_ms
+							      : FORWARD_MS,
 				  .body = v->body.buf,
 				  .n = v->body.len };
 	struct wire_answer a = { 0 };

@@ -573,6 +573,34 @@ int file_wait(struct site *s, const char *party, const char *path, int client,
 	return r;
 }
 
+int file_retry(struct site *s, const char *party, const char *path,
+	       struct err *e)
+{
+	_cleanup_free_ char *final = file_out_path(s, party, path);
+	uint64_t size = 0;
+	bool failed = false;
+	struct object o;
+	struct sent *f;
+
+	pthread_mutex_lock(&s->lock);
+	f = file_find(party, path);
+	if (f && f->status == FAILED) {
+		failed = true;
+		size = f->size;
+		f->status = LIVE;
+		f->error_no = 0;
+		f->deadline_ms = 0;
+		file_identity(s, party, path, f->generation, f->chunk_size,
+			      size, &o);
+		file_news(s, f);
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (!f)
+		return err_set(e, ENOENT, "no such file was handed over");
+	return failed ? out_start(s, &o, final, size, true, file_on_done, e)
+		      : 0;
+}
+
 int file_deadline(struct site *s, const char *party, const char *path,
 		  int64_t unix_ms, struct err *e)
 {

@@ -303,6 +303,11 @@ static int op_file_drop(struct client *c, const json_t *q, struct err *e)
 	return 0;
 }
 
+static int op_file_retry(struct client *c, const json_t *q, struct err *e)
+{
+	return file_retry(c->s, text_of(q, "party"), text_of(q, "path"), e);
+}
+
 static int op_file_deadline(struct client *c, const json_t *q, struct err *e)
 {
 	return file_deadline(c->s, text_of(q, "party"), text_of(q, "path"),
@@ -424,6 +429,7 @@ static const struct {
 	{ "file_stream", op_file_stream },
 	{ "file_drop", op_file_drop },
 	{ "file_deadline", op_file_deadline },
+	{ "file_retry", op_file_retry },
 	{ "file_remove", op_file_remove },
 	{ "file_wait", op_file_wait },
 	{ "file_state", op_file_state },

@@ -556,6 +556,15 @@ void transfer_file_drop(struct transfer *t, const char *party,
 	news_add(t->news, party, NULL, spool, 0, false);
 }
 
+int transfer_file_retry(struct transfer *t, const char *party, const char *path,
+			struct err *e)
+{
+	return ask_once(t,
+			json_pack("{s:s, s:s, s:s}", "op", "file_retry",
+				  "party", party, "path", path),
+			NULL, NULL, e);
+}
+
 int transfer_file_deadline(struct transfer *t, const char *party,
 			   const char *path, int64_t unix_ms, struct err *e)
 {
@@ -626,6 +635,24 @@ static void *file_waiter(void *arg)
 	return NULL;
 }
 
+/* Without a thread: the caller hears at once that it cannot wait. */
+static void no_waiter(struct waiting *w)
+{
+	struct transfer *t = w->t;
+	struct job **p;
+
+	pthread_mutex_lock(&t->lock);
+	for (p = &t->waits; *p && *p != w->j; p = &(*p)->next)
+		;
+	if (*p)
+		*p = w->j->next;
+	pthread_mutex_unlock(&t->lock);
+	w->j->file_cb(w->j->arg, -EAGAIN);
+	job_free(w->j);
+	free(w);
+	__atomic_sub_fetch(&t->threads, 1, __ATOMIC_SEQ_CST);
+}
+
 void transfer_file_wait(struct transfer *t, const char *party, const char *path,
 			transfer_file_cb cb, void *arg)
 {
@@ -647,8 +674,10 @@ void transfer_file_wait(struct transfer *t, const char *party, const char *path,
 	pthread_attr_init(&a);
 	pthread_attr_setdetachstate(&a, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&a, 256u << 10);
-	if (pthread_create(&th, &a, file_waiter, w))
+	if (pthread_create(&th, &a, file_waiter, w)) {
 		log_error("transfer", "cannot start a thread");
+		no_waiter(w);
+	}
 	pthread_attr_destroy(&a);
 }
 

@@ -103,6 +103,9 @@ void transfer_file_stream(struct transfer *t, const char *party,
  * removed or renamed to a name that is not sent). Never blocks. */
 void transfer_file_drop(struct transfer *t, const char *party,
 			const char *spool);
+/* One that failed is tried again (its deadline is forgotten). */
+int transfer_file_retry(struct transfer *t, const char *party, const char *path,
+			struct err *e) MUST_CHECK;
 /* Give up at this time (Unix ms; 0 = never). -ENOENT: no such file. */
 int transfer_file_deadline(struct transfer *t, const char *party,
 			   const char *path, int64_t unix_ms,

@@ -33,6 +33,7 @@
  *   file_wait       party, path (waits)              status of the file
  *   file_state      party, path                      state {...}
  *   file_deadline   party, path, deadline            -
+ *   file_retry      party, path                      -
  *   party           party                            ping, version, transfers,
  *                                                    certificate (texts)
  *   ping            party                            -
@@ -603,6 +604,9 @@ int file_remove(struct site *s, const char *party, const char *path,
 		struct err *e) MUST_CHECK;
 int file_wait(struct site *s, const char *party, const char *path, int client,
 	      struct err *e) MUST_CHECK;
+/* One that failed is tried again. */
+int file_retry(struct site *s, const char *party, const char *path,
+	       struct err *e) MUST_CHECK;
 int file_deadline(struct site *s, const char *party, const char *path,
 		  int64_t unix_ms, struct err *e) MUST_CHECK;
 json_t *file_state(struct site *s, const char *party, const char *path);

@@ -718,3 +718,16 @@ def test_a_party_that_may_not_push_is_refused(sandboxes):
     os.close(fd)
     assert e.value.errno == errno.EACCES
     assert got(s[2], "1", "no") is None
+
+
+def test_touch_tries_a_failed_file_again(sandboxes):
+    s = sandboxes("1", "2")
+    with open(s[2].path("parties/1/allow"), "w") as f:
+        f.write("module *\n")
+    path = put(s[1], "2", "again", b"x")
+    eventually(lambda: os.getxattr(path, "user.rollfs.state") == b"failed")
+    with open(s[2].path("parties/1/allow"), "a") as f:
+        f.write("push *\n")
+    os.utime(path)
+    assert eventually(lambda: got(s[2], "1", "again")) == b"x"
+    eventually(lambda: os.getxattr(path, "user.rollfs.state") == b"committed")
