@@ -180,6 +180,10 @@ static struct incoming *incoming_new(const struct object *o)
 
 /* ---- may it? ----------------------------------------------------------- */
 
+/* What a quota counts for each, besides its bytes: empty ones are not free. */
+#define FOLDER_BYTES 4096u
+#define FILE_BYTES   256u
+
 static uint64_t tree_bytes(const char *dir)
 {
 	_cleanup_closedir_ DIR *d = opendir(dir);
@@ -194,8 +198,9 @@ static uint64_t tree_bytes(const char *dir)
 			continue;
 		p = xasprintf("%s/%s", dir, de->d_name);
 		if (!lstat(p, &st))
-			sum += S_ISDIR(st.st_mode) ? tree_bytes(p)
-						   : (uint64_t)st.st_size;
+			sum += S_ISDIR(st.st_mode)
+				   ? FOLDER_BYTES + tree_bytes(p)
+				   : FILE_BYTES + (uint64_t)st.st_size;
 	}
 	return sum;
 }
@@ -226,7 +231,8 @@ int in_within(const char *allow, uint64_t size, uint64_t quota_left,
 	if (allow_limit(allow, "size", &limit) && size > limit)
 		return err_set(e, EFBIG, "larger than the %llu bytes allowed",
 			       (unsigned long long)limit);
-	return size > quota_left
+	/* When nothing is left, empty ones do not fit either. */
+	return size > quota_left || !quota_left
 		   ? err_set(e, EDQUOT,
 			     "the inbox is full: its quota would be "
 			     "exceeded")
