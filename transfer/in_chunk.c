@@ -175,7 +175,7 @@ static int chunk_check(struct serve *v, struct chunk_sink *k, const char *index,
 	struct object o = { .chunk_size = t->o.chunk_size };
 	char *end = NULL;
 	uint64_t n = CHUNKS_MAX, quota_left, quota = UINT64_MAX, open = 0,
-		 given;
+		 given, allocated;
 	int r;
 
 	if (!v->digest || content_digest_parse(v->digest, k->want))
@@ -187,6 +187,7 @@ static int chunk_check(struct serve *v, struct chunk_sink *k, const char *index,
 	o.size = t->o.size;
 	quota_left = t->quota_left;
 	given = t->given;
+	allocated = t->allocated;
 	pthread_mutex_unlock(&v->s->lock);
 	errno = 0;
 	k->index = strtoull(index, &end, 10);
@@ -215,9 +216,9 @@ static int chunk_check(struct serve *v, struct chunk_sink *k, const char *index,
 		return err_set(e, EDQUOT,
 			       "the inbox is full: its quota would be "
 			       "exceeded");
-	/* Of a known size all is allocated, usually; otherwise what others are
-	 * about to write counts too. */
-	if (k->index * t->o.chunk_size + k->len > given)
+	/* An announcement takes nothing of the disk: what others are about to
+	 * write counts too. */
+	if (k->index * t->o.chunk_size + k->len > allocated)
 		k->reserved = k->len;
 	return in_disk_room(v->s, allow,
 			    k->reserved + __atomic_fetch_add(&v->s->unwritten,
@@ -312,9 +313,9 @@ static void allocate_ahead(struct site *s, struct incoming *t, uint64_t index)
 		return;
 	pthread_mutex_lock(&s->lock);
 	from = t->allocated;
-	to = t->o.size == SIZE_OPEN && upto > from && at <= from + AHEAD
-		 ? upto + AHEAD
-		 : from;
+	to = upto > from && at <= from + AHEAD ? upto + AHEAD : from;
+	if (t->o.size != SIZE_OPEN)
+		to = MAX(MIN(to, t->o.size), from);
 	t->allocated = to;
 	pthread_mutex_unlock(&s->lock);
 	/* Without room the write itself will say so. */

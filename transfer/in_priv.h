@@ -23,7 +23,7 @@ struct incoming {
 	struct chunk_sink *sinks;
 	uint64_t quota_left; /* when it was announced */
 	uint64_t allocated;  /* bytes; for one whose size is not known */
-	uint64_t given;	     /* bytes that the disk holds ready for it */
+	uint64_t given;	     /* bytes that count against the quota already */
 	int64_t touched_ms;
 	/* Waiting for the disk. */
 	pthread_mutex_t lock;

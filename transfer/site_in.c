@@ -395,15 +395,7 @@ static int begin(struct site *s, const struct object *o, uint64_t quota_left,
 		r = json_write_file(path, doc, 0600, true, e);
 	json_decref(doc);
 	t->quota_left = quota_left;
-	/* No space shows now, not after the first gigabyte. */
-	if (!r && o->size != SIZE_OPEN && o->size) {
-		if (!fallocate(t->fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)o->size))
-			t->given = o->size;
-		else if (errno == ENOSPC)
-			r = err_set(e, ENOSPC,
-				    "no space: %llu bytes are needed",
-				    (unsigned long long)o->size);
-	}
+	t->given = o->size == SIZE_OPEN ? 0 : o->size;
 	if (r) {
 		in_remove_files(s, o->tid);
 		in_free(t);
