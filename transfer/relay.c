@@ -13,9 +13,9 @@
 
 #include "transfer/transfer_priv.h"
 
-#define FORWARD_MS   120000 /* nobody holds a relay's thread for longer */
-#define WINDOW	     4096   /* requests of one process that may overtake */
-#define INSTANCES    32	    /* processes of one party that are remembered */
+#define FORWARD_MS   60000 /* nobody holds a relay's thread for longer */
+#define WINDOW	     4096  /* requests of one process that may overtake */
+#define INSTANCES    32	   /* processes of one party that are remembered */
 #define ANSWER_SLACK 4096
 #define VIA_TEXT     63
 
