@@ -285,23 +285,10 @@ void file_sweep(struct site *s)
 
 int file_open(struct site *s, struct err *e)
 {
-	_cleanup_free_ char *dir =
-	    xasprintf("%s/transfer/files", s->conf->state);
-	_cleanup_closedir_ DIR *d = opendir(dir);
-	struct dirent *de;
+	int r = journals_each(s, ".sent", load, e);
 
-	while (d && (de = readdir(d))) {
-		char party[16] = "";
-		size_t n = strspn(de->d_name, "0123456789");
-		int r;
-
-		if (!n || n > 10 || strcmp(de->d_name + n, ".sent"))
-			continue;
-		memcpy(party, de->d_name, n);
-		r = load(s, party, e);
-		if (r)
-			return r;
-	}
+	if (r)
+		return r;
 	file_sweep(s);
 	resume(s);
 	return 0;

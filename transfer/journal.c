@@ -246,3 +246,27 @@ struct journal *journal_of(struct site *s, const char *party, const char *end)
 	all = x;
 	return x->log;
 }
+
+int journals_each(struct site *s, const char *end,
+		  int (*fn)(struct site *s, const char *party, struct err *e),
+		  struct err *e)
+{
+	_cleanup_free_ char *dir =
+	    xasprintf("%s/transfer/files", s->conf->state);
+	_cleanup_closedir_ DIR *d = opendir(dir);
+	struct dirent *de;
+
+	while (d && (de = readdir(d))) {
+		char party[16] = "";
+		size_t n = strspn(de->d_name, "0123456789");
+		int r;
+
+		if (!n || n > 10 || strcmp(de->d_name + n, end))
+			continue;
+		memcpy(party, de->d_name, n);
+		r = fn(s, party, e);
+		if (r)
+			return r;
+	}
+	return 0;
+}

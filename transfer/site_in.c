@@ -716,23 +716,10 @@ static void sweep_temporary(struct site *s)
 
 int in_open(struct site *s, struct err *e)
 {
-	_cleanup_free_ char *dir =
-	    xasprintf("%s/transfer/files", s->conf->state);
-	_cleanup_closedir_ DIR *d = opendir(dir);
-	struct dirent *de;
+	int r = journals_each(s, ".receipts", receipts_load, e);
 
-	while (d && (de = readdir(d))) {
-		char party[16] = "";
-		size_t n = strspn(de->d_name, "0123456789");
-		int r;
-
-		if (!n || n > 10 || strcmp(de->d_name + n, ".receipts"))
-			continue;
-		memcpy(party, de->d_name, n);
-		r = receipts_load(s, party, e);
-		if (r)
-			return r;
-	}
+	if (r)
+		return r;
 	sweep_temporary(s);
 	each_partial(s, ".data", in_finish_data);
 	each_partial(s, ".have", orphan);

@@ -95,6 +95,10 @@ void journal_clear(struct journal *j); /* nothing in it matters any more */
  * lives; NULL when it cannot be opened. */
 struct site;
 struct journal *journal_of(struct site *s, const char *party, const char *end);
+/* At start: fn for each party that has such a journal. */
+int journals_each(struct site *s, const char *end,
+		  int (*fn)(struct site *s, const char *party, struct err *e),
+		  struct err *e) MUST_CHECK;
 
 /* ---- link.c: requests on the socket ------------------------------------ */
 
