@@ -102,8 +102,11 @@ size_t ctx_inputs(struct ctx *c, const char *key);
 struct table *ctx_input(struct ctx *c, const char *key, size_t i);
 /* Component that made the i-th input ("hetero_lr_0"), "" if none. */
 const char *ctx_input_source(struct ctx *c, const char *key, size_t i);
-/* Model of another component of this party (the object given to
- * ctx_put_model there); NULL if not wired. Borrowed. */
+/*
+ * Model of a component of this party, of this job or a stored one:
+ * {"module", "meta", "param"} as given to ctx_put_model there; NULL if not
+ * wired. Borrowed.
+ */
 const json_t *ctx_input_model(struct ctx *c, const char *key);
 struct table_store *ctx_store(struct ctx *c);
 
@@ -116,8 +119,34 @@ int ctx_put_table(struct ctx *c, size_t i, struct table_build *b,
 /* The i-th output is the same rows as t (cheap). */
 int ctx_put_same(struct ctx *c, size_t i, struct table *t,
 		 struct err *e) MUST_CHECK;
-/* model/<output name>.json of this party, 0600. Borrowed. */
-int ctx_put_model(struct ctx *c, const json_t *model, struct err *e) MUST_CHECK;
+/*
+ * model/<output name>.json of this party, 0600: meta says how it was made
+ * (settings), param what was learned.  Both borrowed.
+ */
+int ctx_put_model(struct ctx *c, const json_t *meta, const json_t *param,
+		  struct err *e) MUST_CHECK;
+/*
+ * A model in the making, checkpoints/<index>.json of this party (0600), so
+ * that the next attempt of this task goes on from it.  state (may be NULL) is
+ * for that attempt only and never part of a stored model.
+ */
+int ctx_put_checkpoint(struct ctx *c, unsigned index, const json_t *meta,
+		       const json_t *param, const json_t *state,
+		       struct err *e) MUST_CHECK;
+/* Indices of the checkpoints that earlier attempts left, ascending; caller
+ * frees *ret. */
+int ctx_checkpoints(struct ctx *c, unsigned **ret, size_t *ret_n,
+		    struct err *e) MUST_CHECK;
+/* {"module", "meta", "param", "state"}; caller owns. */
+int ctx_get_checkpoint(struct ctx *c, unsigned index, json_t **ret,
+		       struct err *e) MUST_CHECK;
+/*
+ * Appends "x<TAB>y" to metrics/<ns>/<name>.tsv of this task, which people
+ * watch while it grows ("train", "loss").  A file that an earlier attempt
+ * left is begun anew at the first call.
+ */
+int ctx_metric(struct ctx *c, const char *ns, const char *name, double x,
+	       double y, struct err *e) MUST_CHECK;
 /* summary.json; borrowed. */
 int ctx_put_summary(struct ctx *c, const json_t *summary,
 		    struct err *e) MUST_CHECK;

@@ -147,33 +147,11 @@ int ctx_put_table(struct ctx *c, size_t i, struct table_build *b, struct err *e)
 	return table_build_publish(b, ns, name, e);
 }
 
-int ctx_put_model(struct ctx *c, const json_t *model, struct err *e)
-{
-	const json_t *o =
-	    json_array_get(json_object_get(c->outputs, "model"), 0);
-	const char *path;
-
-	if (!o)
-		return 0; /* not wired */
-	if (json_get_str(o, "path", &path, e) < 0)
-		return -e->no;
-	return json_write_file(path, model, 0600, true, e);
-}
-
 int ctx_put_summary(struct ctx *c, const json_t *summary, struct err *e)
 {
 	_cleanup_free_ char *path = xasprintf("%s/summary.json", c->dir);
 
 	return json_write_file(path, summary, 0644, true, e);
-}
-
-const json_t *ctx_input_model(struct ctx *c, const char *key)
-{
-	const json_t *list =
-	    json_object_get(json_object_get(c->inputs, "model"), key);
-	const char *path = json_str_or(json_array_get(list, 0), "path", NULL);
-
-	return path ? json_object_get(c->models, path) : NULL;
 }
 
 void ctx_event(struct ctx *c, const char *fmt, ...)

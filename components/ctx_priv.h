@@ -27,6 +27,8 @@ struct ctx {
 	} * tables;
 	size_t n_tables;
 	json_t *parents; /* of output tables: "ns/name" */
+	json_t *metrics; /* "ns/name" of the curves that were begun */
+	bool passed;	 /* need_run is false */
 };
 
 /* From c->task: inputs and models are opened and the channel connected. */

@@ -72,6 +72,11 @@ static int read_model(struct ctx *c, const json_t *o, struct err *e)
 	m = json_read_file(path, e);
 	if (!m)
 		return -e->no;
+	if (!json_is_object(json_object_get(m, "meta")) ||
+	    !json_is_object(json_object_get(m, "param"))) {
+		json_decref(m);
+		return err_set(e, EINVAL, "%s is not a model", path);
+	}
 	json_object_set_new(c->models, path, m);
 	return 0;
 }
@@ -137,6 +142,7 @@ int ctx_start(struct ctx *c, struct err *e)
 	c->percent = -1;
 	c->models = json_object();
 	c->parents = json_array();
+	c->metrics = json_object();
 	if (json_get_str(c->task, "job", &c->job, e) < 0 ||
 	    json_get_str(c->task, "component", &c->component, e) < 0 ||
 	    json_get_str(c->task, "role", &c->role, e) < 0 ||
@@ -173,5 +179,6 @@ void ctx_end(struct ctx *c)
 		close(c->job_events);
 	json_decref(c->models);
 	json_decref(c->parents);
+	json_decref(c->metrics);
 	explicit_bzero(c->secret, sizeof(c->secret));
 }

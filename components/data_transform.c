@@ -39,7 +39,8 @@ struct column {
 struct transform {
 	struct ctx *c;
 	struct table *t;
-	const json_t *params, *model; /* model NULL = fit */
+	const json_t *params, *input_model;
+	const json_t *model; /* param of it; NULL = fit */
 	struct fill missing, outlier;
 	const char *label; /* NULL = none */
 	size_t label_at;
@@ -613,21 +614,21 @@ static int publish(struct transform *d, struct table_build *b, struct err *e)
 		return r;
 	}
 	if (d->model) { /* handed on unchanged */
-		r = ctx_put_model(d->c, d->model, e);
+		r = ctx_put_model(d->c, json_object_get(d->input_model, "meta"),
+				  d->model, e);
 	} else {
-		o = json_pack("{s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:I}",
-			      "module", "DataTransform", "role", ctx_role(d->c),
-			      "input_format", "dense", "output_format", "dense",
-			      "header", header_json(d), "missing",
-			      fill_json(&d->missing), "outlier",
-			      fill_json(&d->outlier), "rows",
+		o = json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:I}", "role",
+			      ctx_role(d->c), "input_format", "dense",
+			      "output_format", "dense", "header",
+			      header_json(d), "missing", fill_json(&d->missing),
+			      "outlier", fill_json(&d->outlier), "rows",
 			      (json_int_t)table_rows(d->t));
 		json_object_set_new(
 		    o, "label",
 		    d->label ? json_pack("{s:s, s:s}", "label_name", d->label,
 					 "label_type", kind_name(d->label_kind))
 			     : json_null());
-		r = ctx_put_model(d->c, o, e);
+		r = ctx_put_model(d->c, d->params, o, e);
 		json_decref(o);
 	}
 	if (r < 0) {
@@ -698,11 +699,8 @@ static int run(struct ctx *c, struct err *e)
 	if (ctx_inputs(c, "data") != 1)
 		return err_set(e, EINVAL, "one input table is needed");
 	d.t = ctx_input(c, "data", 0);
-	d.model = ctx_input_model(c, "model");
-	if (!json_bool_or(d.params, "need_run", true)) {
-		ctx_event(c, "need_run is false: the rows are handed on");
-		return ctx_put_same(c, 0, d.t, e);
-	}
+	d.input_model = ctx_input_model(c, "model");
+	d.model = json_object_get(d.input_model, "param");
 	if (table_rows(d.t) == 0)
 		return err_set(e, EINVAL, "the input table has no rows");
 	r = transform(&d, e);

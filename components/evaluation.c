@@ -684,10 +684,6 @@ static int run(struct ctx *c, struct err *e)
 	/* Predictions are the guest's; the others take part and do nothing. */
 	if (n == 0)
 		return 0;
-	if (!json_bool_or(p, "need_run", true)) {
-		ctx_event(c, "need_run is false: nothing is evaluated");
-		return ctx_put_same(c, 0, ctx_input(c, "data", 0), e);
-	}
 	if (eval_type(p) < 0)
 		return err_set(e, EINVAL, "eval_type: no such type");
 	v.eval = (enum eval)eval_type(p);

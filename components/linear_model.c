@@ -156,12 +156,9 @@ int linear_publish(struct ctx *c, const struct linear_data *d,
 			    names_json((const char *const *)d->names, d->cols));
 	json_object_set_new(o, "anonymous_header",
 			    names_json(d->anonymous, d->cols));
-	json_object_set_new(o, "module", json_string("HeteroLR"));
 	json_object_set_new(o, "role", json_string(ctx_role(c)));
-	json_object_set_new(o, "hyperparameters",
-			    json_deep_copy(ctx_params(c)));
 	if (r >= 0)
-		r = ctx_put_model(c, o, e);
+		r = ctx_put_model(c, ctx_params(c), o, e);
 	json_decref(o);
 	return r;
 }

@@ -46,8 +46,9 @@ json_t *table_part_schema_json(const struct table_schema *s)
 		    json_pack("{s:s, s:s, s:s?}", "name", s->columns[i].name,
 			      "type", type_names[s->columns[i].type],
 			      "anonymous", s->columns[i].anonymous));
-	return json_pack("{s:s, s:s?, s:i, s:s?, s:o}", "id", s->id, "label",
-			 s->label, "partitions", (int)s->partitions,
+	return json_pack("{s:s, s:s?, s:s*, s:s*, s:i, s:s?, s:o}", "id", s->id,
+			 "label", s->label, "weight", s->weight, "match_id",
+			 s->match_id, "partitions", (int)s->partitions,
 			 "content_type", s->content_type, "columns", columns);
 }
 
@@ -112,19 +113,26 @@ struct table_schema *table_part_schema(const json_t *o, struct err *e)
 {
 	const json_t *columns = json_object_get(o, "columns"), *c;
 	struct table_schema *s = schema_new();
-	const char *id, *label, *content;
+	const char *id, *label, *weight, *match_id, *content;
 	json_t *seen = json_object();
 	int64_t partitions;
 	int r = 0;
 	size_t i;
 
-	if (json_object_size(o) != 5 || !json_is_array(columns) ||
+	if (json_object_size(o) !=
+		5 + (size_t)(json_object_get(o, "weight") != NULL) +
+		    (json_object_get(o, "match_id") != NULL) ||
+	    !json_is_array(columns) ||
 	    json_array_size(columns) > TABLE_COLUMNS_MAX)
 		r = err_set(e, EPROTO, "not a schema");
 	if (!r)
 		r = get_name(o, "id", false, &id, e);
 	if (!r)
 		r = get_name(o, "label", true, &label, e);
+	if (!r)
+		r = get_name(o, "weight", true, &weight, e);
+	if (!r)
+		r = get_name(o, "match_id", true, &match_id, e);
 	if (!r)
 		r = get_name(o, "content_type", true, &content, e);
 	if (!r && json_get_int(o, "partitions", 1, 1000, &partitions, e))
@@ -133,6 +141,8 @@ struct table_schema *table_part_schema(const json_t *o, struct err *e)
 		free(s->id);
 		s->id = xstrdup(id);
 		s->label = label ? xstrdup(label) : NULL;
+		s->weight = weight ? xstrdup(weight) : NULL;
+		s->match_id = match_id ? xstrdup(match_id) : NULL;
 		s->content_type = content ? xstrdup(content) : NULL;
 		s->partitions = (unsigned)partitions;
 		json_array_foreach (columns, i, c) {
@@ -143,6 +153,10 @@ struct table_schema *table_part_schema(const json_t *o, struct err *e)
 	}
 	if (!r && s->label && schema_find(s, s->label) < 0)
 		r = err_set(e, EPROTO, "the label is no column");
+	if (!r && s->weight && schema_find(s, s->weight) < 0)
+		r = err_set(e, EPROTO, "the weight is no column");
+	if (!r && s->match_id && schema_find(s, s->match_id) < 0)
+		r = err_set(e, EPROTO, "the match id is no column");
 	json_decref(seen);
 	if (!r)
 		return s;

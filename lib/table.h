@@ -53,8 +53,10 @@ struct table_column {
 };
 
 struct table_schema {
-	char *id;    /* header name of the key column */
-	char *label; /* name of the label column, NULL = none */
+	char *id;	/* header name of the key column */
+	char *label;	/* name of the label column, NULL = none */
+	char *weight;	/* of the column of sample weights, or NULL */
+	char *match_id; /* of the column of match ids, or NULL */
 	struct table_column *columns; /* label included, in CSV order */
 	size_t n_columns;
 	unsigned partitions;
@@ -69,6 +71,8 @@ struct table_schema *schema_dup(const struct table_schema *s);
 void schema_add_column(struct table_schema *s, const char *name,
 		       enum cell_type type, const char *anonymous);
 ssize_t schema_find(const struct table_schema *s, const char *name);
+/* Column i is neither label nor weight nor match id. */
+bool schema_is_feature(const struct table_schema *s, size_t i);
 /* schema.json of the mount; rows adds "count". */
 json_t *schema_to_json(const struct table_schema *s, uint64_t rows);
 

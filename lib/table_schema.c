@@ -27,6 +27,8 @@ void schema_free(struct table_schema *s)
 	free(s->columns);
 	free(s->id);
 	free(s->label);
+	free(s->weight);
+	free(s->match_id);
 	free(s->content_type);
 	json_decref(s->lineage);
 	json_decref(s->extra);
@@ -52,6 +54,8 @@ struct table_schema *schema_dup(const struct table_schema *s)
 
 	d->id = xstrdup(s->id);
 	d->label = s->label ? xstrdup(s->label) : NULL;
+	d->weight = s->weight ? xstrdup(s->weight) : NULL;
+	d->match_id = s->match_id ? xstrdup(s->match_id) : NULL;
 	d->partitions = s->partitions;
 	d->content_type = s->content_type ? xstrdup(s->content_type) : NULL;
 	d->lineage = s->lineage ? json_deep_copy(s->lineage) : NULL;
@@ -70,6 +74,15 @@ ssize_t schema_find(const struct table_schema *s, const char *name)
 	return -1;
 }
 
+bool schema_is_feature(const struct table_schema *s, size_t i)
+{
+	const char *name = s->columns[i].name;
+
+	return !(s->label && !strcmp(name, s->label)) &&
+	       !(s->weight && !strcmp(name, s->weight)) &&
+	       !(s->match_id && !strcmp(name, s->match_id));
+}
+
 json_t *schema_to_json(const struct table_schema *s, uint64_t rows)
 {
 	json_t *o = json_object(), *columns = json_array();
@@ -85,6 +98,10 @@ json_t *schema_to_json(const struct table_schema *s, uint64_t rows)
 	json_object_set_new(o, "id", json_string(s->id));
 	json_object_set_new(o, "label",
 			    s->label ? json_string(s->label) : json_null());
+	if (s->weight)
+		json_object_set_new(o, "weight", json_string(s->weight));
+	if (s->match_id)
+		json_object_set_new(o, "match_id", json_string(s->match_id));
 	json_object_set_new(o, "columns", columns);
 	json_object_set_new(o, "count", json_integer((json_int_t)rows));
 	json_object_set_new(o, "partitions", json_integer(s->partitions));
@@ -118,6 +135,10 @@ struct table_schema *schema_from_json(const json_t *o, struct err *e)
 	s->partitions = (unsigned)partitions;
 	str = json_str_or(o, "label", NULL);
 	s->label = str ? xstrdup(str) : NULL;
+	str = json_str_or(o, "weight", NULL);
+	s->weight = str ? xstrdup(str) : NULL;
+	str = json_str_or(o, "match_id", NULL);
+	s->match_id = str ? xstrdup(str) : NULL;
 	str = json_str_or(o, "content_type", NULL);
 	s->content_type = str ? xstrdup(str) : NULL;
 	if (json_is_object(json_object_get(o, "lineage")))

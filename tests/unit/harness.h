@@ -143,11 +143,13 @@ int ctx_put_same(struct ctx *c, size_t i, struct table *t, struct err *e)
 	(void)snprintf(name, sizeof(name), "%s%zu", c->role, c->index);
 	return table_link(t, "out", name, e);
 }
-int ctx_put_model(struct ctx *c, const json_t *model, struct err *e)
+int ctx_put_model(struct ctx *c, const json_t *meta, const json_t *param,
+		  struct err *e)
 {
 	(void)c;
 	(void)e;
-	assert_non_null(json_object_get(model, "header"));
+	assert_non_null(meta);
+	assert_non_null(json_object_get(param, "header"));
 	return 0;
 }
 int ctx_put_summary(struct ctx *c, const json_t *summary, struct err *e)
