@@ -34,6 +34,9 @@ struct sched_options {
 	 * changed status (component NULL) or a task's file did.  Called from
 	 * the loop thread; must not block. */
 	void (*changed)(void *arg, const char *job);
+	/* A model version appeared or vanished, or its predict/dsl.json
+	 * changed; from any thread, must not block.  May be NULL. */
+	void (*models_changed)(void *arg, const char *id, const char *version);
 	void *arg;
 };
 

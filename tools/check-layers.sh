@@ -8,7 +8,7 @@ allowed() {
 	transfer) echo "lib transfer" ;;
 	components) echo "lib transfer/channel.h components" ;;
 	scheduler) echo "lib transfer/transfer.h scheduler" ;;
-	fs) echo "lib transfer/transfer.h scheduler/scheduler.h fs" ;;
+	fs) echo "lib transfer/transfer.h scheduler/scheduler.h scheduler/model.h fs" ;;
 	tools) echo "lib components/crypto transfer/channel.h transfer/transfer.h tools" ;;
 	esac
 }
