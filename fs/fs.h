@@ -5,8 +5,8 @@
  * Node ids are computed, not allocated: [kind:8][number:44][slot:12].  number
  * is a persistent one (of a job, a task, a table, a generation, a party), slot
  * says which file inside the object.  Only real files (what is written to
- * federation/ and files under temporary names) and rows have a table of nodes
- * with lookup counts: real.c.
+ * federation/ and files under temporary names: real.c), rows, and what is
+ * known by its path (named.c) have a table of nodes with lookup counts.
  *
  * One struct tree per kind answers for its nodes; mount.c hands the requests
  * out.  Functions of a tree return 0 or a negative errno; the text of a
@@ -57,6 +57,7 @@ enum kind {
 	K_COMPONENT,
 	K_REAL,
 	K_ROW,
+	K_CURVE, /* what a task writes while it learns */
 	KINDS
 };
 
@@ -173,7 +174,8 @@ struct tree {
 	void (*forget)(struct nid n, uint64_t nlookup);
 };
 extern const struct tree tree_static, tree_jobs, tree_tasks, tree_tables,
-    tree_data, tree_parties, tree_peers, tree_components, tree_real, tree_rows;
+    tree_data, tree_parties, tree_peers, tree_components, tree_real, tree_rows,
+    tree_curves;
 
 /*
  * The tree is a table: the files of an object, one line each.  docs/mount.md
@@ -250,6 +252,24 @@ int jobs_list(struct listing *l);
 int job_remove(const struct who *w, const char *name);
 int jobs_new_open(const struct who *w, struct nid n, int flags,
 		  struct handle **ret);
+/* False also when there is no such job. */
+bool job_ended(const char *id);
+/* A file that is only appended to: poll tells of what is new. */
+extern const struct handle_ops grown_ops;
+
+/* ---- named.c: nodes that are known by their path ----------------------- */
+/* The path's number, with one more lookup by the kernel. */
+int named_add(const char *path, uint64_t *ret);
+/* The number it has or would get, for listings. */
+uint64_t named_number(const char *path);
+/* Caller frees; NULL = not known any more. */
+char *named_path(uint64_t number);
+void named_forget(struct nid n, uint64_t count);
+
+/* ---- curves.c: metrics/ and checkpoints/ of a task --------------------- */
+/* task is "<job>/<role>/<component>"; -ENOENT when it is another name. */
+int curves_lookup(const char *task, const char *name, struct attr *ret);
+void curves_list_task(const char *task, struct listing *l);
 
 /* ---- tables.c: names and derived files; upload.c: writing ------------- */
 enum {

@@ -165,7 +165,7 @@ static int locate_task(struct nid n, const struct sched_job_info *i,
 		mode_t mode;
 	} of[] = { { "in", S_IFLNK | 0777 },
 		   { "out", S_IFLNK | 0777 },
-		   { "model", S_IFREG | 0444 } };
+		   { "model", S_IFREG | 0600 } };
 	const struct sched_task_info *t = task_of(i, n.number);
 	const struct ent *e;
 
@@ -246,6 +246,13 @@ static int job_getattr(const struct who *w, struct nid n, struct attr *ret)
 	if (S_ISDIR(p.mode))
 		ret->attr_s = 1;
 	return 0;
+}
+
+bool job_ended(const char *id)
+{
+	_cleanup_info_ struct sched_job_info *i = sched_job(fs.sched, id);
+
+	return i && i->ended;
 }
 
 int job_lookup(const char *name, struct attr *ret)
@@ -335,6 +342,19 @@ static int jobs_lookup(const struct who *w, struct nid dir, const char *name,
 	return no ? no : job_getattr(w, n, ret);
 }
 
+/* "<job>/<role>/<component>"; caller frees. */
+static char *task_name(uint64_t number)
+{
+	_cleanup_info_ struct sched_job_info *i =
+	    sched_job_by_number(fs.sched, number);
+	const struct sched_task_info *t = i ? task_of(i, number) : NULL;
+	char *s = NULL;
+
+	return !t || asprintf(&s, "%s/%s/%s", i->id, t->role, t->component) < 0
+		   ? NULL
+		   : s;
+}
+
 static int tasks_lookup(const struct who *w, struct nid dir, const char *name,
 			struct attr *ret)
 {
@@ -344,9 +364,13 @@ static int tasks_lookup(const struct who *w, struct nid dir, const char *name,
 	if (!name_ok(name))
 		return -ENOENT;
 	if (dir.slot == J_DIR) {
+		_cleanup_free_ char *task = NULL;
+
 		e = ent_by_name(task_files, ARRAY_SIZE(task_files), name);
-		if (!e)
-			return -ENOENT;
+		if (!e) {
+			task = task_name(dir.number);
+			return task ? curves_lookup(task, name, ret) : -ENOENT;
+		}
 		n.slot = e->slot;
 	} else if (dir.slot >= J_IN && dir.slot <= J_MODEL) {
 		_cleanup_place_ struct place p = PLACE_INIT;
@@ -430,7 +454,11 @@ static int tasks_list_dir(const struct who *w, struct nid dir,
 	if (no)
 		return no;
 	if (dir.slot == J_DIR) {
+		_cleanup_free_ char *task = task_name(dir.number);
+
 		list_ents(l, task_files, ARRAY_SIZE(task_files), dir);
+		if (task)
+			curves_list_task(task, l);
 		return 0;
 	}
 	d = opendir(p.path.buf);
@@ -718,7 +746,7 @@ static unsigned grown_poll(struct handle *h)
 	h->bytes = (uint64_t)st.st_size;
 	return POLLIN | POLLRDNORM;
 }
-static const struct handle_ops grown_ops = { .poll = grown_poll };
+const struct handle_ops grown_ops = { .poll = grown_poll };
 
 static int job_open(const struct who *w, struct nid n, int flags,
 		    struct handle **ret)

@@ -22,6 +22,7 @@ static const struct tree *const trees[KINDS] = {
 	[K_COMPONENT] = &tree_components,
 	[K_REAL] = &tree_real,
 	[K_ROW] = &tree_rows,
+	[K_CURVE] = &tree_curves,
 };
 static const struct tree nothing;
 
