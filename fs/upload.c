@@ -344,7 +344,7 @@ static int options_store(struct handle *h)
 	if (!h->bytes)
 		return 0;
 	v = json_parse(h->text.buf, h->text.len, &e);
-	no = v ? 0 : -EINVAL;
+	no = v ? table_upload_check(v, &e) : -EINVAL;
 	json_decref(v);
 	if (!no)
 		no = path ? file_replace(path, h->text.buf, h->text.len, 0600,

@@ -7,6 +7,8 @@ void csv_init(struct csv *c, char delimiter, size_t row_max, size_t fields_max,
 	      csv_row_fn fn, void *arg)
 {
 	*c = (struct csv){ .delimiter = delimiter,
+			   .rest = delimiter,
+			   .splits = SIZE_MAX,
 			   .fields_max = fields_max,
 			   .fn = fn,
 			   .arg = arg,
@@ -26,6 +28,11 @@ static int bad(const struct csv *c, struct err *e, const char *what)
 {
 	return err_set(e, EINVAL, "line %llu column %zu: %s",
 		       (unsigned long long)c->row_line, c->n + 1, what);
+}
+
+static bool cuts(const struct csv *c, char ch)
+{
+	return ch == (c->n ? c->rest : c->delimiter) && c->n < c->splits;
 }
 
 static int end_field(struct csv *c, struct err *e)
@@ -78,7 +85,7 @@ static int step(struct csv *c, char ch, struct err *e)
 		c->row_line = ++c->line;
 		return r;
 	}
-	if (ch == c->delimiter)
+	if (cuts(c, ch))
 		return end_field(c, e);
 	if (ch == '\n') {
 		/* A quoted empty field alone is a row, an empty line none. */
@@ -94,7 +101,7 @@ static int step(struct csv *c, char ch, struct err *e)
 	}
 	if (c->state == QUOTE && ch != '"')
 		return bad(c, e, "text behind the closing quote");
-	if (ch == '"') {
+	if (ch == '"' && !c->plain) {
 		if (c->state == PLAIN)
 			return bad(c, e, "a quote inside an unquoted field");
 		if (c->state == QUOTE) /* a doubled quote */
@@ -143,9 +150,8 @@ int csv_feed(struct csv *c, const char *data, size_t n, struct err *e)
 				i++;
 			}
 		} else if (c->state == PLAIN) {
-			while (i < n && data[i] != c->delimiter &&
-			       data[i] != '\n' && data[i] != '\r' &&
-			       data[i] != '"')
+			while (i < n && !cuts(c, data[i]) && data[i] != '\n' &&
+			       data[i] != '\r' && (data[i] != '"' || c->plain))
 				i++;
 			r = add(c, data + from, i - from, e);
 			if (!r && i < n)

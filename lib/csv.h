@@ -4,6 +4,11 @@
  * quotes; CR LF or LF; a UTF-8 byte order mark is skipped).  Bytes may come in
  * any pieces.  Strict: a quote inside an unquoted field, text behind a closing
  * quote, or an end inside quotes is an error.
+ *
+ * Between csv_init and the first byte a caller may change how lines are cut:
+ * rest (the delimiter behind the first field), splits (no more cuts than so
+ * many; the last field keeps the rest of the line), plain (a quote is a
+ * character like others, a line break always ends the row).
  */
 #ifndef LIB_CSV_H
 #define LIB_CSV_H
@@ -21,7 +26,9 @@ typedef int (*csv_row_fn)(void *arg, uint64_t line, const char *text,
 			  struct err *e);
 
 struct csv {
-	char delimiter;
+	char delimiter, rest;
+	bool plain;
+	size_t splits;
 	size_t fields_max;
 	csv_row_fn fn;
 	void *arg;

@@ -190,10 +190,14 @@ uint64_t table_build_rows(const struct table_build *b);
 /*
  * Upload: CSV bytes as they are written.  First line = header, first field =
  * key.  The errors name line (1-based) and column (name or number); nothing
- * is published unless all is well.  Options are upload.json (head,
- * id_delimiter, partition; NULL = defaults; unknown members refused).
+ * is published unless all is well.  Options are upload.json (NULL =
+ * defaults; docs/tables.md has its members).  Its meta stands in the schema's
+ * extra as {"meta": {...}}, where DataTransform finds it; "delimiter" beside
+ * it is what lay between the fields, unless it was a comma.
  */
 struct table_upload;
+/* Is this an upload.json?  Refused are unknown members and wrong values. */
+int table_upload_check(const json_t *options, struct err *e) MUST_CHECK;
 int table_upload_begin(struct table_store *s, const json_t *options,
 		       struct table_upload **ret, struct err *e) MUST_CHECK;
 int table_upload_write(struct table_upload *u, const void *data, size_t n,

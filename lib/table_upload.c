@@ -1,38 +1,68 @@
 // SPDX-License-Identifier: Apache-2.0
 /* CSV text as it is written -> a new generation. */
+#include <sys/random.h>
+
 #include "lib/csv.h"
 #include "lib/table_priv.h"
+#include "lib/upload_priv.h"
+
+#define SID "extend_sid"
 
 struct table_upload {
 	struct table_store *store;
 	struct csv csv;
-	char delimiter;
-	unsigned partitions;
-	struct table_schema *schema; /* NULL before the header */
+	struct upload_options o;
+	bool keyed;		     /* the first field is the id */
+	char run[33];		     /* makes ids of this upload its own */
+	struct table_schema *schema; /* NULL before the first line */
 	struct table_build *build;
 	struct cell *cells;
-	struct err failed; /* the first error; every later call repeats it */
+	struct strbuf text; /* a value without its quotes */
+	struct err failed;  /* the first error; every later call repeats it */
 };
 
+/* Field k of a line: its column's name, or the id's. */
 static int column_error(const struct table_upload *u, uint64_t line, size_t k,
 			struct err *e, const char *what)
 {
 	return err_set(e, EINVAL, "line %llu column %.100s: %s",
 		       (unsigned long long)line,
-		       !u->schema ? "?"
-		       : k	  ? u->schema->columns[k - 1].name
-				  : u->schema->id,
+		       !u->schema      ? "?"
+		       : k >= u->keyed ? u->schema->columns[k - u->keyed].name
+				       : u->schema->id,
 		       what);
 }
 
-static int header(struct table_upload *u, uint64_t line, const char *text,
-		  const struct csv_field *f, size_t n, struct err *e)
+/* ---- columns ----------------------------------------------------------- */
+
+static int add_column(struct table_schema *s, uint64_t line, size_t i,
+		      const char *name, bool id, struct err *e)
 {
-	struct table_schema *s = schema_new();
+	if ((!id && !strcmp(name, s->id)) || schema_find(s, name) >= 0)
+		return err_set(e, EINVAL,
+			       "line %llu column %zu: a second column "
+			       "\"%.100s\"",
+			       (unsigned long long)line, i + 1, name);
+	if (!id) {
+		schema_add_column(s, name, CELL_STRING, NULL);
+		return 0;
+	}
+	free(s->id);
+	s->id = xstrdup(name);
+	return 0;
+}
+
+/* The columns that the first line names. */
+static int named_columns(struct table_upload *u, struct table_schema *s,
+			 uint64_t line, const char *text,
+			 const struct csv_field *f, size_t n, struct err *e)
+{
+	size_t numbers = 0;
 	int r = 0;
 
 	for (size_t i = 0; i < n && !r; i++) {
 		_cleanup_free_ char *name = strndup(text + f[i].at, f[i].len);
+		double v;
 
 		if (!name || strlen(name) != f[i].len ||
 		    !utf8_valid(text + f[i].at, f[i].len))
@@ -50,33 +80,139 @@ static int header(struct table_upload *u, uint64_t line, const char *text,
 				    "line %llu column %zu: the name is longer "
 				    "than 1024 bytes",
 				    (unsigned long long)line, i + 1);
-		else if (i &&
-			 (!strcmp(name, s->id) || schema_find(s, name) >= 0))
-			r = err_set(e, EINVAL,
-				    "line %llu column %zu: a second column "
-				    "\"%.100s\"",
-				    (unsigned long long)line, i + 1, name);
-		else if (i)
-			schema_add_column(s, name, CELL_STRING, NULL);
-		else {
-			free(s->id);
-			s->id = xstrdup(name);
-		}
+		else
+			r = add_column(s, line, i, name, u->keyed && !i, e);
+		numbers += i && num_parse(text + f[i].at, f[i].len, &v);
 	}
 	/* Names of columns are not numbers: the header was forgotten. */
-	if (!r && n > 1) {
-		size_t numbers = 0;
-		double v;
+	if (!r && n > 1 && numbers == n - 1)
+		r = err_set(e, EINVAL,
+			    "line %llu column 2: numbers instead of "
+			    "column names (is the header missing? then write "
+			    "\"head\": 0 into upload.json)",
+			    (unsigned long long)line);
+	return r;
+}
 
-		for (size_t i = 1; i < n; i++)
-			numbers += num_parse(text + f[i].at, f[i].len, &v);
-		if (numbers == n - 1)
-			r = err_set(e, EINVAL,
-				    "line %llu column 2: numbers instead of "
-				    "column names (is the header missing?)",
-				    (unsigned long long)line);
+/* Column i of a file without header: match ids, the label, the features. */
+static char *made_name(const struct table_upload *u, size_t i)
+{
+	const json_t *meta = u->o.meta;
+	const json_t *ids = json_object_get(meta, "id_list");
+	bool match = json_bool_or(meta, "with_match_id", false);
+	size_t n_ids = !match		      ? 0
+		       : json_array_size(ids) ? json_array_size(ids)
+					      : 1;
+
+	if (i < n_ids)
+		return xstrdup(json_array_size(ids)
+				   ? json_string_value(json_array_get(ids, i))
+				   : "match_id");
+	i -= n_ids;
+	if (!json_bool_or(meta, "with_label", false))
+		return xasprintf("x%zu", i);
+	return i ? xasprintf("x%zu", i - 1)
+		 : xstrdup(json_str_or(meta, "label_name", "y"));
+}
+
+static int made_columns(struct table_upload *u, struct table_schema *s,
+			uint64_t line, size_t n, struct err *e)
+{
+	int r = 0;
+
+	for (size_t i = u->keyed; i < n && !r; i++) {
+		_cleanup_free_ char *name = made_name(u, i - u->keyed);
+
+		r = add_column(s, line, i, name, false, e);
 	}
-	s->partitions = u->partitions;
+	return r;
+}
+
+static bool field_is(const char *text, const struct csv_field *f,
+		     const char *want)
+{
+	return f->len == strlen(want) && !memcmp(text + f->at, want, f->len);
+}
+
+/*
+ * Is the first line the one that such a table reads with?  Then the file is a
+ * copy of data.csv beside its upload.json (cp -r, tar), and is taken as what
+ * it is: a header, and ids that were made already.
+ */
+static bool is_copy(struct table_upload *u, const char *text,
+		    const struct csv_field *f, size_t n)
+{
+	const char *id = u->o.extend_sid ? SID : "id";
+	size_t len = strlen(id);
+
+	if (u->o.value && n == 1 && (!u->o.head || u->o.extend_sid))
+		return f->len == len + 6 && /* not cut, or not there */
+		       !memcmp(text + f->at, id, len) &&
+		       !memcmp(text + f->at + len, ",value", 6);
+	if (n < 2 || (u->o.head && !u->o.extend_sid) ||
+	    !field_is(text, &f[0], id))
+		return false;
+	if (u->o.value)
+		return n == 2 && field_is(text, &f[1], "value");
+	for (size_t i = 1; i < n && !u->o.head; i++) {
+		_cleanup_free_ char *name = made_name(u, i - 1);
+
+		if (!field_is(text, &f[i], name))
+			return false;
+	}
+	return true;
+}
+
+static void take_as_copy(struct table_upload *u)
+{
+	u->o.head = true;
+	u->o.extend_sid = false;
+	u->keyed = true;
+	u->csv.delimiter = ',';
+	if (u->o.value)
+		u->csv.splits = 1;
+}
+
+static void schema_options(const struct table_upload *u, struct table_schema *s)
+{
+	const char cut[2] = { u->csv.rest, '\0' };
+
+	s->partitions = u->o.partitions;
+	if (u->o.meta || (!u->o.value && *cut != ','))
+		s->extra = json_object();
+	if (u->o.meta)
+		json_object_set(s->extra, "meta", u->o.meta);
+	if (!u->o.value && *cut != ',')
+		json_object_set_new(s->extra, "delimiter", json_string(cut));
+}
+
+/* Sets *ret_header when the line was one, and no row. */
+static int first_line(struct table_upload *u, uint64_t line, const char *text,
+		      const struct csv_field *f, size_t n, bool *ret_header,
+		      struct err *e)
+{
+	struct table_schema *s = schema_new();
+	bool made = !u->keyed, copy = is_copy(u, text, f, n);
+	int r;
+
+	if (copy)
+		take_as_copy(u);
+	schema_options(u, s);
+	if (made) {
+		free(s->id);
+		s->id = xstrdup(SID);
+	}
+	if (u->o.value) {
+		/* A header tells no more than what the ids are called. */
+		r = u->o.head && !made && !copy
+			? named_columns(u, s, line, text, f, 1, e)
+			: 0;
+		if (!r)
+			r = add_column(s, line, 1, "value", false, e);
+	} else {
+		r = u->o.head ? named_columns(u, s, line, text, f, n, e)
+			      : made_columns(u, s, line, n, e);
+	}
 	if (!r)
 		r = table_build_begin(u->store, s, &u->build, e);
 	if (r) {
@@ -85,34 +221,63 @@ static int header(struct table_upload *u, uint64_t line, const char *text,
 	}
 	u->schema = s;
 	u->cells = xcalloc(s->n_columns, sizeof(*u->cells));
+	*ret_header = u->o.head;
 	return 0;
 }
 
-static int on_row(void *arg, uint64_t line, const char *text,
-		  const struct csv_field *f, size_t n, struct err *e)
-{
-	struct table_upload *u = arg;
+/* ---- rows -------------------------------------------------------------- */
 
-	if (!u->schema)
-		return header(u, line, text, f, n, e);
-	if (n != u->schema->n_columns + 1)
-		return err_set(e, EINVAL,
-			       "line %llu column %zu: %zu fields, the header "
-			       "has %zu",
-			       (unsigned long long)line,
-			       MIN(n, u->schema->n_columns + 1) +
-				   (n > u->schema->n_columns + 1),
-			       n, u->schema->n_columns + 1);
-	for (size_t i = 0; i < n; i++) {
-		if (!utf8_valid(text + f[i].at, f[i].len) ||
-		    memchr(text + f[i].at, 0, f[i].len))
-			return column_error(u, line, i, e, "not UTF-8 text");
-		if (i)
-			u->cells[i - 1] = (struct cell){
-				.type = CELL_STRING,
-				.str = text + f[i].at,
-				.len = f[i].len,
-			};
+static int check_width(const struct table_upload *u, uint64_t line, size_t n,
+		       struct err *e)
+{
+	size_t want = u->schema->n_columns + u->keyed;
+
+	if (n == want || (u->o.value && n <= want))
+		return 0;
+	return err_set(e, EINVAL,
+		       "line %llu column %zu: %zu fields, %s has %zu%s",
+		       (unsigned long long)line, MIN(n, want) + (n > want), n,
+		       u->o.head ? "the header" : "the first line", want,
+		       u->o.head ? ""
+				 : " (for rows of svmlight or tags write "
+				   "\"meta\": {\"input_format\": \"sparse\"} "
+				   "or \"tag\" into upload.json)");
+}
+
+/*
+ * In lines of value a quote means nothing, but where it is all around: so
+ * data.csv shows a value with commas, and so it is read again.
+ */
+static struct cell unquoted(struct table_upload *u, const char *s, size_t n)
+{
+	struct cell as_it_is = { .type = CELL_STRING, .str = s, .len = n };
+
+	if (n < 2 || s[0] != '"' || s[n - 1] != '"')
+		return as_it_is;
+	sb_reset(&u->text);
+	for (size_t i = 1; i < n - 1; i++) {
+		if (s[i] == '"' && (s[i + 1] != '"' || ++i == n - 1))
+			return as_it_is;
+		sb_addc(&u->text, s[i]);
+	}
+	return (struct cell){ .type = CELL_STRING,
+			      .str = u->text.buf,
+			      .len = u->text.len };
+}
+
+static int add_row(struct table_upload *u, uint64_t line, const char *text,
+		   const struct csv_field *f, struct err *e)
+{
+	char sid[80];
+	unsigned long long k = table_build_rows(u->build);
+	int len;
+
+	if (!u->keyed) {
+		len = u->o.counted
+			  ? snprintf(sid, sizeof(sid), "%llu", k)
+			  : snprintf(sid, sizeof(sid), "%s%012llu", u->run, k);
+		return table_build_add_line(u->build, sid, (size_t)len,
+					    u->cells, line, e);
 	}
 	if (!f[0].len)
 		return column_error(u, line, 0, e, "the id is empty");
@@ -123,40 +288,48 @@ static int on_row(void *arg, uint64_t line, const char *text,
 				    u->cells, line, e);
 }
 
-static int read_options(struct table_upload *u, const json_t *o, struct err *e)
+static int on_row(void *arg, uint64_t line, const char *text,
+		  const struct csv_field *f, size_t n, struct err *e)
 {
-	json_t *root = (json_t *)o, *v;
-	const char *key;
+	struct table_upload *u = arg;
+	bool header = false;
+	int r = u->schema ? 0 : first_line(u, line, text, f, n, &header, e);
 
-	json_object_foreach (root, key, v) {
-		if (!strcmp(key, "head")) {
-			if (!json_is_integer(v) || json_integer_value(v) != 1)
-				return err_set(e, EINVAL,
-					       "upload.json#/head: only 1 (the "
-					       "first line is the header)");
-		} else if (!strcmp(key, "id_delimiter")) {
-			const char *s = json_string_value(v);
-
-			if (!s || strlen(s) != 1 || *s == '"' || *s == '\n' ||
-			    *s == '\r')
-				return err_set(e, EINVAL,
-					       "upload.json#/id_delimiter: "
-					       "expected one character");
-			u->delimiter = *s;
-		} else if (!strcmp(key, "partition")) {
-			if (!json_is_integer(v) || json_integer_value(v) < 1 ||
-			    json_integer_value(v) > 1000)
-				return err_set(e, EINVAL,
-					       "upload.json#/partition: "
-					       "expected 1 to 1000");
-			u->partitions = (unsigned)json_integer_value(v);
-		} else {
-			return err_set(e, EINVAL,
-				       "upload.json#/%.100s: no such option "
-				       "(head, id_delimiter, partition)",
-				       key);
-		}
+	if (!r && !header)
+		r = check_width(u, line, n, e);
+	if (r || header)
+		return r;
+	for (size_t i = 0; i < n; i++) {
+		if (!utf8_valid(text + f[i].at, f[i].len) ||
+		    memchr(text + f[i].at, 0, f[i].len))
+			return column_error(u, line, i, e, "not UTF-8 text");
+		if (i >= u->keyed)
+			u->cells[i - u->keyed] = (struct cell){
+				.type = CELL_STRING,
+				.str = text + f[i].at,
+				.len = f[i].len,
+			};
 	}
+	if (u->o.value && n == u->keyed) /* an id alone */
+		u->cells[0] =
+		    (struct cell){ .type = CELL_STRING, .str = "", .len = 0 };
+	else if (u->o.value)
+		u->cells[0] = unquoted(u, u->cells[0].str, u->cells[0].len);
+	return add_row(u, line, text, f, e);
+}
+
+/* ---- the upload -------------------------------------------------------- */
+
+static int make_run(struct table_upload *u, struct err *e)
+{
+	unsigned char b[16];
+
+	if (!u->o.extend_sid || u->o.counted)
+		return 0;
+	if (getrandom(b, sizeof(b), 0) != (ssize_t)sizeof(b))
+		return err_sys(e, errno, "random numbers");
+	for (size_t i = 0; i < sizeof(b); i++)
+		(void)snprintf(u->run + 2 * i, 3, "%02x", b[i]);
 	return 0;
 }
 
@@ -164,19 +337,27 @@ int table_upload_begin(struct table_store *s, const json_t *options,
 		       struct table_upload **ret, struct err *e)
 {
 	struct table_upload *u = xcalloc(1, sizeof(*u));
-	int r = 0;
+	int r = upload_options_read(options, &u->o, e);
 
-	u->store = s;
-	u->delimiter = ',';
-	u->partitions = 4;
-	if (options)
-		r = read_options(u, options, e);
+	if (!r) {
+		r = make_run(u, e);
+		if (r)
+			upload_options_free(&u->o);
+	}
 	if (r) {
 		free(u);
 		return r;
 	}
-	csv_init(&u->csv, u->delimiter, TABLE_ROW_MAX, TABLE_COLUMNS_MAX + 1,
+	u->store = s;
+	u->keyed = !u->o.extend_sid;
+	sb_init(&u->text, TABLE_ROW_MAX);
+	csv_init(&u->csv, u->o.delimiter, TABLE_ROW_MAX, TABLE_COLUMNS_MAX + 1,
 		 on_row, u);
+	u->csv.rest = u->o.rest;
+	if (u->o.value) {
+		u->csv.plain = true;
+		u->csv.splits = u->keyed;
+	}
 	*ret = u;
 	return 0;
 }
@@ -237,6 +418,8 @@ void table_upload_abort(struct table_upload *u)
 		table_build_abort(u->build);
 	csv_free(&u->csv);
 	schema_free(u->schema);
+	upload_options_free(&u->o);
+	sb_free(&u->text);
 	free(u->cells);
 	free(u);
 }

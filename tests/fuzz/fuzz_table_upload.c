@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-/* An upload: what is taken reads back, as long as was promised. */
+/*
+ * An upload: what is taken reads back, as long as was promised.  An input that
+ * begins with '{' has its upload.json in the first line.
+ */
 #include "lib/fileio.h"
+#include "lib/json.h"
 #include "lib/table.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
@@ -12,6 +16,21 @@ static void clean(void)
 	(void)remove_tree(dir, NULL);
 }
 
+/* What is checked when upload.json is written is what an upload takes. */
+static json_t *options(const uint8_t **data, size_t *n)
+{
+	const uint8_t *end =
+	    *n && **data == '{' ? memchr(*data, '\n', *n) : NULL;
+	json_t *o;
+
+	if (!end)
+		return NULL;
+	o = json_parse((const char *)*data, (size_t)(end - *data), NULL);
+	*n -= (size_t)(end + 1 - *data);
+	*data = end + 1;
+	return o;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
 	struct table_store *store = NULL;
@@ -21,6 +40,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	char buf[997];
 	uint64_t at = 0;
 	ssize_t r;
+	json_t *o = options(&data, &n);
 
 	if (dir[sizeof(dir) - 2] == 'X') {
 		if (!mkdtemp(dir))
@@ -30,8 +50,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	/* Closed before RocksDB's own statics go at exit. */
 	if (table_store_open(dir, &store, NULL))
 		abort();
-	if (table_upload_begin(store, NULL, &u, &e))
+	r = table_upload_begin(store, o, &u, &e);
+	if (r != table_upload_check(o, NULL) || (r && (!o || !e.text[0])))
 		abort();
+	json_decref(o);
+	if (r) {
+		table_store_close(store);
+		return 0;
+	}
 	(void)!table_upload_write(u, data, n, &e);
 	if (table_upload_publish(u, "fuzz", "t", &e)) {
 		if (!e.no || !e.text[0])

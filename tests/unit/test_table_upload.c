@@ -93,8 +93,23 @@ static void the_delimiter_can_be_chosen(void **state)
 static void bad_options_are_refused(void **state)
 {
 	static const char *const bad[] = {
-		"{\"head\": 0}",
+		"{\"head\": 2}",
+		"{\"head\": \"0\"}",
 		"{\"heads\": 1}",
+		"[]",
+		"{\"extend_sid\": 7}",
+		"{\"auto_increasing_sid\": true}",
+		"{\"meta\": []}",
+		"{\"meta\": {\"input_formats\": \"tag\"}}",
+		"{\"meta\": {\"input_format\": \"csv\"}}",
+		"{\"meta\": {\"input_format\": \"\"}}",
+		"{\"meta\": {\"delimiter\": \"\"}}",
+		"{\"meta\": {\"delimiter\": \"ab\"}}",
+		"{\"meta\": {\"data_type\": \"bool\"}}",
+		"{\"meta\": {\"exclusive_data_type\": {\"x\": 1}}}",
+		"{\"meta\": {\"id_list\": [\"a\", 1]}}",
+		"{\"meta\": {\"id_range\": -1}}",
+		"{\"meta\": {\"with_label\": \"yes\"}}",
 		"{\"partition\": 0}",
 		"{\"id_delimiter\": \"\\n\"}",
 		"{\"id_delimiter\": \"\\\"\"}",
@@ -167,6 +182,197 @@ static void a_null_byte_is_no_text(void **state)
 	assert_int_equal(upload_n("id,x\na\0b,1\n", 11, NULL, &e), -EINVAL);
 }
 
+/* The extra of the schema as text; caller frees. */
+static char *extra(void)
+{
+	struct table *t = NULL;
+	char *text;
+
+	assert_int_equal(table_open(store, "ns", "t", &t, NULL), 0);
+	text = table_schema(t)->extra ? json_text(table_schema(t)->extra, false)
+				      : xstrdup("none");
+	table_unref(t);
+	return text;
+}
+
+static void a_file_without_header_gets_names(void **state)
+{
+	(void)state;
+	assert_int_equal(upload("a,1,2\nb,3,4\n", "{\"head\": 0}", NULL), 0);
+	expect("id,x0,x1\na,1,2\nb,3,4\n");
+	assert_int_equal(
+	    upload("a,m,1,2\n",
+		   "{\"head\": 0, \"meta\": {\"with_label\": true, "
+		   "\"label_name\": \"out\", \"with_match_id\": true}}",
+		   NULL),
+	    0);
+	expect("id,match_id,out,x0\na,m,1,2\n");
+	assert_int_equal(
+	    upload("a,m,n,1,2\n",
+		   "{\"head\": 0, \"meta\": {\"with_match_id\": true, "
+		   "\"id_list\": [\"mail\", \"tel\"]}}",
+		   NULL),
+	    0);
+	expect("id,mail,tel,x0,x1\na,m,n,1,2\n");
+}
+
+static void rows_of_any_length_stay_one_value(void **state)
+{
+	_cleanup_free_ char *text = NULL;
+
+	(void)state;
+	assert_int_equal(
+	    upload("a,1,0:1,3:2\r\nb\n\nc,0 2:\"7\"\n",
+		   "{\"head\": 0, \"with_meta\": true, \"meta\": "
+		   "{\"input_format\": \"svmlight\", \"id_range\": null}}",
+		   NULL),
+	    0);
+	expect("id,value\na,\"1,0:1,3:2\"\nb,\nc,\"0 2:\"\"7\"\"\"\n");
+	text = extra();
+	assert_string_equal(text, "{\"meta\":{\"input_format\":\"svmlight\"}}");
+}
+
+static void a_header_of_values_names_the_ids(void **state)
+{
+	(void)state;
+	assert_int_equal(
+	    upload("uid value\na 1 0:1\n",
+		   "{\"id_delimiter\": \" \", \"meta\": {\"input_format\": "
+		   "\"sparse\"}}",
+		   NULL),
+	    0);
+	expect("uid,value\na,1 0:1\n");
+}
+
+static void lines_of_unequal_length_say_what_to_write(void **state)
+{
+	struct err e = { 0 };
+
+	(void)state;
+	assert_int_equal(upload("a,1,2\nb,3\n", "{\"head\": 0}", &e), -EINVAL);
+	assert_non_null(strstr(e.text, "line 2 column 2: 2 fields, the first "
+				       "line has 3"));
+	assert_non_null(strstr(e.text, "{\"input_format\": \"sparse\"}"));
+}
+
+static void ids_can_be_made(void **state)
+{
+	struct table *t = NULL;
+	struct table_iter *it;
+	const struct cell *cells;
+	const char *key;
+	char first[100];
+	size_t len;
+
+	(void)state;
+	assert_int_equal(
+	    upload("mail,x\nq,1\nq,2\n", "{\"extend_sid\": true}", NULL), 0);
+	assert_int_equal(table_open(store, "ns", "t", &t, NULL), 0);
+	assert_string_equal(table_schema(t)->id, "extend_sid");
+	assert_string_equal(table_schema(t)->columns[0].name, "mail");
+	assert_int_equal(table_scan(t, NULL, 0, &it, NULL), 0);
+	assert_int_equal(table_next(it, &key, &len, &cells, NULL), 1);
+	assert_int_equal(len, 44);
+	memcpy(first, key, len);
+	assert_memory_equal(cells[0].str, "q", 1);
+	assert_memory_equal(cells[1].str, "1", 1);
+	assert_int_equal(table_next(it, &key, &len, &cells, NULL), 1);
+	assert_memory_equal(first, key, 32);
+	assert_memory_not_equal(first, key, 44);
+	assert_memory_equal(cells[1].str, "2", 1); /* in the file's order */
+	table_scan_end(it);
+	table_unref(t);
+}
+
+static void ids_can_be_counted(void **state)
+{
+	(void)state;
+	assert_int_equal(upload("mail,x\nq,1\nq,2\n",
+				"{\"extend_sid\": true, "
+				"\"auto_increasing_sid\": true}",
+				NULL),
+			 0);
+	expect("extend_sid,mail,x\n0,q,1\n1,q,2\n");
+	assert_int_equal(
+	    upload("1 0:1\n0 2:4\n",
+		   "{\"head\": 0, \"extend_sid\": 1, "
+		   "\"auto_increasing_sid\": 1, \"meta\": "
+		   "{\"input_format\": \"sparse\", \"delimiter\": \" \"}}",
+		   NULL),
+	    0);
+	expect("extend_sid,value\n0,1 0:1\n1,0 2:4\n");
+}
+
+static void fields_may_have_another_delimiter_than_the_id(void **state)
+{
+	_cleanup_free_ char *text = NULL;
+
+	(void)state;
+	assert_int_equal(upload("id,a;b\nk,1;\"2;3\"\n",
+				"{\"meta\": {\"delimiter\": \";\"}}", NULL),
+			 0);
+	expect("id,a,b\nk,1,2;3\n");
+	text = extra();
+	assert_string_equal(
+	    text, "{\"delimiter\":\";\",\"meta\":{\"delimiter\":\";\"}}");
+}
+
+static void what_fate_says_elsewhere_is_accepted(void **state)
+{
+	_cleanup_free_ char *text = NULL;
+
+	(void)state;
+	assert_int_equal(
+	    upload("id,x\na,1\n",
+		   "{\"file\": \"f.csv\", \"head\": 1, \"partition\": 8, "
+		   "\"namespace\": \"n\", \"table_name\": \"t\", \"drop\": "
+		   "1, \"use_local_data\": 0, \"storage_engine\": "
+		   "\"EGGROLL\", \"backend\": 0, \"work_mode\": 1, "
+		   "\"with_meta\": false, \"meta\": {\"input_format\": "
+		   "\"tag\"}}",
+		   NULL),
+	    0);
+	expect("id,x\na,1\n");
+	text = extra();
+	assert_string_equal(text, "none"); /* with_meta is false */
+}
+
+/* As cp -r and tar make one: data.csv as it reads, beside its upload.json. */
+static void a_copy_beside_its_options_is_the_same_table(void **state)
+{
+	static const struct {
+		const char *options, *text;
+	} t[] = {
+		{ "{\"head\": 0}", "a,1,2\nb,3,4\n" },
+		{ "{\"head\": 0, \"meta\": {\"input_format\": \"tag\"}}",
+		  "a,r,s\nb,\"t\",r\nc\n" },
+		{ "{\"head\": 0, \"id_delimiter\": \" \", \"meta\": "
+		  "{\"input_format\": \"sparse\"}}",
+		  "a 1 0:3\nb 0 1:3\n" },
+		{ "{\"extend_sid\": true}", "m,x\nq,1\nq,2\n" },
+		{ "{\"extend_sid\": true, \"head\": 0}", "q,1\nq,2\n" },
+		{ "{\"extend_sid\": true, \"head\": 0, \"meta\": "
+		  "{\"input_format\": \"sparse\"}}",
+		  "1 0:3\n0 1:3,4:5\n" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
+		struct table *made = NULL;
+		char buf[1000];
+		ssize_t n;
+
+		assert_int_equal(upload(t[i].text, t[i].options, NULL), 0);
+		assert_int_equal(table_open(store, "ns", "t", &made, NULL), 0);
+		n = table_csv_read(made, 0, buf, sizeof(buf) - 1, NULL);
+		table_unref(made);
+		assert_true(n > 0);
+		buf[n] = '\0';
+		assert_int_equal(upload(buf, t[i].options, NULL), 0);
+		expect(buf);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -178,6 +384,15 @@ int main(void)
 		    defects_name_line_and_column_and_change_nothing),
 		cmocka_unit_test(sizes_are_limited),
 		cmocka_unit_test(a_null_byte_is_no_text),
+		cmocka_unit_test(a_file_without_header_gets_names),
+		cmocka_unit_test(rows_of_any_length_stay_one_value),
+		cmocka_unit_test(a_header_of_values_names_the_ids),
+		cmocka_unit_test(lines_of_unequal_length_say_what_to_write),
+		cmocka_unit_test(ids_can_be_made),
+		cmocka_unit_test(ids_can_be_counted),
+		cmocka_unit_test(fields_may_have_another_delimiter_than_the_id),
+		cmocka_unit_test(what_fate_says_elsewhere_is_accepted),
+		cmocka_unit_test(a_copy_beside_its_options_is_the_same_table),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
