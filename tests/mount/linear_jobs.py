@@ -3,6 +3,8 @@
 known here as numbers too, and what a job made is read back in pooled order."""
 import csv
 import io
+import json
+import os
 
 import linear_reference as ref
 import numpy as np
@@ -162,6 +164,44 @@ class Lab:
 
     def submit(self, dsl, conf, name, seconds=60):
         return Result(self, self.guest.run(dsl, conf, seconds), self.data[name])
+
+    def submit_result(self, number, name):
+        return Result(self, number, self.data[name])
+
+    # ---- the life of a model ----
+
+    def model_of(self, result):
+        """{"model_id", "model_version"} of a training."""
+        hosts = sorted(HOSTS[:len(result.data.names) - 1], key=int)
+        return {"model_id": "arbiter-%s#guest-%s#host-%s#model" % (ARBITER, GUEST, "_".join(hosts)),
+                "model_version": result.number}
+
+    def deploy(self, result, components="data_transform_0 intersection_0 linear_0"):
+        """The same of the deployed version."""
+        model = self.model_of(result)
+        at = self.guest.path("models", model["model_id"], model["model_version"])
+        with open(os.path.join(at, "ctl"), "w", encoding="utf-8") as f:
+            f.write("deploy %s\n" % components)
+        version = os.path.basename(os.readlink(os.path.join(at, "deployed")))
+        return dict(model, model_version=version, hosts=len(result.data.names) - 1)
+
+    def predict_text(self, model, name, hosts=1):
+        """The conf of a predict job on a table that both sides have."""
+        model = dict(model)
+        hosts = model.pop("hosts", hosts)
+        table = {"reader_0": {"table": {"namespace": "linear", "name": name}}}
+        return json.dumps({
+            "dsl_version": 2, "initiator": {"role": "guest", "party_id": 9999},
+            "role": {"guest": [9999], "host": [int(h) for h in HOSTS[:hosts]],
+                     "arbiter": [int(ARBITER)]},
+            "job_parameters": {"common": dict(model, job_type="predict")},
+            "component_parameters": {"role": {"guest": {"0": table}, "host": {"all": table}}}})
+
+    def predict(self, model, name, seconds=60):
+        number = self.guest.submit_text(self.predict_text(model, name))
+        status = self.guest.wait(number, seconds)
+        assert status == "success", "%s: %s" % (status, self.guest.error(number))
+        return Result(self, number, self.data[name])
 
 
 class Result:
