@@ -177,6 +177,35 @@ bool list_has(const json_t *list, const char *word)
 	return false;
 }
 
+void describe_complete(json_t *describe)
+{
+	json_t *m, *p;
+	size_t i, k;
+
+	json_array_foreach (json_object_get(describe, "components"), i, m) {
+		json_t *params = json_object_get(m, "params");
+		const json_t *in = json_object_get(m, "inputs");
+		bool has = !json_array_size(json_object_get(in, "data"));
+
+		json_array_foreach (params, k, p)
+			has |= !strcmp(json_str_or(p, "name", ""), "need_run");
+		if (!has && json_is_array(params))
+			json_array_append_new(
+			    params,
+			    json_pack("{s:s, s:s, s:b, s:s}", "name",
+				      "need_run", "type", "bool", "default", 1,
+				      "help",
+				      "false hands the rows on as they are"));
+	}
+}
+
+bool plan_predicts(const json_t *plan)
+{
+	return !strcmp(
+	    json_str_or(json_object_get(plan, "job"), "job_type", ""),
+	    "predict");
+}
+
 json_t *check_plan(const json_t *dsl, const json_t *conf,
 		   const json_t *describe, const char *own_party,
 		   const char *party, struct defects *d)
@@ -203,6 +232,7 @@ json_t *check_plan(const json_t *dsl, const json_t *conf,
 	c.specs = json_object();
 	c.plan =
 	    json_pack("{s:o, s:o}", "ignored", c.ignored, "notes", c.notes);
+	describe_complete(own);
 	if (!own || !c.plan || !c.specs) {
 		defect_add(d, EINVAL, "dsl#", "no memory for the check");
 		goto out;

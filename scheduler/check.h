@@ -9,13 +9,15 @@
  *     "roles": {"guest": ["9999"], ...},               ids are strings
  *     "job": {"job_type", "task_cores", "task_parallelism",
  *             "computing_partitions", "auto_retries", "auto_retry_delay",
- *             "timeout"},
+ *             "timeout"; "model_id", "model_version" of a predict job;
+ *             "inheritance_info"},
  *     "ignored": ["conf#/...: not used ...", ...],     for the job's events
  *     "notes": ["party 10000 plays ...", ...],         the same
  *     "order": ["reader_0", ...],                      topological
  *     "components": {"reader_0": {"module",
  *         "data_inputs": {"data": [{"component", "output"}]},
- *         "model_inputs": {"model": [{"component", "output"}]},
+ *         "model_inputs": {"model": [{"component", "output"}]}, "stored":
+ *             true when the model is that of model_version,
  *         "data_outputs": ["data"], "model_outputs": ["model"],
  *         "upstream": ["..."]}},
  *     "tasks": [{"component", "module", "role", "party", "index",
@@ -39,6 +41,10 @@ struct defects {
 void defect_add(struct defects *d, int no, const char *pointer, const char *fmt,
 		...) PRINTF(4, 5);
 
+/* need_run, which rollfs-task knows for every module that reads rows, to the
+ * modules that do not list it. */
+void describe_complete(json_t *describe);
+
 /*
  * Everything about dsl and conf that can be known without asking anybody.
  * party NULL: the parameters of all tasks are checked (the initiator); else
@@ -49,6 +55,8 @@ void defect_add(struct defects *d, int no, const char *pointer, const char *fmt,
 json_t *check_plan(const json_t *dsl, const json_t *conf,
 		   const json_t *describe, const char *own_party,
 		   const char *party, struct defects *d);
+
+bool plan_predicts(const json_t *plan);
 
 /*
  * Where a parameter of a task ("early_stop", "rsa_params/key_length") was

@@ -8,19 +8,6 @@
 
 /* ---- who takes part --------------------------------------------------- */
 
-/* FATE's ids are integers, and digits in strings; "" if it is neither. */
-static void party_text(const json_t *v, char *buf, size_t n)
-{
-	buf[0] = '\0';
-	if (json_is_integer(v))
-		(void)snprintf(buf, n, "%" JSON_INTEGER_FORMAT,
-			       json_integer_value(v));
-	else if (json_is_string(v))
-		(void)snprintf(buf, n, "%s", json_string_value(v));
-	if (!party_id_valid(buf))
-		buf[0] = '\0';
-}
-
 static bool is_role(const char *s)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(check_roles); i++)
@@ -61,7 +48,7 @@ static json_t *members_of(struct check *c, const json_t *ids,
 		struct at here = at_index(at, i);
 		char id[32];
 
-		party_text(v, id, sizeof(id));
+		conf_party_text(v, id, sizeof(id));
 		if (!id[0])
 			defect_add(c->d, EINVAL, here.s,
 				   "expected a party id, 1 to 10 digits");
@@ -134,7 +121,7 @@ static void read_initiator(struct check *c)
 	}
 	v = json_object_get(given, "party_id");
 	here = at_add(&at, "party_id");
-	party_text(v, id, sizeof(id));
+	conf_party_text(v, id, sizeof(id));
 	if (!id[0]) {
 		defect_add(c->d, EINVAL, here.s,
 			   "expected a party id, 1 to 10 digits");
@@ -212,6 +199,37 @@ static void unknown_job_param(struct check *c, const char *name,
 		defect_add(c->d, EINVAL, at->s, "no such job parameter");
 }
 
+static void inheritance(struct check *c, const json_t *v, const struct at *at,
+			json_t *job)
+{
+	static const char *const known[] = { "job_id", "component_list", NULL };
+	struct at here = at_add(at, "job_id"), list = at_add(at, known[1]);
+	const json_t *names = json_object_get(v, "component_list"), *name;
+	size_t i;
+
+	if (!json_is_object(v)) {
+		defect_add(c->d, EINVAL, at->s, "expected an object");
+		return;
+	}
+	if (!json_object_size(v))
+		return;
+	check_members(c, v, at, known);
+	if (c->predict)
+		defect_add(c->d, EINVAL, at->s,
+			   "a predict job inherits nothing");
+	if (!json_is_string(json_object_get(v, "job_id")))
+		defect_add(c->d, EINVAL, here.s, "expected a job's id");
+	if (!json_is_array(names) || !json_array_size(names))
+		defect_add(c->d, EINVAL, list.s,
+			   "expected a list of components");
+	json_array_foreach ((json_t *)names, i, name) {
+		here = at_index(&list, i);
+		if (!json_is_string(name))
+			defect_add(c->d, EINVAL, here.s, "expected a string");
+	}
+	json_object_set(job, "inheritance_info", (json_t *)v);
+}
+
 static void job_param(struct check *c, const char *name, const json_t *v,
 		      const struct at *at, json_t *job)
 {
@@ -225,17 +243,20 @@ static void job_param(struct check *c, const char *name, const json_t *v,
 		const char *type = json_string_value(v);
 
 		if (!type)
-			defect_add(c->d, EINVAL, at->s, "expected train");
-		else if (!strcmp(type, "predict"))
 			defect_add(c->d, EINVAL, at->s,
-				   "predict jobs are not offered yet");
-		else if (strcmp(type, "train"))
+				   "expected train or predict");
+		else if (strcmp(type, "predict") && strcmp(type, "train"))
 			defect_add(c->d, EINVAL, at->s,
-				   "no job type %.60s (there is train)", type);
+				   "no job type %.60s (there are train and "
+				   "predict)",
+				   type);
+	} else if (c->predict && !strncmp(name, "model_", 6)) {
+		if (!json_is_string(v))
+			defect_add(c->d, EINVAL, at->s, "expected a string");
+		else
+			json_object_set(job, name, (json_t *)v);
 	} else if (!strcmp(name, "inheritance_info")) {
-		if (json_object_size(v))
-			defect_add(c->d, EINVAL, at->s,
-				   "inheriting from a job is not offered yet");
+		inheritance(c, v, at, job);
 	} else if (p && !json_is_integer(v)) {
 		defect_add(c->d, EINVAL, at->s, "expected a whole number");
 	} else if (p && (x < p->min || x > p->max)) {
@@ -254,6 +275,20 @@ static void job_param(struct check *c, const char *name, const json_t *v,
 	}
 }
 
+static void predict_model(struct check *c, const json_t *job)
+{
+	static const char *const keys[] = { "model_id", "model_version" };
+	struct at at = at_root("conf#/job_parameters/common"), here;
+
+	for (size_t i = 0; c->predict && i < ARRAY_SIZE(keys); i++) {
+		here = at_add(&at, keys[i]);
+		if (!json_object_get(job, keys[i]))
+			defect_add(c->d, EINVAL, here.s,
+				   "a predict job needs it: the name of a "
+				   "deployed model (ls models)");
+	}
+}
+
 static void read_job(struct check *c)
 {
 	static const char *const known[] = { "common", "role", NULL };
@@ -263,6 +298,11 @@ static void read_job(struct check *c)
 	json_t *job = json_pack("{s:s}", "job_type", "train"), *v;
 	const char *name;
 
+	v = json_object_get(common, "job_type");
+	c->predict =
+	    json_is_string(v) && !strcmp(json_string_value(v), "predict");
+	if (c->predict)
+		json_object_set(job, "job_type", v);
 	json_object_set_new(c->plan, "job", job);
 	for (size_t i = 0; i < ARRAY_SIZE(job_params); i++)
 		json_object_set_new(job, job_params[i].name,
@@ -295,6 +335,7 @@ static void read_job(struct check *c)
 		here = at_add(&at, name);
 		job_param(c, name, v, &here, job);
 	}
+	predict_model(c, job);
 	if (!json_int_or(job, "computing_partitions", 0))
 		json_object_set(job, "computing_partitions",
 				json_object_get(job, "task_cores"));
@@ -318,56 +359,9 @@ void check_head(struct check *c)
 	read_job(c);
 }
 
-#define SELECTOR_MAX  256 /* bytes of one */
 #define SELECTORS_MAX 256 /* of a role */
 
 /* ---- selectors -------------------------------------------------------- */
-
-/* The next index of "0|1" at *s, which moves on; -1 if that is none. */
-static long next_index(const char **s)
-{
-	size_t n = strspn(*s, "0123456789");
-	long v;
-
-	if (!n || n > 4 || (n > 1 && **s == '0'))
-		return -1;
-	v = strtol(*s, NULL, 10);
-	*s += n;
-	if (**s == '|' && (*s)[1])
-		(*s)++;
-	else if (**s)
-		return -1;
-	return v;
-}
-
-static bool selector_valid(const char *s)
-{
-	if (!strcmp(s, "all"))
-		return true;
-	if (strlen(s) > SELECTOR_MAX)
-		return false;
-	do {
-		if (next_index(&s) < 0)
-			return false;
-	} while (*s);
-	return true;
-}
-
-/* Does the (valid) selector match this index? */
-static bool selector_has(const char *s, size_t index)
-{
-	if (!strcmp(s, "all"))
-		return true;
-	while (*s) {
-		long v = next_index(&s);
-
-		if (v < 0)
-			return false;
-		if ((size_t)v == index)
-			return true;
-	}
-	return false;
-}
 
 /* Every index must be somebody's. */
 static void selector_members(struct check *c, const char *selector,
@@ -384,7 +378,7 @@ static void selector_members(struct check *c, const char *selector,
 		return;
 	}
 	while (*s) {
-		long v = next_index(&s);
+		long v = conf_next_index(&s);
 
 		if (v < 0)
 			return;
@@ -403,7 +397,8 @@ static void selector_members(struct check *c, const char *selector,
 
 /* ---- component parameters --------------------------------------------- */
 
-/* need_run is FATE's, of every module. */
+/* need_run false hands rows on: modules without rows have no such parameter,
+ * and take what says the same. */
 static json_t *without_need_run(struct check *c, const json_t *given,
 				const json_t *specs, const struct at *at)
 {
@@ -421,7 +416,8 @@ static json_t *without_need_run(struct check *c, const json_t *given,
 		defect_add(c->d, EINVAL, here.s, "expected bool");
 	else if (json_is_false(v))
 		defect_add(c->d, EINVAL, here.s,
-			   "leaving a component out is not offered yet");
+			   "there are no rows to hand on: leave the component "
+			   "out of the DSL");
 	copy = json_copy((json_t *)given);
 	json_object_del(copy, "need_run");
 	return copy;
@@ -498,7 +494,7 @@ static void check_selectors(struct check *c, const char *role,
 	json_object_foreach ((json_t *)section, selector, v) {
 		struct at here = at_add(at, selector);
 
-		if (!selector_valid(selector)) {
+		if (!conf_selector_valid(selector)) {
 			if (json_object_get(nodes, selector))
 				defect_add(c->d, EINVAL, here.s,
 					   "the level of the index is missing: "
@@ -558,48 +554,29 @@ static void check_given(struct check *c)
 	}
 }
 
-/* Objects deep, everything else replaces. */
-static void merge(json_t *into, const json_t *from)
-{
-	const char *key;
-	json_t *v, *old;
-
-	json_object_foreach ((json_t *)from, key, v) {
-		old = json_object_get(into, key);
-		if (json_is_object(old) && json_is_object(v))
-			merge(old, v);
-		else
-			json_object_set_new(into, key, json_deep_copy(v));
-	}
-}
-
 /* ---- tasks ------------------------------------------------------------ */
 
 static void add_task(struct check *c, const char *name, const json_t *spec,
 		     const char *role, const char *party, size_t index)
 {
 	const json_t *cp = json_object_get(c->conf, "component_parameters");
-	const json_t *common =
-	    json_object_get(json_object_get(cp, "common"), name);
 	const json_t *specs = json_object_get(spec, "params");
 	struct at at = at_root("conf#/component_parameters"), own, place;
-	json_t *given = json_object(), *params, *section;
+	json_t *given = conf_params(c->conf, role, index, name);
+	json_t *params, *section;
 	const char *selector;
 
 	own = at_add(&at, "role");
 	own = at_add(&own, role);
 	place = at_add(&at, "common");
 	place = at_add(&place, name);
-	merge(given, common);
 	json_object_foreach (
 	    (json_t *)json_object_get(json_object_get(cp, "role"), role),
 	    selector, section) {
-		const json_t *mine = json_object_get(section, name);
-
-		if (!mine || !selector_valid(selector) ||
-		    !selector_has(selector, index))
+		if (!json_object_get(section, name) ||
+		    !conf_selector_valid(selector) ||
+		    !conf_selector_has(selector, index))
 			continue;
-		merge(given, mine);
 		place = at_add(&own, selector);
 		place = at_add(&place, name);
 	}
@@ -642,6 +619,20 @@ static void check_folds(struct check *c, const char *name, const json_t *params)
 				   folds[i].object, folds[i].flag);
 }
 
+static const json_t *doc_of(const struct check *c, const char *name)
+{
+	return json_object_get(json_object_get(c->dsl, "components"), name);
+}
+
+/* An arbiter that the module needs, but not to predict. */
+static bool idle_arbiter(const struct check *c, const char *name,
+			 const json_t *spec)
+{
+	return list_has(json_object_get(spec, "needs_roles"), "arbiter") &&
+	       !check_needs_arbiter(c->conf, c->describe, name,
+				    doc_of(c, name));
+}
+
 static void component_tasks(struct check *c, const char *name,
 			    const json_t *spec)
 {
@@ -652,7 +643,8 @@ static void component_tasks(struct check *c, const char *name,
 	for (size_t r = 0; r < ARRAY_SIZE(check_roles); r++) {
 		const char *role = check_roles[r];
 
-		if (!list_has(json_object_get(spec, "roles"), role))
+		if (!list_has(json_object_get(spec, "roles"), role) ||
+		    (!strcmp(role, "arbiter") && idle_arbiter(c, name, spec)))
 			continue;
 		json_array_foreach (json_object_get(roles, role), index, party)
 			if (!c->party ||
@@ -683,7 +675,9 @@ static void needed_roles(struct check *c)
 			const char *role = json_string_value(v);
 
 			if (!role || json_object_get(roles, role) ||
-			    json_object_get(told, role))
+			    json_object_get(told, role) ||
+			    (!strcmp(role, "arbiter") &&
+			     idle_arbiter(c, name, spec)))
 				continue;
 			json_object_set_new(told, role, json_true());
 			defect_add(c->d, EINVAL, "conf#/role",
@@ -753,99 +747,4 @@ void check_components(struct check *c)
 	json_object_foreach ((json_t *)c->specs, name, v) {
 		component_tasks(c, name, v);
 	}
-}
-
-static bool gives(const json_t *params, const char *relative)
-{
-	_cleanup_free_ char *copy = strdup(relative);
-	char *rest = copy, *step;
-
-	while (params && rest && (step = strsep(&rest, "/")))
-		params = json_object_get(params, step);
-	return params != NULL;
-}
-
-char *check_param_pointer(const json_t *conf, const json_t *task,
-			  const char *relative)
-{
-	const json_t *cp = json_object_get(conf, "component_parameters");
-	const json_t *common = json_object_get(cp, "common");
-	const char *name = json_str_or(task, "component", "");
-	const char *role = json_str_or(task, "role", ""), *selector;
-	struct at root = at_root("conf#/component_parameters"), at;
-	char *ret = NULL;
-	json_t *section;
-
-	at = at_root(json_str_or(task, "pointer", root.s));
-	if (gives(json_object_get(common, name), relative)) {
-		at = at_add(&root, "common");
-		at = at_add(&at, name);
-	}
-	json_object_foreach (
-	    (json_t *)json_object_get(json_object_get(cp, "role"), role),
-	    selector, section) {
-		if (!selector_valid(selector) ||
-		    !selector_has(selector,
-				  (size_t)json_int_or(task, "index", 0)) ||
-		    !gives(json_object_get(section, name), relative))
-			continue;
-		at = at_add(&root, "role");
-		at = at_add(&at, role);
-		at = at_add(&at, selector);
-		at = at_add(&at, name);
-	}
-	if (asprintf(&ret, "%s/%s", at.s, relative) < 0)
-		return NULL;
-	return ret;
-}
-
-/* ---- what a partner receives ------------------------------------------ */
-
-static bool plays(const json_t *conf, const char *role, const char *party,
-		  const char *selector)
-{
-	const json_t *v;
-	size_t i;
-
-	json_array_foreach (
-	    json_object_get(json_object_get(conf, "role"), role), i, v) {
-		char id[32];
-
-		party_text(v, id, sizeof(id));
-		if (!strcmp(id, party) && selector_has(selector, i))
-			return true;
-	}
-	return false;
-}
-
-json_t *conf_slice(const json_t *conf, const char *party)
-{
-	const json_t *cp = json_object_get(conf, "component_parameters");
-	json_t *ret = json_object(), *sections = json_object(), *own;
-	const char *key, *selector;
-	json_t *v, *section;
-
-	json_object_foreach ((json_t *)conf, key, v)
-		if (strcmp(key, "component_parameters") &&
-		    strcmp(key, "provider"))
-			json_object_set_new(ret, key, json_deep_copy(v));
-	json_object_foreach ((json_t *)json_object_get(cp, "role"), key, v) {
-		own = json_object();
-		json_object_foreach ((json_t *)v, selector, section)
-			if (selector_valid(selector) &&
-			    plays(conf, key, party, selector))
-				json_object_set_new(own, selector,
-						    json_deep_copy(section));
-		if (json_object_size(own))
-			json_object_set(sections, key, own);
-		json_decref(own);
-	}
-	own = json_object();
-	if (json_object_get(cp, "common"))
-		json_object_set_new(
-		    own, "common",
-		    json_deep_copy(json_object_get(cp, "common")));
-	json_object_set_new(own, "role", sections);
-	json_object_set_new(ret, "component_parameters", own);
-	return ret;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the files of the check share: check.c (defects, names, the plan),
- * dag.c (the DSL), check_conf.c (the conf), params.c (parameters).
+ * dag.c (the DSL), check_conf.c and conf_select.c (the conf), params.c
+ * (parameters).
  */
 #ifndef SCHEDULER_CHECK_PRIV_H
 #define SCHEDULER_CHECK_PRIV_H
@@ -33,6 +34,7 @@ struct check {
 	json_t *ignored, *notes; /* lists of the plan, borrowed */
 	json_t *specs;		 /* component -> what its module describes */
 	bool too_many;		 /* to look at every task */
+	bool predict;		 /* job_type predict */
 };
 
 /* The roles in the order in which tasks are listed. */
@@ -57,6 +59,29 @@ void check_dsl(struct check *c);
  * component parameters and the tasks. */
 void check_head(struct check *c);
 void check_components(struct check *c);
+
+/* By its name, an alias, or either in other letters' case; NULL. */
+json_t *module_find(const json_t *describe, const char *word);
+
+/* conf_select.c: a conf as it was written. "" if it is no party's id. */
+void conf_party_text(const json_t *v, char *buf, size_t n);
+/* The next index of "0|1" at *s, which moves on; -1 if that is none. */
+long conf_next_index(const char **s);
+bool conf_selector_valid(const char *s);
+bool conf_selector_has(const char *s, size_t index);
+/* Valid, and every index is somebody's? */
+bool conf_selector_fits(const char *s, size_t members);
+/* Objects deep, everything else replaces. */
+void conf_merge(json_t *into, const json_t *from);
+/* What was given for one task: common, then its selectors. Caller owns. */
+json_t *conf_params(const json_t *conf, const char *role, size_t index,
+		    const char *component);
+/*
+ * Does the component of a DSL work with an arbiter?  One that only predicts
+ * does not, unless it hides the scores.
+ */
+bool check_needs_arbiter(const json_t *conf, const json_t *describe,
+			 const char *name, const json_t *component);
 
 /* params.c: values that were given, each by itself (unknown names, types,
  * ranges); parameters that have no effect are added to ignored (or NULL). */

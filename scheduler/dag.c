@@ -4,6 +4,7 @@
  * which every component comes behind those that it reads from.
  */
 #include "scheduler/check_priv.h"
+#include "scheduler/model_priv.h"
 
 static bool alike(const char *a, const char *b)
 {
@@ -11,7 +12,7 @@ static bool alike(const char *a, const char *b)
 }
 
 /* By its name, an alias, or either in other letters' case. */
-static json_t *find_module(const json_t *describe, const char *word)
+json_t *module_find(const json_t *describe, const char *word)
 {
 	const json_t *alias;
 	json_t *m;
@@ -152,6 +153,21 @@ struct input {
 	bool same_module; /* the model must be of the same module */
 };
 
+/* "pipeline.component.alias" of a predict job: the store has it, or has not. */
+static bool pipeline(struct check *c, const struct input *in, const char *text,
+		     json_t *ret)
+{
+	char name[NAME_MAX_LEN + 1], alias[NAME_MAX_LEN + 1];
+
+	if (!c->predict || strcmp(in->kind, "model") != 0 ||
+	    !pipeline_reference(text, name, alias, sizeof(name)))
+		return false;
+	(void)json_array_append_new(ret, json_pack("{s:s, s:s, s:b}",
+						   "component", name, "output",
+						   alias, "stored", 1));
+	return true;
+}
+
 /* One "component.output": found ones go to the plan's list and upstream. */
 static void reference(struct check *c, const struct input *in, const char *text,
 		      const struct at *at, json_t *node, json_t *ret)
@@ -163,6 +179,8 @@ static void reference(struct check *c, const struct input *in, const char *text,
 	const char *key =
 	    !strcmp(in->kind, "data") ? "data_outputs" : "model_outputs";
 
+	if (pipeline(c, in, text, ret))
+		return;
 	if (!dot) {
 		defect_add(c->d, EINVAL, at->s,
 			   "expected component.output, %.100s has no dot",
@@ -468,7 +486,7 @@ static void declare(struct check *c, json_t *nodes, const char *name,
 		defect_add(c->d, EINVAL, here.s, "is needed");
 	else if (!json_is_string(word))
 		defect_add(c->d, EINVAL, here.s, "expected a string");
-	else if (!(spec = find_module(c->describe, json_string_value(word))))
+	else if (!(spec = module_find(c->describe, json_string_value(word))))
 		unknown_module(c, json_string_value(word), &here);
 	if (spec) {
 		json_object_set(node, "module",

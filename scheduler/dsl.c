@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * The text of a submission: two objects in either order, or one that holds
- * both.  Lines and columns are those of the whole text.
+ * both, or the conf of a predict job alone.  Lines and columns are those of the
+ * whole text.
  */
 #include "lib/json.h"
 
@@ -126,6 +127,17 @@ static int pair(const char *text, size_t at, const json_t *first,
 	return 1;
 }
 
+/* A predict job runs the DSL of its model: the conf is all it takes. */
+static bool is_predict(const json_t *conf)
+{
+	const json_t *type = json_object_get(
+	    json_object_get(json_object_get(conf, "job_parameters"), "common"),
+	    "job_type");
+
+	return json_is_string(type) &&
+	       !strcmp(json_string_value(type), "predict");
+}
+
 static int parse(const char *text, size_t n, struct dsl_docs *d, struct err *e)
 {
 	json_t *first = NULL, *second = NULL;
@@ -144,8 +156,13 @@ static int parse(const char *text, size_t n, struct dsl_docs *d, struct err *e)
 			      "neither a dsl (components) nor a conf (role)",
 			      e);
 	}
+	start = skip_blanks(text, at, n);
+	if (!in.dsl && start == n && is_predict(in.conf ? in.conf : first)) {
+		d->conf = json_incref(in.conf ? in.conf : first);
+		json_decref(first);
+		return 1;
+	}
 	if (!in.dsl || !in.conf) {
-		start = skip_blanks(text, at, n);
 		r = next_object(text, n, &at, &second, e);
 	}
 	if (r == 1)

@@ -110,6 +110,8 @@ struct job {
 	int64_t next_retry; /* monotonic, 0 = none: a create or task to retry */
 	unsigned retries;   /* automatic ones that were used */
 	json_t *errors;	    /* root causes */
+	json_t *models;	    /* components whose models stay, NULL = none */
+	bool keeping, kept; /* the version is being made, or was */
 	struct waiter *waiters;
 };
 
@@ -233,6 +235,14 @@ bool party_plays(const struct job *j, const char *role, const char *party);
 void party_take_status(struct sched *s, struct job *j, const char *party,
 		       const char *component, unsigned attempt,
 		       const json_t *o);
+
+/* ---- model_keep.c -------------------------------------------------------- */
+/* At the initiator: components that have made a model everywhere; NULL when
+ * the job leaves none. */
+json_t *models_made(const struct job *j);
+/* Makes the version in a thread of its own; then j->kept, and job_try_done().
+ */
+void models_keep(struct sched *s, struct job *j);
 
 /* ---- prepare.c ---------------------------------------------------------- */
 /* The part of a check that only this party can do, for a job of `initiator`.

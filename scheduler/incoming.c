@@ -341,6 +341,32 @@ static int in_task_status(struct incoming *in)
 	return 0;
 }
 
+/* Components whose models stay: those that all parties are through with. */
+static void take_models(struct job *j, const json_t *names)
+{
+	const json_t *known = json_object_get(j->plan, "components"), *v;
+	size_t i;
+
+	json_decref(j->models);
+	j->models = NULL;
+	if (plan_predicts(j->plan))
+		return;
+	json_array_foreach ((json_t *)names, i, v) {
+		const json_t *c =
+		    json_is_string(v)
+			? json_object_get(known, json_string_value(v))
+			: NULL;
+
+		if (!json_array_size(json_object_get(c, "model_outputs")))
+			continue;
+		if (!j->models)
+			j->models = json_array();
+		if (json_array_size(j->models) < json_object_size(known))
+			json_array_append_new(
+			    j->models, json_string(json_string_value(v)));
+	}
+}
+
 static void stop_on_loop(struct sched *s, void *arg)
 {
 	struct status_order *o = arg;
@@ -360,6 +386,7 @@ static void stop_on_loop(struct sched *s, void *arg)
 				    json_str_or(v, "component", "?"),
 				    json_str_or(v, "public", "?"));
 		}
+		take_models(j, json_object_get(o->body, "models"));
 		job_finish(s, j, status_of(json_str_or(o->body, "status", "")));
 	}
 	json_decref(o->body);

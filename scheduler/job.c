@@ -279,6 +279,7 @@ void job_free(struct job *j)
 	json_decref(j->dsl);
 	json_decref(j->conf);
 	json_decref(j->errors);
+	json_decref(j->models);
 	free(j);
 }
 
@@ -396,6 +397,8 @@ void job_save(struct sched *s, struct job *j, bool durable)
 		      (json_int_t)j->ended_ms, "reserved", j->reserved);
 	if (j->ending)
 		json_object_set_new(o, "ending", json_string(names[j->end_as]));
+	if (j->models)
+		json_object_set(o, "models", j->models);
 	if (json_write_file(path, o, 0600, durable, &e))
 		log_error("scheduler", "%s", e.text);
 	json_decref(o);
@@ -417,6 +420,9 @@ static void load_state(struct job *j)
 	j->end_as = status_of(json_str_or(o, "ending", "waiting"));
 	j->started_ms = json_int_or(o, "started_ms", 0);
 	j->ended_ms = json_int_or(o, "ended_ms", 0);
+	list = json_object_get(o, "models");
+	if (json_is_array(list))
+		j->models = json_incref(list);
 	list = json_object_get(o, "errors");
 	if (json_is_array(list)) {
 		json_decref(j->errors);

@@ -418,9 +418,9 @@ static void stop_at(struct sched *s, struct job *j, const char *party,
 				      t->public ? t->public : "failed"));
 	}
 	send_call(call_new(s, j, party, fn), "stop",
-		  json_pack("{s:s, s:s, s:o}", "job", j->id, "status",
+		  json_pack("{s:s, s:s, s:o, s:O*}", "job", j->id, "status",
 			    status_name(j->ending ? j->end_as : j->status),
-			    "errors", errors),
+			    "errors", errors, "models", j->models),
 		  STOP_MS);
 }
 

@@ -8,6 +8,7 @@
 #include "lib/log.h"
 
 #include "scheduler/engine.h"
+#include "scheduler/model_priv.h"
 
 #define CHECK_MS 4500 /* of the partners; 5 s in all */
 
@@ -287,6 +288,7 @@ void check_local(struct sched *s, const json_t *dsl, const json_t *conf,
 		allow = xstrdup("");
 	u.allow = allow;
 	check_tables(&u, dsl, conf);
+	model_check(s, dsl, conf, initiator, d);
 	check_cores(s, conf, d);
 	if (!own)
 		check_policy(s, dsl, conf, allow, d);
@@ -507,15 +509,24 @@ static int check_all(struct preparing *p, struct dsl_docs *docs,
 	struct sched *s = p->s;
 	struct err e = { 0 };
 	int r = dsl_parse(p->text, p->n, docs, &e);
+	bool given;
 
 	if (r <= 0) {
 		defect_add(d, EINVAL, "text", "%s",
 			   r ? e.text : "the submission is unfinished");
 		return -EINVAL;
 	}
+	given = docs->dsl != NULL;
+	if (!model_expand(s, &docs->dsl, &docs->conf, d))
+		return -EINVAL;
 	ask_partners(p, docs->dsl, docs->conf);
 	*ret_plan =
 	    check_plan(docs->dsl, docs->conf, s->describe, s->party, NULL, d);
+	if (*ret_plan && given && plan_predicts(*ret_plan))
+		json_array_append_new(
+		    json_object_get(*ret_plan, "ignored"),
+		    json_string("dsl#: not used (a predict job runs the DSL "
+				"of its model)"));
 	check_local(s, docs->dsl, docs->conf, s->party, d);
 	if (*ret_plan)
 		check_rules(s, *ret_plan, docs->conf, d);

@@ -14,6 +14,7 @@
 #include "lib/log.h"
 
 #include "scheduler/engine.h"
+#include "scheduler/model.h"
 
 /* ---- finding and telling ------------------------------------------------- */
 
@@ -507,7 +508,7 @@ void task_moved(struct sched *s, struct job *j, struct task *t, enum status to,
 static void done(struct sched *s, struct job *j)
 {
 	j->status = j->end_as;
-	j->ending = false;
+	j->ending = j->kept = false;
 	j->ended_ms = now_unix_ms();
 	job_event(j, "job %s", status_name(j->status));
 	job_write_status(j);
@@ -523,12 +524,16 @@ static void done(struct sched *s, struct job *j)
 
 void job_try_done(struct sched *s, struct job *j)
 {
-	if (!j->ending || j->pending)
+	if (!j->ending)
 		return;
 	for (size_t i = 0; i < j->n_tasks; i++)
 		if (j->tasks[i].pid)
 			return;
-	done(s, j);
+	/* Beside the calls to the partners, which do the same. */
+	if (j->models && !j->keeping && !j->kept)
+		models_keep(s, j);
+	if (!j->pending && !j->keeping)
+		done(s, j);
 }
 
 void job_finish(struct sched *s, struct job *j, enum status as)
@@ -558,6 +563,8 @@ void job_finish(struct sched *s, struct job *j, enum status as)
 		if (t->local)
 			task_write_status(j, t);
 	}
+	if (j->ours && !j->models)
+		j->models = models_made(j);
 	/* Said and not done yet: a new rollfs goes on with the end. */
 	job_save(s, j, false);
 	/* One that waits in the queue may wait at the partners as well. */
@@ -571,6 +578,8 @@ void job_reopen(struct sched *s, struct job *j)
 	j->status = ST_WAITING;
 	j->heard = now_mono_ms();
 	j->started_ms = 0;
+	json_decref(j->models);
+	j->models = NULL;
 	j->next_retry = 0;
 	json_array_clear(j->errors);
 	for (size_t i = 0; i < j->n_tasks; i++) {
@@ -867,9 +876,11 @@ int sched_start(const struct sched_options *o, struct sched **ret,
 	r = mkdir_p(s->jobs_dir, 0700, e);
 	if (r)
 		return r;
+	model_sweep(o->conf->state);
 	s->describe = task_ask(o->task_program, "--describe", NULL, e);
 	if (!s->describe)
 		return -EIO;
+	describe_complete(s->describe);
 	s->modules = modules_of(s->describe);
 	s->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (s->wake < 0)

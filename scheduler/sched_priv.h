@@ -11,7 +11,8 @@
 
 #define SUBMIT_MAX ((size_t)4 << 20) /* bytes of one submission */
 
-/* The two documents of a submission; both NULL or both owned. */
+/* The two documents of a submission, owned; dsl is NULL when the conf is that
+ * of a predict job and came alone. */
 struct dsl_docs {
 	json_t *dsl, *conf;
 };

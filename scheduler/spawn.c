@@ -15,6 +15,7 @@
 #include "lib/log.h"
 
 #include "scheduler/engine.h"
+#include "scheduler/model_priv.h"
 
 #define KILL_AFTER_MS 500
 
@@ -95,8 +96,19 @@ static json_t *data_inputs(struct sched *s, const struct job *j,
 	return out;
 }
 
-static json_t *model_inputs(const struct job *j, const struct task *t,
-			    const json_t *c)
+/* A model of the store becomes a file of this attempt; false: this role has
+ * none, as one whose component handed its rows on. */
+static bool stored(struct sched *s, const struct task *t, const json_t *o,
+		   const char *component, const char *path, struct err *e)
+{
+	return !model_to_file(s, json_str_or(o, "model_id", ""),
+			      json_str_or(o, "model_version", ""), t->role,
+			      component, path, e);
+}
+
+static json_t *model_inputs(struct sched *s, const struct job *j,
+			    const struct task *t, const json_t *c,
+			    const char *attempt, struct err *e)
 {
 	json_t *out = json_object(), *in = json_object_get(c, "model_inputs");
 	json_t *list, *ref;
@@ -108,11 +120,16 @@ static json_t *model_inputs(const struct job *j, const struct task *t,
 
 		json_array_foreach (list, i, ref) {
 			const char *src = json_str_or(ref, "component", "");
+			bool old = json_bool_or(ref, "stored", false);
 			_cleanup_free_ char *path =
-			    xasprintf("%s/%s/%s/model/%s.json", j->dir, t->role,
-				      src, json_str_or(ref, "output", ""));
+			    old ? xasprintf("%s/models/%s.json", attempt, src)
+				: xasprintf("%s/%s/%s/model/%s.json", j->dir,
+					    t->role, src,
+					    json_str_or(ref, "output", ""));
 
-			if (!access(path, R_OK))
+			if (old ? stored(s, t, json_object_get(j->plan, "job"),
+					 src, path, e)
+				: !access(path, R_OK))
 				json_array_append_new(
 				    a, json_pack("{s:s, s:s}", "source", src,
 						 "path", path));
@@ -120,6 +137,26 @@ static json_t *model_inputs(const struct job *j, const struct task *t,
 		json_object_set_new(out, key, a);
 	}
 	return out;
+}
+
+/* What a ModelLoader loads, as if it were wired. */
+static void loaded(struct sched *s, const struct task *t, const char *attempt,
+		   json_t *models, struct err *e)
+{
+	json_t *params = json_object_get(t->spec, "params");
+	const char *component = json_str_or(params, "component_name", "");
+	int64_t step = json_int_or(params, "step_index", -1);
+	_cleanup_free_ char *path = xasprintf("%s/models/loaded.json", attempt);
+	_cleanup_free_ char *at =
+	    step < 0
+		? xstrdup(component)
+		: xasprintf("%s/checkpoints/%lld", component, (long long)step);
+
+	if (!strcmp(t->module, "ModelLoader") &&
+	    stored(s, t, params, at, path, e))
+		json_object_set_new(models, "model",
+				    json_pack("[{s:s, s:s}]", "source",
+					      component, "path", path));
 }
 
 /* out/<name> appears with the table, so that it never dangles. */
@@ -171,7 +208,7 @@ static json_t *outputs(const struct job *j, const struct task *t,
 
 static json_t *task_json(struct sched *s, const struct job *j,
 			 const struct task *t, const char *dir,
-			 const char *attempt)
+			 const char *attempt, struct err *e)
 {
 	const struct conf *conf = s->o.conf;
 	_cleanup_free_ char *session = session_of(j, t);
@@ -182,22 +219,24 @@ static json_t *task_json(struct sched *s, const struct job *j,
 				    t->component);
 	json_t *job = json_object_get(j->plan, "job");
 	int64_t cores = json_int_or(job, "task_cores", 1);
+	json_t *models = model_inputs(s, j, t, c, attempt, e);
 	json_t *o;
 
+	loaded(s, t, attempt, models, e);
 	cores = MAX(1, MIN(cores, (int64_t)conf->cores));
-	o = json_pack(
-	    "{s:i, s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:O, s:O, "
-	    "s:o, s:o, s:s, s:s, s:s, s:s, s:s, s:I, s:i}",
-	    "version", 1, "job", j->id, "component", t->component, "module",
-	    t->module, "attempt", (int)t->attempt, "session", session, "role",
-	    t->role, "party", t->party, "roles",
-	    json_object_get(j->plan, "roles"), "params",
-	    json_object_get(t->spec, "params"), "inputs",
-	    json_pack("{s:o, s:o}", "data", data_inputs(s, j, t, c, dir),
-		      "model", model_inputs(j, t, c)),
-	    "outputs", outputs(j, t, c, dir), "state", conf->state, "socket",
-	    socket, "task_dir", dir, "job_log", log, "result", result, "cores",
-	    (json_int_t)cores, "lease", (int)conf->lease_s);
+	o = json_pack("{s:i, s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:O, s:O, "
+		      "s:o, s:o, s:s, s:s, s:s, s:s, s:s, s:I, s:i}",
+		      "version", 1, "job", j->id, "component", t->component,
+		      "module", t->module, "attempt", (int)t->attempt,
+		      "session", session, "role", t->role, "party", t->party,
+		      "roles", json_object_get(j->plan, "roles"), "params",
+		      json_object_get(t->spec, "params"), "inputs",
+		      json_pack("{s:o, s:o}", "data",
+				data_inputs(s, j, t, c, dir), "model", models),
+		      "outputs", outputs(j, t, c, dir), "state", conf->state,
+		      "socket", socket, "task_dir", dir, "job_log", log,
+		      "result", result, "cores", (json_int_t)cores, "lease",
+		      (int)conf->lease_s);
 	if (o && j->secret && strcmp(t->role, "arbiter"))
 		json_object_set_new(o, "secret", json_string(j->secret));
 	return o;
@@ -257,15 +296,17 @@ int task_spawn(struct sched *s, struct job *j, struct task *t, struct err *e)
 	_cleanup_free_ char *alive = xasprintf("%s/alive", attempt);
 	_cleanup_free_ char *models = xasprintf("%s/models", attempt);
 	_cleanup_free_ char *log = xasprintf("%s/log", dir);
+	struct err why = { 0 };
 	char line[64];
 	json_t *o;
 	int r = mkdir_p(models, 0700, e);
 
 	if (r)
 		return r;
-	o = task_json(s, j, t, dir, attempt);
-	r = o ? json_write_file(file, o, 0600, false, e)
-	      : err_set(e, EIO, "task.json");
+	o = task_json(s, j, t, dir, attempt, &why);
+	r = why.no ? err_set(e, why.no, "%s", why.text)
+	    : o	   ? json_write_file(file, o, 0600, false, e)
+		   : err_set(e, EIO, "task.json");
 	json_decref(o);
 	if (!r)
 		r = file_replace(alive, "", 0, 0600, false, e);

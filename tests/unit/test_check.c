@@ -382,8 +382,14 @@ static const struct defect_case {
 	{ 'c', "job_parameters/task_cores", "2",
 	  "conf#/job_parameters/task_cores: put it under \"common\"" },
 	{ 'c', "job_parameters/common/job_type", "'predict'",
-	  "conf#/job_parameters/common/job_type: predict jobs are not offered "
-	  "yet" },
+	  "conf#/job_parameters/common/model_version: a predict job needs it: "
+	  "the name of a deployed model (ls models)" },
+	{ 'c', "job_parameters/common/job_type", "'homo'",
+	  "conf#/job_parameters/common/job_type: no job type homo (there are "
+	  "train and predict)" },
+	{ 'c', "job_parameters/common/inheritance_info", "{'job_id': 7}",
+	  "conf#/job_parameters/common/inheritance_info/component_list: "
+	  "expected a list of components" },
 	{ 'c', "job_parameters/common/job_typ", "'train'",
 	  "conf#/job_parameters/common/job_typ: no such job parameter (did you "
 	  "mean job_type?)" },
@@ -448,8 +454,11 @@ static const struct defect_case {
 	  CLR "encrypt_param/key_lenth: no such parameter (did you mean "
 	      "key_length?)" },
 	{ 'c', LR "a~1b", "1", CLR "a~01b: no such parameter" },
-	{ 'c', LR "need_run", "false",
-	  CLR "need_run: leaving a component out is not offered yet" },
+	{ 'c', LR "need_run", "0",
+	  CLR "need_run: expected bool, got a number" },
+	{ 'c', "component_parameters/common/reader_0", "{'need_run': false}",
+	  CP "common/reader_0/need_run: there are no rows to hand on: leave "
+	     "the component out of the DSL" },
 };
 
 static void every_defect_has_its_line(void **state)
@@ -633,7 +642,8 @@ static void params_are_merged_in_file_order(void **state)
 	       "false},\"early_stop\":\"diff\","
 	       "\"encrypt_param\":{\"key_length\":2048},\"init_param\":"
 	       "{\"fit_intercept\":false,\"init_method\":\"zeros\"},"
-	       "\"learning_rate\":0.01,\"max_iter\":8,\"penalty\":\"None\"}");
+	       "\"learning_rate\":0.01,\"max_iter\":8,\"need_run\":true,"
+	       "\"penalty\":\"None\"}");
 	assert_non_null(strstr(b, "\"columns\":[4]"));
 	assert_non_null(strstr(b, "\"max_iter\":8"));
 }
