@@ -56,6 +56,16 @@ class Data:
         return "\n".join(lines) + "\n"
 
 
+    def svmlight(self, party):
+        """The same without a header: `id label column:value ...`, no zeros."""
+        lines = []
+        for i, key in enumerate(self.ids):
+            cells = ["%d:%.4f" % (k, self.x[i, j])
+                     for k, j in enumerate(self.columns(party)) if self.x[i, j]]
+            lines.append(" ".join([key] + [_number(self.y[i])] * (party == 0) + cells))
+        return "\n".join(lines) + "\n"
+
+
 def _number(v):
     return "%d" % v if float(v).is_integer() else "%.17g" % v
 
@@ -108,6 +118,17 @@ class Lab:
         self.guest.upload("linear", name, data.csv(0, rng))
         for k in range(1, len(data.names)):
             self.s[HOSTS[k - 1]].upload("linear", name, data.csv(k, rng))
+        self.data[name] = data
+        return name
+
+    def upload_svmlight(self, name, data):
+        for k, party in enumerate((GUEST,) + HOSTS[:len(data.names) - 1]):
+            meta = {"input_format": "sparse", "delimiter": " ", "with_label": k == 0}
+            p = self.s[party]
+            os.makedirs(p.path("tables/linear", name), exist_ok=True)
+            with open(p.path("tables/linear", name, "upload.json"), "w", encoding="utf-8") as f:
+                json.dump({"head": 0, "id_delimiter": " ", "meta": meta}, f)
+            p.upload("linear", name, data.svmlight(k))
         self.data[name] = data
         return name
 

@@ -157,6 +157,17 @@ def test_sparse_rows(lab, module, family, name):
     r.agrees(like(family, r.data, y=plus_minus(y) if module == "HeteroLR" else y))
 
 
+def test_rows_of_svmlight(lab):
+    d = make(13)
+    d.x = d.x * (np.random.RandomState(2).rand(*d.x.shape) < .3)
+    d.names = [["x%d" % i for i in range(len(n))] for n in d.names]
+    d.label = "label"
+    lab.upload_svmlight("svmlight", d)
+    r = lab.run("HeteroLR", "svmlight",
+                transform={"input_format": "sparse", "output_format": "sparse"})
+    r.agrees(like(ref.Logistic, d))
+
+
 def class_parts(r):
     """(classes, their summaries at each party): hosts need not know names."""
     parts = [s["one_vs_rest"] for s in r.parts()]
