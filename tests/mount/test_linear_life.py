@@ -5,6 +5,7 @@ import os
 import random
 import re
 import signal
+import subprocess
 import time
 
 import linear_reference as ref
@@ -253,3 +254,17 @@ def test_a_prediction_of_a_thousand_rows_is_interactive(lab):
         lab.predict(model, "thousand")
         took.append(time.monotonic() - began)
     assert min(took) < 1, took
+
+
+def test_a_model_moved_by_tar_predicts_the_same(lab, sandboxes):
+    r = lab.run("HeteroLR", "binary")
+    model = lab.deploy(r)
+    want = lab.predict(model, "binary").rows()
+    other = Lab(sandboxes(GUEST, HOSTS[0], ARBITER))
+    other.upload("binary", r.data)
+    at = "%s/%s" % (model["model_id"], model["model_version"])
+    for party in (GUEST, HOSTS[0], ARBITER):
+        subprocess.run(["bash", "-c", 'set -o pipefail; tar c -C "$1" "$3" | tar x -C "$2"', "-",
+                        lab.s[party].path("models"), other.s[party].path("models"), at],
+                       check=True)
+    assert other.predict(model, "binary").rows() == want
