@@ -4,7 +4,7 @@
  * queues in memory, on real tables.  For one source file of a test program,
  * which sets bus.hosts, fills one struct ctx per party (role, index, params,
  * table), calls parties_run() and looks at status, summary and the tables
- * out/<role><index>.
+ * out/<role><index>, of further outputs out/<role><index>.<output>.
  */
 #ifndef TESTS_UNIT_HARNESS_H
 #define TESTS_UNIT_HARNESS_H
@@ -71,6 +71,11 @@ const char *ctx_job(struct ctx *c)
 	(void)c;
 	return "1";
 }
+const char *ctx_component(struct ctx *c)
+{
+	(void)c;
+	return "it_0";
+}
 size_t ctx_count(struct ctx *c, const char *role)
 {
 	(void)c;
@@ -127,20 +132,26 @@ struct table_store *ctx_store(struct ctx *c)
 	(void)c;
 	return store;
 }
+static void output_name(char ret[60], const struct ctx *c, size_t i)
+{
+	char more[24] = "";
+
+	if (i)
+		(void)snprintf(more, sizeof(more), ".%zu", i);
+	(void)snprintf(ret, 60, "%s%zu%s", c->role, c->index, more);
+}
 int ctx_put_table(struct ctx *c, size_t i, struct table_build *b, struct err *e)
 {
-	char name[40];
+	char name[60];
 
-	(void)i;
-	(void)snprintf(name, sizeof(name), "%s%zu", c->role, c->index);
+	output_name(name, c, i);
 	return table_build_publish(b, "out", name, e);
 }
 int ctx_put_same(struct ctx *c, size_t i, struct table *t, struct err *e)
 {
-	char name[40];
+	char name[60];
 
-	(void)i;
-	(void)snprintf(name, sizeof(name), "%s%zu", c->role, c->index);
+	output_name(name, c, i);
 	return table_link(t, "out", name, e);
 }
 int ctx_put_model(struct ctx *c, const json_t *meta, const json_t *param,
