@@ -8,6 +8,7 @@
 #include "lib/log.h"
 
 #include "scheduler/engine.h"
+#include "scheduler/model.h"
 
 /* UTC to the second, microseconds, party: digits only, the same everywhere. */
 static void make_id(const struct sched *s, char *buf, size_t n)
@@ -21,6 +22,23 @@ static void make_id(const struct sched *s, char *buf, size_t n)
 		       (tm.tm_year + 1900) % 10000, tm.tm_mon + 1, tm.tm_mday,
 		       tm.tm_hour, tm.tm_min, tm.tm_sec, ts.tv_nsec / 1000,
 		       s->party);
+}
+
+void sched_new_id(struct sched *s, char *buf, size_t n)
+{
+	bool again;
+
+	do { /* two in one microsecond */
+		struct sched_job_info *taken;
+
+		make_id(s, buf, n);
+		taken = sched_job(s, buf);
+		pthread_mutex_lock(&s->lock);
+		again = taken || !strcmp(buf, s->last_id);
+		(void)snprintf(s->last_id, sizeof(s->last_id), "%s", buf);
+		pthread_mutex_unlock(&s->lock);
+		sched_job_info_free(taken);
+	} while (again);
 }
 
 static bool has_role(const json_t *plan, const char *role)
@@ -40,7 +58,6 @@ int sched_submit(struct sched *s, struct sched_draft *d, char *ret_id, size_t n,
 {
 	uint8_t secret[32];
 	char hex[65], id[64];
-	bool again;
 	struct job *j;
 	json_t *v;
 	size_t i;
@@ -53,17 +70,7 @@ int sched_submit(struct sched *s, struct sched_draft *d, char *ret_id, size_t n,
 	for (i = 0; i < sizeof(secret); i++)
 		(void)snprintf(hex + 2 * i, 3, "%02x", secret[i]);
 	explicit_bzero(secret, sizeof(secret));
-	do { /* two in one microsecond */
-		struct sched_job_info *taken;
-
-		make_id(s, id, sizeof(id));
-		taken = sched_job(s, id);
-		pthread_mutex_lock(&s->lock);
-		again = taken || !strcmp(id, s->last_id);
-		(void)snprintf(s->last_id, sizeof(s->last_id), "%s", id);
-		pthread_mutex_unlock(&s->lock);
-		sched_job_info_free(taken);
-	} while (again);
+	sched_new_id(s, id, sizeof(id));
 	j = job_new(s, id, d->plan, d->dsl, d->conf,
 		    has_role(d->plan, "guest") || has_role(d->plan, "host")
 			? hex
@@ -338,6 +345,8 @@ static bool depends(const struct job *j, const char *name, const char *on,
 	return false;
 }
 
+#define VERBS "cancel, rerun [component ...] [force], deploy [component ...]"
+
 /* The words behind "rerun": components, and perhaps force. */
 static int rerun_may(const struct job *j, struct err *e)
 {
@@ -417,6 +426,28 @@ static int rerun(struct sched *s, struct job *j, char *words, struct err *e)
 	return 0;
 }
 
+/* The model of the job, by the words that its own ctl takes. */
+static int deploy(struct sched *s, const char *job, const char *line,
+		  struct err *e)
+{
+	_cleanup_free_ char *id = NULL;
+	const struct job *j;
+
+	pthread_mutex_lock(&s->lock);
+	j = job_find(s, job);
+	if (j)
+		id = model_id_of(json_object_get(j->plan, "roles"));
+	pthread_mutex_unlock(&s->lock);
+	if (!id)
+		return err_set(e, ENOENT, "no job %s", job);
+	if (!model_exists(s->o.conf->state, id, job))
+		return err_set(e, ENOENT,
+			       "deploy: job %s has left no model (it has not "
+			       "ended, or makes none)",
+			       job);
+	return sched_model_ctl(s, id, job, line, e);
+}
+
 int sched_ctl(struct sched *s, const char *job, const char *line, struct err *e)
 {
 	_cleanup_free_ char *copy = xstrdup(line);
@@ -430,9 +461,9 @@ int sched_ctl(struct sched *s, const char *job, const char *line, struct err *e)
 	copy[strcspn(copy, "\r\n")] = '\0';
 	verb = strtok_r(rest, " \t", &rest);
 	if (!verb)
-		return err_set(e, EINVAL,
-			       "ctl: an empty line (cancel, rerun "
-			       "[component ...] [force])");
+		return err_set(e, EINVAL, "ctl: an empty line (" VERBS ")");
+	if (!strcmp(verb, "deploy"))
+		return deploy(s, job, line, e);
 	pthread_mutex_lock(&s->lock);
 	j = job_find(s, job);
 	if (!j) {
@@ -449,9 +480,7 @@ int sched_ctl(struct sched *s, const char *job, const char *line, struct err *e)
 			roles =
 			    json_deep_copy(json_object_get(j->plan, "roles"));
 	} else {
-		r = err_set(e, EINVAL,
-			    "ctl: no verb \"%.100s\" (cancel, rerun "
-			    "[component ...] [force])",
+		r = err_set(e, EINVAL, "ctl: no verb \"%.100s\" (" VERBS ")",
 			    verb);
 	}
 	pthread_mutex_unlock(&s->lock);

@@ -17,14 +17,19 @@
  *                                     -> tasks [{role, status, code, public}]
  *   task-status  party -> initiator   job, component, role, attempt, status,
  *                                     code, public
- *   stop         initiator -> party   job, status, errors: the end
+ *   stop         initiator -> party   job, status, errors: the end; models:
+ *                                     components whose models stay
  *   cancel       party -> initiator   job
  *   lease        initiator -> party   jobs [...]
  *   poke         party -> initiator   cores have become free
+ *   deploy       initiator -> party   step (prepare, commit, drop), model_id,
+ *                                     model_version, version, dsl, components
+ *                                     [{name, checkpoint}]
  *
  * create, release, task-start, stop and lease are taken from the job's
- * initiator only; task-status for the caller's own tasks only; cancel from any
- * party of the job.  Everything else is EACCES, whether the job exists or not.
+ * initiator only, deploy from that of the training; task-status for the
+ * caller's own tasks only; cancel from any party of the job.  Everything else
+ * is EACCES, whether the job exists or not.
  */
 #ifndef SCHEDULER_ENGINE_H
 #define SCHEDULER_ENGINE_H
@@ -243,6 +248,18 @@ json_t *models_made(const struct job *j);
 /* Makes the version in a thread of its own; then j->kept, and job_try_done().
  */
 void models_keep(struct sched *s, struct job *j);
+
+/* ---- api.c ----------------------------------------------------------------
+ */
+/* An id that no job and no model version has; lock not held. */
+void sched_new_id(struct sched *s, char *buf, size_t n);
+
+/* ---- model_deploy.c --------------------------------------------------------
+ */
+/* The call `deploy`: one of its steps at this party; caller is the party that
+ * asks.  The sentences are for partners too. */
+int deploy_step(struct sched *s, const char *caller, const json_t *body,
+		struct err *e) MUST_CHECK;
 
 /* ---- prepare.c ---------------------------------------------------------- */
 /* The part of a check that only this party can do, for a job of `initiator`.

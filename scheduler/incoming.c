@@ -498,6 +498,11 @@ static int in_poke(struct incoming *in)
 	return 0;
 }
 
+static int in_deploy(struct incoming *in)
+{
+	return deploy_step(in->s, in->party, in->body, &in->e);
+}
+
 static const struct {
 	const char *verb;
 	int (*fn)(struct incoming *in);
@@ -511,6 +516,7 @@ static const struct {
 	{ "cancel", in_cancel },
 	{ "lease", in_lease },
 	{ "poke", in_poke },
+	{ "deploy", in_deploy },
 };
 
 void party_handler(void *arg, struct transfer_call *call, const char *party,

@@ -74,6 +74,10 @@ bool model_expand(struct sched *s, json_t **dsl, json_t **conf,
  * of this initiator?  Also those that a ModelLoader names. */
 void model_check(struct sched *s, const json_t *dsl, const json_t *conf,
 		 const char *initiator, struct defects *d);
+/* Are the models that the DSL names of the modules that use them?  strict: each
+ * must be in the version, unless its component hands its rows on. */
+void model_check_refs(const json_t *dsl, const json_t *conf, const json_t *info,
+		      bool strict, struct defects *d);
 /* Does a job that has not ended use the version? Lock held. */
 bool model_in_use(struct sched *s, const char *id, const char *version);
 /* The stored model as {"module", "meta", "param"} in a file at path (0600); 1

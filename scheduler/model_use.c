@@ -228,10 +228,46 @@ static bool same_parties(const json_t *info, const json_t *conf)
 	return true;
 }
 
-static void check_stored(struct use *u, const json_t *dsl, const json_t *info)
+/* Handed its rows on in the training: it has made no model, and needs none. */
+static bool hands_on(const json_t *conf, const char *name)
 {
-	const json_t *known = json_object_get(info, "components");
+	const json_t *cp = json_object_get(conf, "component_parameters");
+
+	return !json_bool_or(
+	    json_object_get(json_object_get(cp, "common"), name), "need_run",
+	    true);
+}
+
+static void check_ref(const json_t *c, const char *from, const char *at,
+		      const json_t *known, bool strict, struct defects *d)
+{
+	const char *module =
+	    json_str_or(json_object_get(known, from), "module", NULL);
+	const char *names[COMPONENTS_MAX], *key, *near;
+	size_t n = 0;
+	json_t *v;
+
+	if (module && strcasecmp(module, json_str_or(c, "module", "")) != 0)
+		defect_add(d, EINVAL, at, "%s is a model of %s, not of %s",
+			   from, module, json_str_or(c, "module", "?"));
+	if (module || !strict)
+		return;
+	json_object_foreach ((json_t *)known, key, v)
+		if (n < ARRAY_SIZE(names))
+			names[n++] = key;
+	near = suggest(from, names, n);
+	defect_add(d, EINVAL, at,
+		   "this version has no model of %s: it did not succeed, or "
+		   "makes none%s%s%s",
+		   from, near ? " (did you mean " : "", near ? near : "",
+		   near ? "?)" : "");
+}
+
+void model_check_refs(const json_t *dsl, const json_t *conf, const json_t *info,
+		      bool strict, struct defects *d)
+{
 	const json_t *components = json_object_get(dsl, "components"), *c, *v;
+	const json_t *known = json_object_get(info, "components");
 	const char *name;
 	size_t i;
 
@@ -241,23 +277,16 @@ static void check_stored(struct use *u, const json_t *dsl, const json_t *info)
 
 		json_array_foreach ((json_t *)refs, i, v) {
 			char from[NAME_MAX_LEN + 1], alias[NAME_MAX_LEN + 1];
-			_cleanup_free_ char *at = NULL, *text = NULL;
-			const char *module;
+			_cleanup_free_ char *at = NULL;
 
 			if (!json_is_string(v) ||
 			    !pipeline_reference(json_string_value(v), from,
 						alias, sizeof(from)))
 				continue;
-			module = json_str_or(json_object_get(known, from),
-					     "module", NULL);
-			/* One that handed its rows on has made none. */
-			if (!module ||
-			    !strcasecmp(module, json_str_or(c, "module", "")))
-				continue;
 			at = xasprintf("dsl#/components/%s/input/model/%zu",
 				       name, i);
-			text = xasprintf("%s is a model of %s", from, module);
-			refuse(u, at, text, "has a model of another module");
+			check_ref(c, from, at, known,
+				  strict && !hands_on(conf, from), d);
 		}
 	}
 }
@@ -285,7 +314,7 @@ static void check_predict(struct use *u, const json_t *dsl, const json_t *conf)
 		       "missing)",
 		       "has this model of other parties");
 	else
-		check_stored(u, dsl, info);
+		model_check_refs(dsl, conf, info, false, u->d);
 	json_decref(own);
 	json_decref(info);
 }

@@ -1,0 +1,807 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * From a trained version to one that predicts, at all parties: every party
+ * makes it aside (prepare), then all rename it into place (commit); when one
+ * refuses, nothing stays (drop).
+ */
+#include "scheduler/model_priv.h"
+
+#include <sys/stat.h>
+#include <time.h>
+
+#include "lib/fileio.h"
+#include "lib/log.h"
+#include "lib/version.h"
+
+#include "scheduler/check_priv.h"
+#include "scheduler/engine.h"
+
+#define DEPLOY_MS 5000 /* of one call */
+#define YOUNG_S	  120  /* a version that may still be dropped */
+
+/* ---- one party ------------------------------------------------------------
+ */
+
+struct deploy {
+	struct sched *s;
+	const char *id, *parent, *version;
+	const json_t *dsl, *components;
+	json_t *info, *conf;
+};
+
+static int none_of_yours(struct sched *s, struct err *e)
+{
+	return err_set(e, EACCES,
+		       "party %s has no such model of yours, or it is not a "
+		       "trained one",
+		       s->party);
+}
+
+static bool initiated_by(const json_t *info, const char *party)
+{
+	return !strcmp(
+	    json_str_or(json_object_get(info, "initiator"), "party", ""),
+	    party);
+}
+
+/* Everything about a predict DSL that can be known without the tables. */
+static void check_predict_dsl(struct sched *s, const json_t *dsl,
+			      const json_t *info, const json_t *conf,
+			      struct defects *d)
+{
+	const char *id = json_str_or(info, "model_id", "");
+	const char *version = json_str_or(info, "model_version", "");
+	bool own = initiated_by(info, s->party);
+	json_t *blank = predict_template(conf, dsl, s->describe, id, version);
+	json_t *merged = predict_conf_merge(conf, blank, dsl), *plan;
+
+	/* Everybody has a part, whether it works or not. */
+	json_object_set(merged, "role", json_object_get(conf, "role"));
+	plan = check_plan(dsl, merged, s->describe, s->party,
+			  own ? NULL : s->party, d);
+	model_check_refs(dsl, merged, info, own, d);
+	json_decref(plan);
+	json_decref(merged);
+	json_decref(blank);
+}
+
+/* Hard links: what is in the store never changes. */
+static int link_file(const char *from, const char *to, const char *name,
+		     const char *as, struct err *e)
+{
+	_cleanup_free_ char *a = xasprintf("%s/%s", from, name);
+	_cleanup_free_ char *b = xasprintf("%s/%s", to, as);
+	char *slash = strrchr(b, '/');
+	int r;
+
+	*slash = '\0';
+	r = mkdir_p(b, 0700, e);
+	*slash = '/';
+	if (!r && link(a, b))
+		r = err_sys(e, errno, "%s", name);
+	return r;
+}
+
+static int link_component(struct deploy *x, const char *from, const char *to,
+			  const json_t *one, struct err *e)
+{
+	static const char *const files[] = { "meta.json", "param.json" };
+	const char *name = json_str_or(one, "name", "");
+	int64_t step = json_int_or(one, "checkpoint", -1);
+	const json_t *known =
+	    json_object_get(json_object_get(x->info, "components"), name);
+	json_t *role;
+	size_t i, k;
+	int r = 0;
+
+	json_array_foreach (json_object_get(known, "roles"), i, role) {
+		_cleanup_free_ char *member =
+		    model_member(json_string_value(role), x->s->party);
+		_cleanup_free_ char *dir = xasprintf("%s/%s", member, name);
+		_cleanup_free_ char *source =
+		    step < 0 ? xstrdup(dir)
+			     : xasprintf("%s/checkpoints/%lld", dir,
+					 (long long)step);
+
+		for (k = 0; k < ARRAY_SIZE(files) && !r; k++) {
+			_cleanup_free_ char *a =
+			    xasprintf("%s/%s", source, files[k]);
+			_cleanup_free_ char *b =
+			    xasprintf("%s/%s", dir, files[k]);
+
+			r = link_file(from, to, a, b, e);
+			if (r == -ENOENT && step >= 0)
+				r = err_set(e, ENOENT,
+					    "party %s: %s has no checkpoint "
+					    "%lld",
+					    x->s->party, name, (long long)step);
+		}
+	}
+	return r;
+}
+
+static int write_info(struct deploy *x, const char *dir, struct err *e)
+{
+	json_t *info = json_deep_copy(x->info), *all, *kept = json_object();
+	_cleanup_free_ char *path = xasprintf("%s/info.json", dir);
+	json_t *files = json_object(), *one;
+	char when[40];
+	size_t i;
+	int r;
+
+	all = json_object_get(info, "components");
+	json_array_foreach ((json_t *)x->components, i, one) {
+		const char *name = json_str_or(one, "name", "");
+		json_t *c = json_object_get(all, name);
+
+		if (!c)
+			continue;
+		if (json_int_or(one, "checkpoint", -1) >= 0)
+			json_object_set(c, "checkpoint",
+					json_object_get(one, "checkpoint"));
+		json_object_set(kept, name, c);
+	}
+	json_object_set_new(info, "components", kept);
+	json_object_set_new(info, "model_version", json_string(x->version));
+	json_object_set_new(info, "parent", json_string(x->parent));
+	json_object_set_new(info, "deployed", json_true());
+	json_object_set_new(
+	    info, "created",
+	    json_string(time_rfc3339(when, sizeof(when), now_unix_ms())));
+	json_object_set_new(info, "rollfs", json_string(rollfs_version()));
+	json_object_set_new(info, "files", files);
+	r = model_list_files(dir, files, e);
+	if (!r)
+		r = json_write_file(path, info, 0600, false, e);
+	json_decref(info);
+	return r;
+}
+
+static int fill(struct deploy *x, const char *dir, struct err *e)
+{
+	_cleanup_free_ char *from =
+	    model_path(x->s->o.conf->state, x->id, x->parent);
+	_cleanup_free_ char *predict = xasprintf("%s/predict", dir);
+	_cleanup_free_ char *dsl = xasprintf("%s/dsl.json", predict);
+	_cleanup_free_ char *blank =
+	    xasprintf("%s/conf.template.json", predict);
+	json_t *template, *one;
+	size_t i;
+	int r = mkdir_p(predict, 0700, e);
+
+	if (!r)
+		r = link_file(from, dir, "train/dsl.json", "train/dsl.json", e);
+	if (!r)
+		r = link_file(from, dir, "train/conf.json", "train/conf.json",
+			      e);
+	json_array_foreach ((json_t *)x->components, i, one)
+		if (!r)
+			r = link_component(x, from, dir, one, e);
+	if (!r)
+		r = json_write_file(dsl, x->dsl, 0600, false, e);
+	if (r)
+		return r;
+	template = predict_template(x->conf, x->dsl, x->s->describe, x->id,
+				    x->version);
+	r = json_write_file(blank, template, 0600, false, e);
+	json_decref(template);
+	return r ? r : write_info(x, dir, e);
+}
+
+static int prepare_new(struct deploy *x, struct err *e)
+{
+	struct defects d = { 0 };
+	_cleanup_free_ char *dir = NULL;
+	bool own = initiated_by(x->info, x->s->party);
+	int r = 0;
+
+	sb_init(&d.text, 1u << 16);
+	check_predict_dsl(x->s, x->dsl, x->info, x->conf, &d);
+	if (d.n)
+		r = own ? err_set(e, EINVAL, "%s", d.text.buf)
+			: err_set(e, EINVAL,
+				  "party %s cannot run this predict DSL",
+				  x->s->party);
+	sb_free(&d.text);
+	if (r)
+		return r;
+	dir = model_workshop(x->s->o.conf->state, x->version, e);
+	if (!dir)
+		return -e->no;
+	r = fill(x, dir, e);
+	if (!r)
+		r = model_settle(dir, e);
+	if (r)
+		(void)remove_tree(dir, NULL);
+	return r;
+}
+
+static bool components_valid(const json_t *list)
+{
+	const json_t *one;
+	size_t i;
+
+	json_array_foreach ((json_t *)list, i, one)
+		if (!check_name_valid(json_str_or(one, "name", "")))
+			return false;
+	return json_is_array(list) && json_array_size(list) <= COMPONENTS_MAX;
+}
+
+static int prepare(struct deploy *x, const char *caller, struct err *e)
+{
+	const char *state = x->s->o.conf->state;
+	int r;
+
+	if (!json_is_object(x->dsl) || !components_valid(x->components))
+		return err_set(e, EINVAL, "deploy: not a predict DSL");
+	x->info = model_info(state, x->id, x->parent, NULL);
+	if (!x->info || !initiated_by(x->info, caller) ||
+	    json_bool_or(x->info, "deployed", false)) {
+		json_decref(x->info);
+		return none_of_yours(x->s, e);
+	}
+	x->conf = model_read(state, x->id, x->parent, "train/conf.json", e);
+	r = x->conf ? prepare_new(x, e) : -e->no;
+	json_decref(x->conf);
+	json_decref(x->info);
+	return r;
+}
+
+static void tell(struct sched *s, const char *id, const char *version)
+{
+	if (s->o.models_changed)
+		s->o.models_changed(s->o.arg, id, version);
+}
+
+static int commit(struct deploy *x, const char *caller, struct err *e)
+{
+	const char *state = x->s->o.conf->state;
+	_cleanup_free_ char *dir =
+	    xasprintf("%s/models/.new-%s", state, x->version);
+	_cleanup_free_ char *path = xasprintf("%s/info.json", dir);
+	json_t *info = json_read_file(path, NULL);
+	bool right = initiated_by(info, caller) &&
+		     !strcmp(json_str_or(info, "model_id", ""), x->id);
+	int r;
+
+	json_decref(info);
+	if (!right && model_exists(state, x->id, x->version))
+		return 0; /* the answer was lost */
+	if (!right)
+		return none_of_yours(x->s, e);
+	r = model_publish(state, dir, x->id, x->version, e);
+	if (!r)
+		tell(x->s, x->id, x->version);
+	return r;
+}
+
+/* Only what has just been made: an initiator does not rule over our store. */
+static bool young(const char *dir)
+{
+	_cleanup_free_ char *path = xasprintf("%s/info.json", dir);
+	struct stat st;
+
+	return !stat(path, &st) && time(NULL) - st.st_mtime < YOUNG_S;
+}
+
+static int drop(struct deploy *x, const char *caller)
+{
+	const char *state = x->s->o.conf->state;
+	_cleanup_free_ char *aside =
+	    xasprintf("%s/models/.new-%s", state, x->version);
+	_cleanup_free_ char *path = xasprintf("%s/info.json", aside);
+	_cleanup_free_ char *dir = model_path(state, x->id, x->version);
+	json_t *info = json_read_file(path, NULL);
+	struct err e;
+
+	if (initiated_by(info, caller))
+		(void)remove_tree(aside, NULL);
+	json_decref(info);
+	info = model_info(state, x->id, x->version, NULL);
+	if (json_bool_or(info, "deployed", false) &&
+	    initiated_by(info, caller) && young(dir) &&
+	    sched_model_remove(x->s, x->id, x->version, &e))
+		log_warn("scheduler", "%s", e.text);
+	json_decref(info);
+	return 0;
+}
+
+int deploy_step(struct sched *s, const char *caller, const json_t *body,
+		struct err *e)
+{
+	const char *step = json_str_or(body, "step", "");
+	struct deploy x = { .s = s,
+			    .id = json_str_or(body, "model_id", ""),
+			    .parent = json_str_or(body, "model_version", ""),
+			    .version = json_str_or(body, "version", ""),
+			    .dsl = json_object_get(body, "dsl"),
+			    .components = json_object_get(body, "components") };
+
+	if (!model_id_valid(x.id) || !model_version_valid(x.parent) ||
+	    !model_version_valid(x.version))
+		return err_set(e, EINVAL, "deploy: not a model's version");
+	if (!strcmp(step, "prepare"))
+		return prepare(&x, caller, e);
+	if (!strcmp(step, "commit"))
+		return commit(&x, caller, e);
+	if (!strcmp(step, "drop"))
+		return drop(&x, caller);
+	return err_set(e, EINVAL, "deploy: no such step");
+}
+
+/* ---- all parties ----------------------------------------------------------
+ */
+
+struct round {
+	pthread_mutex_t lock;
+	pthread_cond_t answered;
+	unsigned left, refs;
+	struct err e; /* the first refusal */
+};
+
+static void round_put(struct round *a)
+{
+	bool last;
+
+	pthread_mutex_lock(&a->lock);
+	last = --a->refs == 0;
+	pthread_mutex_unlock(&a->lock);
+	if (!last)
+		return;
+	pthread_cond_destroy(&a->answered);
+	pthread_mutex_destroy(&a->lock);
+	free(a);
+}
+
+static void on_answer(void *arg, int status, json_t *body, const struct err *e)
+{
+	struct round *a = arg;
+
+	(void)body;
+	pthread_mutex_lock(&a->lock);
+	if (status && !a->e.no)
+		err_set(&a->e, -status, "%s",
+			*e->text ? e->text : strerror(-status));
+	a->left--;
+	pthread_cond_broadcast(&a->answered);
+	pthread_mutex_unlock(&a->lock);
+	round_put(a);
+}
+
+/* The same call to all partners; 0 when all said yes. */
+static int ask_all(struct sched *s, const json_t *parties, json_t *body,
+		   struct err *e)
+{
+	struct round *a = xcalloc(1, sizeof(*a));
+	struct timespec until;
+	json_t *v;
+	size_t i;
+	int r;
+
+	pthread_mutex_init(&a->lock, NULL);
+	pthread_cond_init(&a->answered, NULL);
+	a->left = (unsigned)json_array_size(parties);
+	a->refs = a->left + 1;
+	json_array_foreach ((json_t *)parties, i, v)
+		transfer_rpc(s->o.transfer, json_string_value(v), "deploy",
+			     body, DEPLOY_MS, on_answer, a);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += DEPLOY_MS / 1000 + 1;
+	pthread_mutex_lock(&a->lock);
+	while (a->left && pthread_cond_timedwait(&a->answered, &a->lock,
+						 &until) != ETIMEDOUT)
+		;
+	if (a->left && !a->e.no)
+		err_set(&a->e, ETIMEDOUT, "a party has not answered");
+	r = a->e.no ? err_set(e, a->e.no, "%s", a->e.text) : 0;
+	pthread_mutex_unlock(&a->lock);
+	round_put(a);
+	return r;
+}
+
+static json_t *partners(const struct sched *s, const json_t *info)
+{
+	json_t *roles = json_object_get(info, "roles"), *list, *v;
+	json_t *ret = json_array();
+	const char *role;
+	size_t i;
+
+	json_object_foreach (roles, role, list)
+		json_array_foreach (list, i, v) {
+			const char *party = json_string_value(v);
+
+			if (party && strcmp(party, s->party) != 0 &&
+			    !list_has(ret, party))
+				json_array_append(ret, v);
+		}
+	return ret;
+}
+
+static int everywhere(struct sched *s, const json_t *info, json_t *body,
+		      const char *step, struct err *e)
+{
+	json_t *parties = partners(s, info);
+	int r;
+
+	json_object_set_new(body, "step", json_string(step));
+	/* Here last: what is here can be used. */
+	r = ask_all(s, parties, body, e);
+	if (!r)
+		r = deploy_step(s, s->party, body, e);
+	json_decref(parties);
+	return r;
+}
+
+static int deploy_all(struct sched *s, const json_t *info, json_t *body,
+		      struct err *e)
+{
+	json_t *parties;
+	struct err ignored = { 0 };
+	int r;
+
+	json_object_set_new(body, "step", json_string("prepare"));
+	r = deploy_step(s, s->party, body, e);
+	if (!r) {
+		parties = partners(s, info);
+		r = ask_all(s, parties, body, e);
+		json_decref(parties);
+	}
+	if (!r)
+		r = everywhere(s, info, body, "commit", e);
+	if (!r)
+		return 0;
+	parties = partners(s, info);
+	json_object_set_new(body, "step", json_string("drop"));
+	(void)ask_all(s, parties, body, &ignored);
+	if (deploy_step(s, s->party, body, &ignored))
+		log_warn("scheduler", "%s", ignored.text);
+	json_decref(parties);
+	return r;
+}
+
+/* ---- the line --------------------------------------------------------------
+ */
+
+#define USAGE "deploy [COMPONENT[:checkpoint-N] ...] [dsl [TEXT]]"
+
+static int unknown_component(const json_t *dsl, const char *word, struct err *e)
+{
+	const char *names[COMPONENTS_MAX], *key, *near;
+	size_t n = 0;
+	json_t *v;
+
+	json_object_foreach (json_object_get(dsl, "components"), key, v)
+		if (n < ARRAY_SIZE(names))
+			names[n++] = key;
+	near = suggest(word, names, n);
+	return err_set(e, EINVAL, "deploy: no component \"%.100s\"%s%s%s", word,
+		       near ? " (did you mean " : "", near ? near : "",
+		       near ? "?)" : "");
+}
+
+static json_t *find_one(json_t *components, const char *name)
+{
+	json_t *one;
+	size_t i;
+
+	json_array_foreach (components, i, one)
+		if (!strcmp(json_str_or(one, "name", ""), name))
+			return one;
+	return NULL;
+}
+
+/* "hetero_lr_0:checkpoint-3" to the list. */
+static int read_word(const json_t *dsl, const char *word, json_t *components,
+		     struct err *e)
+{
+	static const char mark[] = ":checkpoint-";
+	const char *colon = strchr(word, ':');
+	size_t n = colon ? (size_t)(colon - word) : strlen(word);
+	_cleanup_free_ char *name = xasprintf("%.*s", (int)n, word);
+	json_t *one;
+
+	if (!json_object_get(json_object_get(dsl, "components"), name))
+		return unknown_component(dsl, name, e);
+	if (find_one(components, name))
+		return err_set(e, EINVAL, "deploy: %s is named twice", name);
+	one = json_pack("{s:s}", "name", name);
+	json_array_append_new(components, one);
+	if (!colon)
+		return 0;
+	n = strlen(mark);
+	if (strncmp(colon, mark, n) != 0 || !colon[n] ||
+	    strspn(colon + n, "0123456789") != strlen(colon + n) ||
+	    strlen(colon + n) > 7)
+		return err_set(e, EINVAL,
+			       "deploy: \"%.100s\": expected "
+			       "%s:checkpoint-NUMBER",
+			       word, name);
+	json_object_set_new(one, "checkpoint",
+			    json_integer(strtol(colon + n, NULL, 10)));
+	return 0;
+}
+
+struct order {
+	json_t *train;	    /* dsl of the training */
+	json_t *components; /* [{"name", "checkpoint"}] that were named */
+	json_t *own;	    /* an own predict DSL, or NULL */
+};
+
+static json_t *unwrap(json_t *o)
+{
+	json_t *in = json_object_get(o, "dsl");
+
+	if (!json_is_object(in) || json_object_get(o, "components"))
+		return o;
+	json_incref(in);
+	json_decref(o);
+	return in;
+}
+
+static int read_line(struct order *o, char *line, const char *stored,
+		     struct err *e)
+{
+	char *rest = line, *word;
+	bool dsl = false;
+	int r = 0;
+
+	while (!r && !dsl && (word = strtok_r(rest, " \t", &rest))) {
+		dsl = !strcmp(word, "dsl");
+		if (!dsl)
+			r = read_word(o->train, word, o->components, e);
+	}
+	if (r)
+		return r;
+	rest += dsl ? strspn(rest, " \t") : 0;
+	if (dsl && *rest) {
+		o->own = json_parse(rest, strlen(rest), e);
+		if (!o->own)
+			return err_wrap(e, "deploy: dsl");
+	} else if (!access(stored, F_OK)) {
+		o->own = json_read_file(stored, e);
+		if (!o->own)
+			return -e->no;
+	} else if (dsl) {
+		return err_set(e, EINVAL,
+			       "deploy: dsl: write predict/dsl.json first, or "
+			       "put the text behind the word");
+	}
+	if (o->own)
+		o->own = unwrap(o->own);
+	return 0;
+}
+
+/* Named components, all when none is; and the Readers they need. */
+static json_t *choose(const struct order *o)
+{
+	json_t *ret = json_array(), *one, *v;
+	const char *name;
+	size_t i;
+
+	json_array_foreach (o->components, i, one)
+		json_array_append(ret, json_object_get(one, "name"));
+	if (!json_array_size(ret))
+		json_object_foreach (json_object_get(o->train, "components"),
+				     name, v)
+			json_array_append_new(ret, json_string(name));
+	predict_add_readers(o->train, ret);
+	return ret;
+}
+
+/* The components whose models the DSL names, with the checkpoints that were
+ * asked for. */
+static json_t *wanted(const json_t *dsl, json_t *named)
+{
+	json_t *ret = json_array(), *c, *v, *one;
+	const char *name;
+	size_t i;
+
+	json_object_foreach (json_object_get(dsl, "components"), name, c)
+		json_array_foreach (
+		    json_object_get(json_object_get(c, "input"), "model"), i,
+		    v) {
+			char from[NAME_MAX_LEN + 1], alias[NAME_MAX_LEN + 1];
+
+			if (!json_is_string(v) ||
+			    !pipeline_reference(json_string_value(v), from,
+						alias, sizeof(from)) ||
+			    find_one(ret, from))
+				continue;
+			one = find_one(named, from);
+			json_array_append_new(
+			    ret, one ? json_deep_copy(one)
+				     : json_pack("{s:s}", "name", from));
+		}
+	return ret;
+}
+
+static int not_used(const struct order *o, const json_t *dsl, struct err *e)
+{
+	json_t *one;
+	size_t i;
+
+	json_array_foreach (o->components, i, one) {
+		const char *name = json_str_or(one, "name", "");
+
+		if (!json_object_get(json_object_get(dsl, "components"), name))
+			return err_set(e, EINVAL,
+				       "deploy: %s is not in the predict DSL "
+				       "that was given",
+				       name);
+	}
+	return 0;
+}
+
+static int deploy(struct sched *s, const json_t *info, char *line,
+		  const char *stored, struct err *e)
+{
+	const char *id = json_str_or(info, "model_id", "");
+	const char *parent = json_str_or(info, "model_version", "");
+	struct order o = { .components = json_array() };
+	json_t *dsl = NULL, *body;
+	char version[64];
+	int r;
+
+	o.train = model_read(s->o.conf->state, id, parent, "train/dsl.json", e);
+	r = o.train ? read_line(&o, line, stored, e) : -e->no;
+	if (!r && o.own) {
+		dsl = json_incref(o.own);
+		r = not_used(&o, dsl, e);
+	} else if (!r) {
+		json_t *chosen = choose(&o);
+
+		dsl = predict_dsl_deduce(o.train, chosen);
+		json_decref(chosen);
+	}
+	if (!r) {
+		sched_new_id(s, version, sizeof(version));
+		body = json_pack("{s:s, s:s, s:s, s:O, s:o}", "model_id", id,
+				 "model_version", parent, "version", version,
+				 "dsl", dsl, "components",
+				 wanted(dsl, o.components));
+		r = deploy_all(s, info, body, e);
+		json_decref(body);
+	}
+	if (!r && o.own && !unlink(stored))
+		tell(s, id, parent);
+	json_decref(dsl);
+	json_decref(o.own);
+	json_decref(o.train);
+	json_decref(o.components);
+	return r;
+}
+
+/* ---- what the mount asks ---------------------------------------------------
+ */
+
+/* The info of a trained version of ours; NULL and why. */
+static json_t *trained(struct sched *s, const char *id, const char *version,
+		       const char *what, struct err *e)
+{
+	json_t *info = model_info(s->o.conf->state, id, version, e);
+	const json_t *first = json_object_get(info, "initiator");
+
+	if (!info)
+		return NULL;
+	if (!initiated_by(info, s->party))
+		err_set(e, EPERM,
+			"%s: only the initiator of the training may, party %s "
+			"(%s): on its mount it is made at every party",
+			what, json_str_or(first, "party", "?"),
+			json_str_or(first, "role", "?"));
+	else if (json_bool_or(info, "deployed", false))
+		err_set(e, EPERM,
+			"%s: this version is a deployed one; its parent is %s",
+			what, json_str_or(info, "parent", "?"));
+	else
+		return info;
+	json_decref(info);
+	return NULL;
+}
+
+int sched_model_ctl(struct sched *s, const char *id, const char *version,
+		    const char *line, struct err *e)
+{
+	_cleanup_free_ char *copy = xstrdup(line), *dir = NULL, *stored = NULL;
+	char *rest = copy, *verb;
+	json_t *info;
+	int r;
+
+	for (char *c = copy; *c; c++)
+		if (*c == '\n' || *c == '\r')
+			*c = ' ';
+	verb = strtok_r(rest, " \t", &rest);
+	if (!verb)
+		return err_set(e, EINVAL, "ctl: an empty line (" USAGE ")");
+	if (strcmp(verb, "deploy") != 0)
+		return err_set(e, EINVAL, "ctl: no verb \"%.100s\" (" USAGE ")",
+			       verb);
+	info = trained(s, id, version, "deploy", e);
+	if (!info)
+		return -e->no;
+	dir = model_path(s->o.conf->state, id, version);
+	stored = xasprintf("%s/%s", dir, MODEL_DSL_PATH);
+	r = deploy(s, info, rest, stored, e);
+	json_decref(info);
+	return r;
+}
+
+static int check_text(struct sched *s, const json_t *info, json_t *dsl,
+		      struct err *e)
+{
+	struct defects d = { 0 };
+	json_t *conf = model_read(
+	    s->o.conf->state, json_str_or(info, "model_id", ""),
+	    json_str_or(info, "model_version", ""), "train/conf.json", e);
+	int r = 0;
+
+	if (!conf)
+		return -e->no;
+	sb_init(&d.text, 1u << 16);
+	check_predict_dsl(s, dsl, info, conf, &d);
+	if (d.n)
+		r = err_set(e, EINVAL, "%s", d.text.buf);
+	sb_free(&d.text);
+	json_decref(conf);
+	return r;
+}
+
+int sched_model_set_dsl(struct sched *s, const char *id, const char *version,
+			const char *text, size_t n, struct err *e)
+{
+	_cleanup_free_ char *dir = model_path(s->o.conf->state, id, version);
+	_cleanup_free_ char *predict = xasprintf("%s/predict", dir);
+	_cleanup_free_ char *path = xasprintf("%s/dsl.json", predict);
+	json_t *info = trained(s, id, version, "predict/dsl.json", e), *dsl;
+	int r = 0;
+
+	if (!info)
+		return -e->no;
+	if (!n) {
+		if (unlink(path) && errno != ENOENT)
+			r = err_sys(e, errno, "predict/dsl.json");
+		(void)rmdir(predict);
+	} else {
+		dsl = json_parse(text, n, e);
+		if (dsl)
+			dsl = unwrap(dsl);
+		r = dsl ? check_text(s, info, dsl, e) : -e->no;
+		if (!r)
+			r = mkdir_p(predict, 0700, e);
+		if (!r)
+			r = json_write_file(path, dsl, 0600, true, e);
+		json_decref(dsl);
+	}
+	json_decref(info);
+	if (!r)
+		tell(s, id, version);
+	return r;
+}
+
+int sched_model_remove(struct sched *s, const char *id, const char *version,
+		       struct err *e)
+{
+	const char *state = s->o.conf->state;
+	_cleanup_free_ char *dir = NULL, *all = NULL, *gone = NULL;
+	int r = 0;
+
+	if (!model_exists(state, id, version))
+		return err_set(e, ENOENT, "no version %.60s of that model",
+			       version);
+	dir = model_path(state, id, version);
+	all = model_path(state, id, NULL);
+	gone = xasprintf("%s/models/.gone-%s", state, version);
+	pthread_mutex_lock(&s->lock);
+	if (model_in_use(s, id, version))
+		r = err_set(e, EBUSY, "version %s is used by a job that runs",
+			    version);
+	else if (rename(dir, gone))
+		r = err_sys(e, errno, "%s", version);
+	pthread_mutex_unlock(&s->lock);
+	if (r)
+		return r;
+	(void)rmdir(all); /* when it was the last */
+	(void)remove_tree(gone, NULL);
+	tell(s, id, version);
+	return 0;
+}
