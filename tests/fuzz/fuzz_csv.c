@@ -25,12 +25,16 @@ static int on_row(void *arg, uint64_t line, const char *text,
 	return 0;
 }
 
-static int parse(const char *data, size_t n, size_t piece, struct seen *s)
+static int parse(const char *data, size_t n, size_t piece, unsigned how,
+		 struct seen *s)
 {
 	struct csv c;
 	int r = 0;
 
 	csv_init(&c, ',', 4096, 64, on_row, s);
+	c.rest = how & 1 ? ';' : ',';
+	c.splits = how & 2 ? 1 : SIZE_MAX;
+	c.plain = how & 4;
 	for (size_t at = 0; at < n && !r; at += piece)
 		r = csv_feed(&c, data + at, MIN(piece, n - at), NULL);
 	if (!r)
@@ -39,14 +43,20 @@ static int parse(const char *data, size_t n, size_t piece, struct seen *s)
 	return r;
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+static void check(const char *data, size_t n, unsigned how)
 {
 	struct seen whole = { 0 }, pieces = { 0 };
-	int a = parse((const char *)data, n, n ? n : 1, &whole);
-	int b = parse((const char *)data, n, 3, &pieces);
+	int a = parse(data, n, n ? n : 1, how, &whole);
+	int b = parse(data, n, 3, how, &pieces);
 
 	if (a != b || whole.rows != pieces.rows || whole.hash != pieces.hash)
 		abort();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+	for (unsigned how = 0; how < 8; how++)
+		check((const char *)data, n, how);
 	return 0;
 }
 
