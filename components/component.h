@@ -125,6 +125,9 @@ int ctx_put_same(struct ctx *c, size_t i, struct table *t,
  */
 int ctx_put_model(struct ctx *c, const json_t *meta, const json_t *param,
 		  struct err *e) MUST_CHECK;
+/* The output is a model that came in, of whatever module it is. Borrowed. */
+int ctx_put_same_model(struct ctx *c, const json_t *model,
+		       struct err *e) MUST_CHECK;
 /*
  * A model in the making, checkpoints/<index>.json of this party (0600), so
  * that the next attempt of this task goes on from it.  state (may be NULL) is

@@ -22,21 +22,25 @@ static json_t *model_json(struct ctx *c, const json_t *meta,
 			 (json_t *)meta, "param", (json_t *)param);
 }
 
-int ctx_put_model(struct ctx *c, const json_t *meta, const json_t *param,
-		  struct err *e)
+int ctx_put_same_model(struct ctx *c, const json_t *model, struct err *e)
 {
 	const json_t *o =
 	    json_array_get(json_object_get(c->outputs, "model"), 0);
 	const char *path;
-	json_t *model;
-	int r;
 
 	if (!o)
 		return 0; /* not wired */
 	if (json_get_str(o, "path", &path, e) < 0)
 		return -e->no;
-	model = model_json(c, meta, param);
-	r = json_write_file(path, model, 0600, true, e);
+	return json_write_file(path, model, 0600, true, e);
+}
+
+int ctx_put_model(struct ctx *c, const json_t *meta, const json_t *param,
+		  struct err *e)
+{
+	json_t *model = model_json(c, meta, param);
+	int r = ctx_put_same_model(c, model, e);
+
 	json_decref(model);
 	return r;
 }

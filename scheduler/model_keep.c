@@ -16,7 +16,7 @@
 
 /* A task of ours whose model stays. */
 struct kept {
-	char *role, *component, *module, *output;
+	char *role, *component, *output;
 	char *dir;
 };
 
@@ -80,7 +80,8 @@ json_t *models_made(const struct job *j)
  */
 
 /* {"module", "meta", "param"} as two files below to. */
-static int split_model(const char *from, const char *to, struct err *e)
+static int split_model(const char *from, const char *to, json_t **module,
+		       struct err *e)
 {
 	_cleanup_free_ char *meta_at = xasprintf("%s/meta.json", to);
 	_cleanup_free_ char *param_at = xasprintf("%s/param.json", to);
@@ -100,6 +101,8 @@ static int split_model(const char *from, const char *to, struct err *e)
 	if (!r)
 		r = json_write_file(param_at, json_object_get(o, "param"), 0600,
 				    false, e);
+	if (!r && module)
+		*module = json_string(json_str_or(o, "module", ""));
 	json_decref(o);
 	return r;
 }
@@ -119,7 +122,7 @@ static int keep_checkpoints(const char *from, const char *to, struct err *e)
 			continue;
 		one = xasprintf("%s/%s", all, de->d_name);
 		dir = xasprintf("%s/checkpoints/%.*s", to, (int)n, de->d_name);
-		r = split_model(one, dir, e);
+		r = split_model(one, dir, NULL, e);
 	}
 	return r;
 }
@@ -134,11 +137,14 @@ static int keep_task(struct keep *k, const struct kept *t, const char *dir)
 	    xasprintf("%s/model/%s.json", t->dir, t->output);
 	json_t *one = json_object_get(json_object_get(k->info, "components"),
 				      t->component);
+	json_t *module = NULL;
 	int r;
 
 	if (access(from, F_OK))
 		return 0; /* this role learns nothing */
-	r = split_model(from, to, &k->e);
+	r = split_model(from, to, &module, &k->e);
+	if (!r) /* of a ModelLoader: what it loaded */
+		json_object_set_new(one, "module", module);
 	if (!r)
 		r = keep_checkpoints(t->dir, to, &k->e);
 	if (!r)
@@ -192,7 +198,6 @@ static void keep_free(struct keep *k)
 	for (size_t i = 0; i < k->n_tasks; i++) {
 		free(k->tasks[i].role);
 		free(k->tasks[i].component);
-		free(k->tasks[i].module);
 		free(k->tasks[i].output);
 		free(k->tasks[i].dir);
 	}
@@ -288,7 +293,6 @@ void models_keep(struct sched *s, struct job *j)
 		k->tasks[k->n_tasks++] = (struct kept){
 			.role = xstrdup(t->role),
 			.component = xstrdup(t->component),
-			.module = xstrdup(t->module),
 			.output =
 			    xstrdup(json_string_value(json_array_get(out, 0))),
 			.dir = task_dir(j, t),

@@ -188,7 +188,9 @@ json_t *predict_dsl_deduce(const json_t *dsl, const json_t *chosen)
 	json_object_foreach (all, name, c) {
 		json_t *one, *in = json_object(), *out = json_object(), *x;
 
-		if (!list_has(chosen, name)) {
+		/* What was loaded is in the version under the loader's name. */
+		if (!list_has(chosen, name) ||
+		    !strcasecmp(json_str_or(c, "module", ""), "ModelLoader")) {
 			json_decref(in);
 			json_decref(out);
 			continue;

@@ -247,7 +247,8 @@ static void check_ref(const json_t *c, const char *from, const char *at,
 	size_t n = 0;
 	json_t *v;
 
-	if (module && strcasecmp(module, json_str_or(c, "module", "")) != 0)
+	if (module && strcmp(module, "ModelLoader") != 0 &&
+	    strcasecmp(module, json_str_or(c, "module", "")) != 0)
 		defect_add(d, EINVAL, at, "%s is a model of %s, not of %s",
 			   from, module, json_str_or(c, "module", "?"));
 	if (module || !strict)
