@@ -48,10 +48,25 @@ static inline void local_upload(const char *name, const char *csv)
 	assert_int_equal(table_upload_publish(u, "in", name, &e), 0);
 }
 
+/* A list of input tables from names with blanks between them. */
+static inline json_t *local_tables(const char *names)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0, n; *names; names += n + (names[n] == ' '), i++) {
+		n = strcspn(names, " ");
+		json_array_append_new(
+		    list, json_pack("{s:o, s:s, s:o}", "source",
+				    json_sprintf("maker_%zu", i), "namespace",
+				    "in", "name", json_stringn(names, n)));
+	}
+	return list;
+}
+
 /*
- * Runs a module on in/<table> (NULL = no input) with these parameters (JSON
- * with ' for "); the result is out/data, the model model.json.  with_model:
- * gets the model.json of the task before.
+ * Runs a module on in/<table> (several: "t u"; NULL = no input) with these
+ * parameters (JSON with ' for "); the result is out/data, the model model.json.
+ * with_model: gets the model.json of the task before.
  */
 static inline int local_run(const char *module, const char *role,
 			    const char *table, const char *params,
@@ -66,10 +81,9 @@ static inline int local_run(const char *module, const char *role,
 	for (char *p = text; *p; p++)
 		*p = *p == '\'' ? '"' : *p;
 	if (table)
-		json_object_set_new(inputs, "data",
-				    json_pack("{s:[{s:s, s:s, s:s}]}", "data",
-					      "source", "maker_0", "namespace",
-					      "in", "name", table));
+		json_object_set_new(
+		    inputs, "data",
+		    json_pack("{s:o}", "data", local_tables(table)));
 	if (with_model)
 		json_object_set_new(inputs, "model",
 				    json_pack("{s:[{s:s, s:s}]}", "model",
@@ -93,6 +107,19 @@ static inline int local_run(const char *module, const char *role,
 	ctx_end(&c);
 	json_decref(c.task);
 	return r;
+}
+
+/* Uploads in/<name> and brings it to types by DataTransform. */
+static inline void local_typed(const char *name, const char *csv,
+			       const char *params)
+{
+	struct err e = { 0 };
+
+	local_upload(name, csv);
+	assert_int_equal(
+	    local_run("DataTransform", "guest", name, params, false), 0);
+	assert_int_equal(
+	    table_rename(local_store, "out", "data", "in", name, &e), 0);
 }
 
 /* out/data as CSV; valid until the next call. */
