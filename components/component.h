@@ -90,6 +90,8 @@ const char *ctx_member(struct ctx *c, const char *role, size_t i);
 unsigned ctx_cores(struct ctx *c);
 const char *ctx_job(struct ctx *c);
 const char *ctx_component(struct ctx *c);
+/* Names this attempt of the component, the same at all parties. */
+const char *ctx_session(struct ctx *c);
 /* Parameters with all defaults filled in and types checked. Borrowed. */
 const json_t *ctx_params(struct ctx *c);
 /* 32 bytes the guest and hosts of the job share and the arbiter never gets;
@@ -100,6 +102,8 @@ const uint8_t *ctx_secret(struct ctx *c);
  * (borrowed, open). */
 size_t ctx_inputs(struct ctx *c, const char *key);
 struct table *ctx_input(struct ctx *c, const char *key, size_t i);
+/* Does the DSL wire this key, whoever has the table? */
+bool ctx_wired(struct ctx *c, const char *key);
 /* Component that made the i-th input ("hetero_lr_0"), "" if none. */
 const char *ctx_input_source(struct ctx *c, const char *key, size_t i);
 /*

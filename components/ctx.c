@@ -55,6 +55,16 @@ const char *ctx_component(struct ctx *c)
 	return c->component;
 }
 
+const char *ctx_session(struct ctx *c)
+{
+	return json_str_or(c->task, "session", "");
+}
+
+bool ctx_wired(struct ctx *c, const char *key)
+{
+	return json_object_get(json_object_get(c->inputs, "data"), key) != NULL;
+}
+
 const json_t *ctx_params(struct ctx *c)
 {
 	return c->params;
