@@ -6,6 +6,7 @@
 #include "lib/json.h"
 
 #include "components/linear.h"
+#include "components/math/sampling.h"
 
 struct cv {
 	struct linear *l;
@@ -218,6 +219,24 @@ static int one_fold(struct cv *v, unsigned k, struct err *e)
 	return r < 0 ? err_wrap(e, "fold %u", k) : 0;
 }
 
+static void shuffle(uint32_t *v, size_t n, int64_t seed)
+{
+	struct draw d;
+
+	if (seed >= 0) {
+		draw_seed(&d, (uint32_t)seed);
+		draw_shuffle(&d, v, n);
+		return;
+	}
+	for (size_t i = n; i > 1; i--) {
+		size_t k = random_below((uint32_t)i);
+		uint32_t t = v[i - 1];
+
+		v[i - 1] = v[k];
+		v[k] = t;
+	}
+}
+
 static int begin_instances(struct cv *v, struct err *e)
 {
 	struct table_schema *s = schema_dup(table_schema(v->d->table));
@@ -246,7 +265,7 @@ static int begin(struct cv *v, struct err *e)
 	for (size_t i = 0; i < rows; i++)
 		v->order[i] = (uint32_t)i;
 	if (p->cv_shuffle)
-		shuffle_like_numpy(v->order, rows, p->cv_seed);
+		shuffle(v->order, rows, p->cv_seed);
 	return p->cv_history && p->cv_instances ? begin_instances(v, e) : 0;
 }
 

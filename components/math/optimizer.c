@@ -187,35 +187,3 @@ void weights_init(double *w, size_t n, enum init_method method, double value,
 			break;
 		}
 }
-
-/* A number in [0, max]: the lowest bits that max needs, drawn until they fit.
- */
-static uint32_t mt_interval(struct mt19937 *r, uint32_t max)
-{
-	uint32_t mask = max;
-	uint32_t v;
-
-	for (unsigned k = 1; k < 32; k *= 2)
-		mask |= mask >> k;
-	do
-		v = mt_next(r) & mask;
-	while (v > max);
-	return v;
-}
-
-void shuffle_like_numpy(uint32_t *v, size_t n, int64_t seed)
-{
-	struct mt19937 r;
-	uint32_t from = (uint32_t)seed;
-
-	if (seed < 0)
-		random_fill(&from, sizeof(from));
-	mt_seed(&r, from);
-	for (size_t i = n; i > 1; i--) {
-		size_t k = mt_interval(&r, (uint32_t)(i - 1));
-		uint32_t t = v[i - 1];
-
-		v[i - 1] = v[k];
-		v[k] = t;
-	}
-}

@@ -71,10 +71,6 @@ int init_method(const char *name);
 void weights_init(double *w, size_t n, enum init_method method, double value,
 		  int64_t seed);
 
-/* Shuffles v as numpy's RandomState(seed).shuffle does; seed < 0: from the
- * system. */
-void shuffle_like_numpy(uint32_t *v, size_t n, int64_t seed);
-
 /* A uniform number below n (n > 0) from the system's generator. */
 uint32_t random_below(uint32_t n);
 

@@ -114,6 +114,16 @@ struct table *ctx_input(struct ctx *c, const char *key, size_t i)
 	(void)i;
 	return c->table;
 }
+bool ctx_wired(struct ctx *c, const char *key)
+{
+	(void)c;
+	return !strcmp(key, "train_data") || !strcmp(key, "data");
+}
+const char *ctx_session(struct ctx *c)
+{
+	(void)c;
+	return "1_0";
+}
 const char *ctx_input_source(struct ctx *c, const char *key, size_t i)
 {
 	(void)c;
@@ -161,6 +171,43 @@ int ctx_put_model(struct ctx *c, const json_t *meta, const json_t *param,
 	(void)e;
 	assert_non_null(meta);
 	assert_non_null(json_object_get(param, "header"));
+	return 0;
+}
+int ctx_put_checkpoint(struct ctx *c, unsigned index, const json_t *meta,
+		       const json_t *param, const json_t *state, struct err *e)
+{
+	(void)c;
+	(void)index;
+	(void)meta;
+	(void)param;
+	(void)state;
+	return err_set(e, ENOTSUP, "no checkpoints here");
+}
+int ctx_checkpoints(struct ctx *c, unsigned **ret, size_t *ret_n, struct err *e)
+{
+	(void)c;
+	(void)e;
+	*ret = NULL;
+	*ret_n = 0;
+	return 0;
+}
+int ctx_get_checkpoint(struct ctx *c, unsigned index, json_t **ret,
+		       struct err *e)
+{
+	(void)c;
+	(void)index;
+	*ret = NULL;
+	return err_set(e, ENOENT, "no checkpoints here");
+}
+int ctx_metric(struct ctx *c, const char *ns, const char *name, double x,
+	       double y, struct err *e)
+{
+	(void)c;
+	(void)ns;
+	(void)name;
+	(void)x;
+	(void)y;
+	(void)e;
 	return 0;
 }
 int ctx_put_summary(struct ctx *c, const json_t *summary, struct err *e)
