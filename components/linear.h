@@ -59,6 +59,7 @@ struct linear_family {
 	bool regression;    /* predictions are numbers */
 	bool log_criterion; /* N ln(2 loss) in place of 2 N loss */
 	bool one_host;
+	bool counts;	  /* no negative labels */
 	double curvature; /* of the loss in z; 0: not constant, no sqn */
 	double (*share)(double z);
 	double (*part)(double z);

@@ -111,6 +111,7 @@ const struct linear_family linear_poisson = {
 	.factors = true,
 	.regression = true,
 	.one_host = true,
+	.counts = true,
 	.share = exp,
 	.part = itself,
 	.terms = poisson_terms,

@@ -66,6 +66,13 @@ static int read_rows(struct run *x, const json_t *header, struct err *e)
 		r = linear_data_agree(l, "train_data", &x->d, e);
 	if (r >= 0 && x->validate)
 		r = linear_data_agree(l, x->validate_key, &x->v, e);
+	for (size_t i = 0;
+	     r >= 0 && l->f->counts && x->d.label && i < x->d.rows; i++)
+		if (x->d.label[i] < 0)
+			r = err_set(e, EINVAL,
+				    "train_data: the label has negative "
+				    "values, %s is for counts",
+				    l->f->module);
 	if (r >= 0 && x->d.weight && l->f->factors)
 		ctx_event(l->c, "the sample weights are not used by %s",
 			  l->f->module);

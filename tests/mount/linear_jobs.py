@@ -42,7 +42,7 @@ class Data:
     def csv(self, party, rng=None):
         """The table of the guest (0) or a host (1 ...); with rng, rows and
         columns in another order."""
-        columns = [(n, ["%.4f" % v for v in self.x[:, j]])
+        columns = [(n, ["%.12g" % v for v in self.x[:, j]])
                    for n, j in zip(self.names[party], self.columns(party))]
         if party == 0:
             columns.insert(0, (self.label, [_number(v) for v in self.y]))
