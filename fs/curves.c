@@ -66,7 +66,7 @@ static int find(const char *path, struct attr *ret)
 	int no = fill(path, 0, ret);
 
 	if (!no)
-		no = named_add(path, &number);
+		no = named_add(path, false, &number);
 	if (!no)
 		ret->st.st_ino = nid_ino(K_CURVE, number, 0);
 	return no;
@@ -96,9 +96,10 @@ void curves_list_task(const char *task, struct listing *l)
 		struct attr a;
 
 		if (!task_path(task, dirs[i], &path) && !fill(path, 0, &a))
-			listing_add(l, dirs[i],
-				    nid_ino(K_CURVE, named_number(path), 0),
-				    S_IFDIR);
+			listing_add(
+			    l, dirs[i],
+			    nid_ino(K_CURVE, named_number(path, false), 0),
+			    S_IFDIR);
 	}
 }
 
@@ -147,7 +148,7 @@ static int curves_list(const struct who *w, struct nid dir, struct listing *l)
 		    fill(path, 0, &a))
 			continue;
 		listing_add(l, de->d_name,
-			    nid_ino(K_CURVE, named_number(path), 0),
+			    nid_ino(K_CURVE, named_number(path, false), 0),
 			    a.st.st_mode);
 	}
 	return 0;

@@ -58,6 +58,7 @@ enum kind {
 	K_REAL,
 	K_ROW,
 	K_CURVE, /* what a task writes while it learns */
+	K_MODEL, /* slot 1: as seen through models/models */
 	KINDS
 };
 
@@ -175,7 +176,7 @@ struct tree {
 };
 extern const struct tree tree_static, tree_jobs, tree_tasks, tree_tables,
     tree_data, tree_parties, tree_peers, tree_components, tree_real, tree_rows,
-    tree_curves;
+    tree_curves, tree_models;
 
 /*
  * The tree is a table: the files of an object, one line each.  docs/mount.md
@@ -258,10 +259,11 @@ bool job_ended(const char *id);
 extern const struct handle_ops grown_ops;
 
 /* ---- named.c: nodes that are known by their path ----------------------- */
-/* The path's number, with one more lookup by the kernel. */
-int named_add(const char *path, uint64_t *ret);
+/* The path's number, with one more lookup by the kernel; early = a low one,
+ * always the same of a path. */
+int named_add(const char *path, bool early, uint64_t *ret);
 /* The number it has or would get, for listings. */
-uint64_t named_number(const char *path);
+uint64_t named_number(const char *path, bool early);
 /* Caller frees; NULL = not known any more. */
 char *named_path(uint64_t number);
 void named_forget(struct nid n, uint64_t count);
@@ -316,6 +318,17 @@ int upload_file(const struct who *w, uint64_t id, const char *path);
 bool upload_active(uint64_t id);
 /* The whole of a published data.csv into a handle that uploads. */
 int upload_link(struct handle *h, struct table *t);
+
+/* ---- models.c, models_write.c: /models --------------------------------- */
+/* again: below models/models, which shows the same once more. */
+int model_lookup(const char *name, bool again, struct attr *ret);
+int models_list(bool again, struct listing *l);
+int model_mkdir(const struct who *w, const char *name, bool again,
+		struct attr *ret);
+int model_rmdir(const struct who *w, const char *name);
+void models_start(void);
+/* Waits for the commands that run. */
+void models_stop(void);
 
 /* ---- parties.c -------------------------------------------------------- */
 int party_lookup(const char *name, struct attr *ret);

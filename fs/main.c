@@ -346,6 +346,7 @@ static int serve(const struct args *a, int ready_fd)
 						 .changed = on_changed },
 			&fs.sched, &e))
 		goto stop;
+	models_start();
 	clear_stale(a->mountpoint);
 	if (fuse_opt_add_arg(&fa, "rollfs") || fuse_opt_add_arg(&fa, "-o") ||
 	    fuse_opt_add_arg(&fa, opts.buf) ||
@@ -382,6 +383,7 @@ stop:
 	if (mounted)
 		notifier_stop();
 	park_abort_all();
+	models_stop();
 	if (fs.sched)
 		sched_stop(fs.sched, true);
 	if (mounted)

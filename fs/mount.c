@@ -23,6 +23,7 @@ static const struct tree *const trees[KINDS] = {
 	[K_REAL] = &tree_real,
 	[K_ROW] = &tree_rows,
 	[K_CURVE] = &tree_curves,
+	[K_MODEL] = &tree_models,
 };
 static const struct tree nothing;
 

@@ -4,7 +4,8 @@
  * number of its own: models, curves, checkpoints.  The number is made of the
  * path, so that it is the same after a restart; the table is only what the
  * kernel knows just now.  Where two paths make the same number, the one that
- * is looked up later takes the next.
+ * is looked up later takes the next.  cp copies a directory in the order of
+ * the numbers: what has to come early has low ones.
  */
 #include <pthread.h>
 #include <uthash.h>
@@ -24,19 +25,20 @@ struct named {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct named *all;
 
-static uint64_t number_of(const char *path)
+static uint64_t number_of(const char *path, bool early)
 {
+	const uint64_t half = 1ull << (NUMBER_BITS - 1);
 	uint64_t h = 14695981039346656037u;
 
 	for (; *path; path++)
 		h = (h ^ (unsigned char)*path) * 1099511628211u;
-	return (h ^ h >> NUMBER_BITS) & ((1ull << NUMBER_BITS) - 1);
+	return ((h ^ h >> NUMBER_BITS) & (half - 1)) | (early ? 0 : half);
 }
 
 /* With the lock held: the path's node, or where it belongs. */
-static struct named *find(const char *path, uint64_t *ret_number)
+static struct named *find(const char *path, bool early, uint64_t *ret_number)
 {
-	uint64_t k = number_of(path);
+	uint64_t k = number_of(path, early);
 	struct named *n;
 
 	for (;; k = (k + 1) & ((1ull << NUMBER_BITS) - 1)) {
@@ -48,13 +50,13 @@ static struct named *find(const char *path, uint64_t *ret_number)
 	return n;
 }
 
-int named_add(const char *path, uint64_t *ret)
+int named_add(const char *path, bool early, uint64_t *ret)
 {
 	struct named *n;
 	uint64_t k;
 
 	pthread_mutex_lock(&lock);
-	n = find(path, &k);
+	n = find(path, early, &k);
 	if (!n && (n = calloc(1, sizeof(*n)))) {
 		n->number = k;
 		n->path = strdup(path);
@@ -73,12 +75,12 @@ int named_add(const char *path, uint64_t *ret)
 	return n ? 0 : -ENOMEM;
 }
 
-uint64_t named_number(const char *path)
+uint64_t named_number(const char *path, bool early)
 {
 	uint64_t k;
 
 	pthread_mutex_lock(&lock);
-	(void)find(path, &k);
+	(void)find(path, early, &k);
 	pthread_mutex_unlock(&lock);
 	return k;
 }

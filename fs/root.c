@@ -14,6 +14,7 @@ enum {
 	S_TABLES,
 	S_FEDERATION,
 	S_PARTIES,
+	S_MODELS,
 	S_COMPONENTS,
 	S_ERRORS,
 	S_VERSION,
@@ -21,11 +22,13 @@ enum {
 	S_JOBS_NEW,
 	S_JOBS_LATEST,
 	S_JOBS_QUEUE,
+	S_MODELS_AGAIN,
 };
 
 static const struct ent top[] = {
 	{ "jobs", S_JOBS, S_IFDIR | 0755, 0 },
 	{ "tables", S_TABLES, S_IFDIR | 0775, 0 },
+	{ "models", S_MODELS, S_IFDIR | 0755, 0 },
 	{ "federation", S_FEDERATION, S_IFDIR | 0755, 0 },
 	{ "parties", S_PARTIES, S_IFDIR | 0755, 0 },
 	{ "components", S_COMPONENTS, S_IFDIR | 0555, 0 },
@@ -37,6 +40,11 @@ static const struct ent in_jobs[] = {
 	{ "new", S_JOBS_NEW, S_IFREG | 0660, 0 },
 	{ "latest", S_JOBS_LATEST, S_IFLNK | 0777, 0 },
 	{ "queue", S_JOBS_QUEUE, S_IFREG | 0444, 0 },
+};
+
+/* What tar made of "models/..." may be extracted in models. */
+static const struct ent in_models[] = {
+	{ "models", S_MODELS_AGAIN, S_IFDIR | 0755, E_HIDDEN },
 };
 
 static char *version_text(void)
@@ -135,6 +143,8 @@ static int root_getattr(const struct who *w, struct nid n, struct attr *ret)
 	if (!e)
 		e = ent_by_slot(in_jobs, ARRAY_SIZE(in_jobs), n.slot);
 	if (!e)
+		e = ent_by_slot(in_models, ARRAY_SIZE(in_models), n.slot);
+	if (!e)
 		return -ENOENT;
 	if (n.slot == S_JOBS_LATEST) {
 		text = sched_latest(fs.sched);
@@ -146,7 +156,8 @@ static int root_getattr(const struct who *w, struct nid n, struct attr *ret)
 	attr_fill(ret, ino, e->mode, text ? strlen(text) : 0,
 		  S_ISREG(e->mode) ? changed_ms(n.slot, text) : 0);
 	/* What only the group may enter when others can come. */
-	if (fs.allow_other && n.slot >= S_JOBS && n.slot <= S_PARTIES)
+	if (fs.allow_other && ((n.slot >= S_JOBS && n.slot <= S_MODELS) ||
+			       n.slot == S_MODELS_AGAIN))
 		ret->st.st_mode &= ~(mode_t)0007;
 	ret->entry_s = n.slot == S_JOBS_LATEST ? 0 : 3600;
 	ret->attr_s = S_ISDIR(e->mode) ? 1 : 0;
@@ -173,6 +184,13 @@ static int root_lookup(const struct who *w, struct nid dir, const char *name,
 		return namespace_lookup(name, ret);
 	case S_FEDERATION:
 		return peer_lookup(name, ret);
+	case S_MODELS:
+		e = ent_by_name(in_models, ARRAY_SIZE(in_models), name);
+		if (!e)
+			return model_lookup(name, false, ret);
+		break;
+	case S_MODELS_AGAIN:
+		return model_lookup(name, true, ret);
 	case S_PARTIES:
 		return party_lookup(name, ret);
 	case S_COMPONENTS:
@@ -212,6 +230,9 @@ static int root_list(const struct who *w, struct nid dir, struct listing *l)
 		return namespaces_list(l);
 	case S_FEDERATION:
 		return peers_list(l);
+	case S_MODELS:
+	case S_MODELS_AGAIN:
+		return models_list(dir.slot == S_MODELS_AGAIN, l);
 	case S_PARTIES:
 		return parties_list(l);
 	case S_COMPONENTS:
@@ -258,6 +279,9 @@ static int root_mkdir(const struct who *w, struct nid dir, const char *name,
 		return namespace_mkdir(w, name, ret);
 	case S_PARTIES:
 		return party_mkdir(w, name, ret);
+	case S_MODELS:
+	case S_MODELS_AGAIN:
+		return model_mkdir(w, name, dir.slot == S_MODELS_AGAIN, ret);
 	default:
 		return -EPERM;
 	}
@@ -272,6 +296,9 @@ static int root_rmdir(const struct who *w, struct nid dir, const char *name)
 		return party_rmdir(w, name);
 	case S_JOBS:
 		return job_remove(w, name);
+	case S_MODELS:
+	case S_MODELS_AGAIN:
+		return model_rmdir(w, name);
 	default:
 		return -EPERM;
 	}
