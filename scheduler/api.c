@@ -415,8 +415,10 @@ static int rerun(struct sched *s, struct job *j, char *words, struct err *e)
 		for (size_t k = 0; k < n && !hit; k++)
 			hit = !strcmp(t->component, names[k]) ||
 			      depends(j, t->component, names[k], 0);
-		if (hit)
+		if (hit) {
 			t->want = t->attempt + 1;
+			t->fresh = force;
+		}
 	}
 	for (size_t i = 0; i < j->n_tasks; i++)
 		if (j->tasks[i].want > j->tasks[i].attempt)

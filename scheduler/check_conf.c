@@ -593,7 +593,7 @@ static void add_task(struct check *c, const char *name, const json_t *spec,
 }
 
 /* Folds are made of the training rows: no other rows may be wired. */
-static void check_folds(struct check *c, const char *name, const json_t *params)
+static bool check_folds(struct check *c, const char *name, const json_t *params)
 {
 	static const struct {
 		const char *object, *flag;
@@ -605,6 +605,7 @@ static void check_folds(struct check *c, const char *name, const json_t *params)
 	    json_object_get(json_object_get(c->plan, "components"), name);
 	const json_t *wired = json_object_get(node, "data_inputs");
 	struct at at = at_root("dsl#/components");
+	bool right = true;
 
 	at = at_add(&at, name);
 	at = at_add(&at, "input");
@@ -613,10 +614,13 @@ static void check_folds(struct check *c, const char *name, const json_t *params)
 		if (json_bool_or(json_object_get(params, folds[i].object),
 				 folds[i].flag, false) &&
 		    (json_object_size(wired) != 1 ||
-		     !json_object_get(wired, "train_data")))
+		     !json_object_get(wired, "train_data"))) {
 			defect_add(c->d, EINVAL, at.s,
 				   "with %s/%s it reads train_data only",
 				   folds[i].object, folds[i].flag);
+			right = false;
+		}
+	return right;
 }
 
 static const json_t *doc_of(const struct check *c, const char *name)
@@ -652,12 +656,11 @@ static void component_tasks(struct check *c, const char *name,
 				add_task(c, name, spec, role,
 					 json_string_value(party), index);
 	}
-	if (json_array_size(tasks) > before)
-		check_folds(
-		    c, name,
-		    json_object_get(
-			json_array_get(tasks, json_array_size(tasks) - 1),
-			"params"));
+	for (size_t i = before; i < json_array_size(tasks); i++)
+		if (!check_folds(
+			c, name,
+			json_object_get(json_array_get(tasks, i), "params")))
+			break;
 }
 
 static void needed_roles(struct check *c)

@@ -13,7 +13,8 @@
  *                                     -> reserved, need, free
  *   release      initiator -> party   job, round (of the create): cores back,
  *                                     the job waits
- *   task-start   initiator -> party   job, component, attempt
+ *   task-start   initiator -> party   job, component, attempt, fresh (no
+ *                                     checkpoint of an earlier one counts)
  *                                     -> tasks [{role, status, code, public}]
  *   task-status  party -> initiator   job, component, role, attempt, status,
  *                                     code, public
@@ -62,6 +63,7 @@ struct task {
 	enum status status;
 	unsigned attempt;
 	unsigned want;	     /* attempt that follows when this one is gone */
+	bool fresh;	     /* it does not go on from checkpoints */
 	char *code, *public; /* of a failure, for partners */
 	char *error;	     /* for this party */
 	/* local */
@@ -240,6 +242,19 @@ bool party_plays(const struct job *j, const char *role, const char *party);
 void party_take_status(struct sched *s, struct job *j, const char *party,
 		       const char *component, unsigned attempt,
 		       const json_t *o);
+
+/* in/ and out/ of the task, for the tables that are there. */
+void task_link_tables(struct sched *s, const struct job *j,
+		      const struct task *t);
+
+/* ---- inherit.c ------------------------------------------------------------
+ */
+/* May the components of inheritance_info be taken over, as far as this party
+ * can say? */
+void inherit_check(struct sched *s, const json_t *dsl, const json_t *conf,
+		   const char *initiator, struct defects *d);
+/* They become those of the job, whose directory is being made. */
+int inherit_tasks(struct sched *s, struct job *j, struct err *e) MUST_CHECK;
 
 /* ---- model_keep.c -------------------------------------------------------- */
 /* At the initiator: components that have made a model everywhere; NULL when

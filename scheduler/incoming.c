@@ -229,6 +229,7 @@ struct start_order {
 	char job[41];
 	char *component;
 	unsigned attempt;
+	bool fresh;
 };
 
 static void start_on_loop(struct sched *s, void *arg)
@@ -243,8 +244,10 @@ static void start_on_loop(struct sched *s, void *arg)
 		    j->ending || status_ended(j->status))
 			continue;
 		if ((t->status == ST_WAITING && o->attempt >= t->attempt) ||
-		    o->attempt > t->attempt)
+		    o->attempt > t->attempt) {
+			t->fresh = o->fresh;
 			task_begin(s, j, t, o->attempt);
+		}
 	}
 	free(o->component);
 	free(o);
@@ -288,6 +291,7 @@ static int in_task_start(struct incoming *in)
 	(void)snprintf(o->job, sizeof(o->job), "%s", job_of(in));
 	o->component = xstrdup(component);
 	o->attempt = (unsigned)attempt;
+	o->fresh = json_bool_or(in->body, "fresh", false);
 	sched_post(s, start_on_loop, o);
 	return 0;
 }

@@ -319,7 +319,6 @@ static int make_files(struct sched *s, struct job *j, struct err *e)
 	size_t i;
 	int r = mkdir_p(hidden, 0700, e);
 
-	(void)s;
 	json_object_foreach (roles, role, list)
 		json_array_foreach (list, i, p) {
 			_cleanup_free_ char *d =
@@ -340,6 +339,9 @@ static int make_files(struct sched *s, struct job *j, struct err *e)
 		return r;
 	put(j->dir, "events", "");
 	put(j->dir, "log", "");
+	r = inherit_tasks(s, j, e);
+	if (r)
+		return r;
 	o = json_pack("{s:s, s:I, s:I, s:O, s:s?}", "id", j->id, "number",
 		      (json_int_t)j->number, "created_ms",
 		      (json_int_t)j->created_ms, "plan", j->plan, "secret",
@@ -364,7 +366,9 @@ int job_make_dir(struct sched *s, struct job *j, struct err *e)
 		return r;
 	j->dir = xasprintf("%s/.%s.new", s->jobs_dir, j->id);
 	r = make_files(s, j, e);
-	if (!r && rename(j->dir, final))
+	if (r)
+		job_drop_tables(s, j); /* that were inherited */
+	else if (rename(j->dir, final))
 		r = err_sys(e, errno, "%s", final);
 	if (r)
 		(void)remove_tree(j->dir, NULL);
@@ -384,11 +388,11 @@ void job_save(struct sched *s, struct job *j, bool durable)
 		const struct task *t = &j->tasks[i];
 
 		json_array_append_new(
-		    tasks,
-		    json_pack("{s:s, s:i, s:i, s:s?, s:s?, s:s?}", "status",
-			      names[t->status], "attempt", (int)t->attempt,
-			      "want", (int)t->want, "code", t->code, "public",
-			      t->public, "error", t->error));
+		    tasks, json_pack("{s:s, s:i, s:i, s:s?, s:s?, s:s?, s:b}",
+				     "status", names[t->status], "attempt",
+				     (int)t->attempt, "want", (int)t->want,
+				     "code", t->code, "public", t->public,
+				     "error", t->error, "fresh", t->fresh));
 	}
 	o = json_pack("{s:s, s:o, s:O, s:I, s:I, s:I, s:b}", "status",
 		      names[j->status], "tasks", tasks, "errors", j->errors,
@@ -438,6 +442,7 @@ static void load_state(struct job *j)
 		t->attempt = (unsigned)json_int_or(v, "attempt", 0);
 		t->want = (unsigned)json_int_or(v, "want", t->attempt);
 		t->want = MAX(t->want, t->attempt);
+		t->fresh = json_bool_or(v, "fresh", false);
 		text = json_str_or(v, "code", NULL);
 		t->code = text ? xstrdup(text) : NULL;
 		text = json_str_or(v, "public", NULL);

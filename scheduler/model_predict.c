@@ -305,9 +305,11 @@ json_t *predict_template(const json_t *train, const json_t *dsl,
 /* ---- the conf --------------------------------------------------------------
  */
 
-/* A Reader's table is of the training: never the predict job's. */
+/* A Reader's table and the folds are of the training: never the predict
+ * job's. */
 static void keep_for(const json_t *dsl, json_t *section)
 {
+	static const char *const folds[] = { "cv_param", "stepwise_param" };
 	const char *name;
 	void *next;
 	json_t *v;
@@ -318,6 +320,9 @@ static void keep_for(const json_t *dsl, json_t *section)
 			json_object_del(section, name);
 		else if (is_reader(dsl, name))
 			json_object_del(v, "table");
+		for (size_t i = 0; i < ARRAY_SIZE(folds); i++)
+			json_object_del(json_object_get(section, name),
+					folds[i]);
 	}
 }
 
@@ -390,7 +395,8 @@ static json_t *merge_role(const json_t *train, const json_t *conf,
 		json_decref(own);
 	}
 	json_object_foreach (sections_of(conf, role), selector, section)
-		if (!conf_selector_fits(selector, json_array_size(members)))
+		if (!conf_selector_fits(selector, json_array_size(members)) ||
+		    !json_is_object(section))
 			json_object_set_new(out, selector,
 					    json_deep_copy(section));
 	return out;

@@ -338,8 +338,9 @@ static void task_start_at(struct sched *s, struct job *j, const char *component,
 	c->component = xstrdup(component);
 	c->attempt = t->attempt;
 	send_call(c, "task-start",
-		  json_pack("{s:s, s:s, s:i}", "job", j->id, "component",
-			    component, "attempt", (int)t->attempt),
+		  json_pack("{s:s, s:s, s:i, s:b}", "job", j->id, "component",
+			    component, "attempt", (int)t->attempt, "fresh",
+			    t->fresh),
 		  CALL_MS);
 }
 

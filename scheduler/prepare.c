@@ -289,6 +289,7 @@ void check_local(struct sched *s, const json_t *dsl, const json_t *conf,
 	u.allow = allow;
 	check_tables(&u, dsl, conf);
 	model_check(s, dsl, conf, initiator, d);
+	inherit_check(s, dsl, conf, initiator, d);
 	check_cores(s, conf, d);
 	if (!own)
 		check_policy(s, dsl, conf, allow, d);

@@ -441,6 +441,7 @@ static bool retry(struct sched *s, struct job *j, const struct task *t)
 		if (strcmp(u->component, t->component))
 			continue;
 		u->want = attempt + 1;
+		u->fresh = false;
 		if (u->pid)
 			task_stop(s, j, u, ST_CANCELED);
 		else
@@ -479,6 +480,7 @@ void task_moved(struct sched *s, struct job *j, struct task *t, enum status to,
 	if (t->status == to && to != ST_RUNNING)
 		return;
 	t->status = to;
+	t->fresh &= !status_ended(to);
 	free(t->code);
 	free(t->public);
 	t->code = code ? xstrdup(code) : NULL;

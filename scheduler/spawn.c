@@ -181,6 +181,17 @@ static void link_outputs(struct sched *s, const struct job *j,
 	}
 }
 
+void task_link_tables(struct sched *s, const struct job *j,
+		      const struct task *t)
+{
+	json_t *c = json_object_get(json_object_get(j->plan, "components"),
+				    t->component);
+	_cleanup_free_ char *dir = task_dir(j, t);
+
+	json_decref(data_inputs(s, j, t, c, dir));
+	link_outputs(s, j, t);
+}
+
 static json_t *outputs(const struct job *j, const struct task *t,
 		       const json_t *c, const char *dir)
 {
@@ -295,14 +306,18 @@ int task_spawn(struct sched *s, struct job *j, struct task *t, struct err *e)
 	_cleanup_free_ char *pidfile = xasprintf("%s/pid", attempt);
 	_cleanup_free_ char *alive = xasprintf("%s/alive", attempt);
 	_cleanup_free_ char *models = xasprintf("%s/models", attempt);
+	_cleanup_free_ char *checkpoints = xasprintf("%s/checkpoints", dir);
 	_cleanup_free_ char *log = xasprintf("%s/log", dir);
 	struct err why = { 0 };
 	char line[64];
 	json_t *o;
 	int r = mkdir_p(models, 0700, e);
 
+	if (!r && t->fresh)
+		r = remove_tree(checkpoints, e);
 	if (r)
 		return r;
+	t->fresh = false;
 	o = task_json(s, j, t, dir, attempt, &why);
 	r = why.no ? err_set(e, why.no, "%s", why.text)
 	    : o	   ? json_write_file(file, o, 0600, false, e)

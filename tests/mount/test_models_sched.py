@@ -3,6 +3,7 @@
 deployed, used by predict jobs, loaded and inherited by other jobs."""
 import json
 import os
+import subprocess
 import time
 
 import pytest
@@ -89,3 +90,179 @@ def test_a_predict_job_runs_it(three, deployed):
     print("predicted in %.3f s" % (time.monotonic() - start))
     assert os.path.exists(p.path("jobs", job, "guest/data_transform_0/out/data"))
     assert "data_transform_0" in str(read_json(p.path("jobs", job, "dsl.json")))
+
+
+def refused(p, text):
+    with pytest.raises(Refused) as e:
+        p.submit_text(text if isinstance(text, str) else json.dumps(text))
+    return e.value.text
+
+
+def test_a_trained_version_says_how_to_deploy_it(three, trained, deployed):
+    conf = predict_conf(three, deployed)
+    job = conf["job_parameters"]["common"]
+    job["model_version"] = trained
+    assert deployed in refused(three[9999], conf)
+    job["model_version"] = deployed[:-1] + "8"
+    assert "did you mean %s?" % deployed in refused(three[9999], conf)
+    job["model_id"] = ID.replace("9999", "9998")
+    assert "did you mean %s?" % ID in refused(three[9999], conf)
+    del job["model_version"]
+    assert "conf#/job_parameters/common/model_version: a predict job needs it" in \
+        refused(three[9999], conf)
+
+
+def test_predict_jobs_need_their_tables_and_parties(three, deployed):
+    conf = predict_conf(three, deployed)
+    del conf["component_parameters"]["role"]["host"]
+    assert ("conf#/component_parameters/role/host/0/reader_0: the parameter table is needed\n"
+            in refused(three[9999], conf))
+    conf = predict_conf(three, deployed)
+    conf["role"]["host"] = [10001]
+    del conf["component_parameters"]["role"]["host"]
+    assert "not the parties of the training" in refused(three[9999], conf)
+
+
+def test_a_partner_predicts_with_nothing(three, deployed):
+    conf = predict_conf(three, deployed)
+    conf["initiator"] = {"role": "host", "party_id": 10000}
+    text = refused(three[10000], conf)
+    assert "only the initiator of the training may use the model" in text
+    assert "party 9999 has no such model of yours, or does not allow it" in text
+
+
+def test_a_changed_part_is_refused(three, deployed):
+    p = three[10000]
+    path = store(p, deployed, "host-10000", "data_transform_0", "param.json")
+    text = open(path).read()
+    os.rename(path, path + ".was")
+    try:
+        with open(path, "w") as f:
+            f.write(text.replace("0", "1", 1))
+        said = refused(three[9999], predict_conf(three, deployed))
+        assert "party 10000 has a part of this model that was changed or damaged" in said
+    finally:
+        os.rename(path + ".was", path)
+
+
+@pytest.mark.parametrize("words, said", [
+    ("data_transform_1", 'no component "data_transform_1" (did you mean data_transform_0?)'),
+    ("data_transform_0:checkpoint-3", "data_transform_0 has no checkpoint 3"),
+    ("data_transform_0:best", "expected data_transform_0:checkpoint-NUMBER"),
+    ("data_transform_0 data_transform_0", "is named twice"),
+    ("dsl", "write predict/dsl.json first"),
+    ('dsl {"components": {"a": {"module": "Reder"}}}', "did you mean Reader?"),
+])
+def test_what_cannot_be_deployed(three, trained, words, said):
+    before = versions(three[9999])
+    with pytest.raises(OSError):
+        ctl(three[9999], trained, "deploy " + words)
+    assert said in three[9999].read("errors").split("\n\n")[0]
+    for p in three.parties.values():
+        assert versions(p) == before or p.id != "9999"
+        assert not [x for x in os.listdir(os.path.dirname(store(p))) if x.startswith(".new")]
+
+
+def test_only_the_initiator_deploys(three, trained):
+    with pytest.raises(PermissionError):
+        ctl(three[10000], trained, "deploy")
+    assert "party 9999 (guest)" in three[10000].read("errors")
+
+
+def test_an_own_predict_dsl(three, trained):
+    dsl = {"components": {
+        "reader_0": {"module": "Reader", "output": {"data": ["data"]}},
+        "data_transform_0": {"module": "DataTransform", "output": {"data": ["data"]},
+                             "input": {"data": {"data": ["reader_0.data"]},
+                                       "model": ["pipeline.data_transform_0.model"]}}}}
+    new = deploy(three, trained, "dsl " + json.dumps(dsl))
+    assert read_json(store(three[10000], new, "predict", "dsl.json")) == dsl
+    p = three[9999]
+    job = p.submit_text(json.dumps(predict_conf(three, new)))
+    assert p.wait(job) == "success", p.error(job)
+
+
+def test_all_accept_or_nothing_stays(three, trained):
+    away = store(three[10001], trained)
+    os.rename(away, away + ".away")
+    try:
+        before = versions(three[9999])
+        with pytest.raises(OSError):
+            ctl(three[9999], trained, "deploy data_transform_0")
+        assert "party 10001 has no such model of yours" in three[9999].read("errors")
+        assert versions(three[9999]) == before
+        assert versions(three[10000]) == before
+    finally:
+        os.rename(away + ".away", away)
+
+
+def test_the_model_outlives_its_job(three, deployed):
+    dsl, conf = breast(max_iter=1)
+    p = three[9999]
+    job = p.run(dsl, quick_keys(conf))
+    subprocess.run(["rm", "-r", p.path("jobs", job)], check=True)
+    assert os.path.exists(store(p, job, "guest-9999", "hetero_lr_0", "param.json"))
+
+
+def test_components_are_inherited(three, trained):
+    dsl, conf = breast(max_iter=2)
+    quick_keys(conf)
+    conf["job_parameters"]["common"]["inheritance_info"] = {
+        "job_id": trained,
+        "component_list": ["reader_0", "data_transform_0", "intersection_0"]}
+    p = three[9999]
+    job = p.run(dsl, conf)
+    for q in (p, three[10000]):
+        assert "inherited from job " + trained in q.read("jobs", job, "events")
+        role = "guest" if q is p else "host"
+        assert q.read("jobs", job, role, "intersection_0/status") == "success\n"
+        assert not os.path.exists(os.path.join(q.state, "jobs", job, role, "intersection_0/.task/0"))
+        new = q.path("jobs", job, role, "intersection_0/out/data")
+        old = q.path("jobs", trained, role, "intersection_0/out/data")
+        assert q.read(new, "data.csv") == q.read(old, "data.csv")
+    assert read_json(store(p, job, "info.json"))["components"].keys() == \
+        {"data_transform_0", "hetero_lr_0"}
+    subprocess.run(["rm", "-r", p.path("jobs", job)], check=True)
+    assert p.read("jobs", trained, "guest/intersection_0/out/data/count")
+
+
+@pytest.mark.parametrize("names, change, said", [
+    (["intersection_0"], {}, "intersection_0 reads from data_transform_0, which is not in the list"),
+    (["reader_0", "data_transform_0", "intersection_0"], {"random_bit": 64},
+     "/2: its parameters are others than in the former job"),
+    (["reader_9"], {}, "no such component in the DSL"),
+])
+def test_what_cannot_be_inherited(three, trained, names, change, said):
+    dsl, conf = breast(max_iter=2)
+    quick_keys(conf)
+    conf["component_parameters"]["common"]["intersection_0"]["rsa_params"].update(change)
+    conf["job_parameters"]["common"]["inheritance_info"] = {"job_id": trained,
+                                                            "component_list": names}
+    assert said in refused(three[9999], json.dumps(dsl) + json.dumps(conf))
+
+
+def test_a_loaded_model_is_applied(three, trained):
+    dsl, conf = breast()
+    for name in ("hetero_lr_0", "evaluation_0", "intersection_0"):
+        del dsl["components"][name]
+        for part in (conf["component_parameters"]["common"],):
+            part.pop(name, None)
+    for section in conf["component_parameters"]["role"].values():
+        for one in section.values():
+            for name in ("hetero_lr_0", "evaluation_0", "intersection_0"):
+                one.pop(name, None)
+    dsl["components"]["model_loader_0"] = {"module": "ModelLoader", "output": {"model": ["model"]}}
+    dsl["components"]["data_transform_0"]["input"]["model"] = ["model_loader_0.model"]
+    conf["component_parameters"]["common"]["model_loader_0"] = load = {
+        "model_id": ID, "model_version": trained, "component_name": "data_transform_0"}
+    p = three[9999]
+    job = p.run(dsl, conf)
+    assert p.read_json("jobs", job, "guest/model_loader_0/model/model.json")["module"] == \
+        "DataTransform"
+    assert read_json(store(three[10000], job, "info.json"))["components"]["model_loader_0"] == \
+        {"module": "DataTransform", "output": "model", "roles": ["host"]}
+    load["component_name"] = "hetero_lr_0"
+    text = json.dumps(dsl) + json.dumps(conf)
+    assert "model_loader_0 loads a model of HeteroLR, not of DataTransform" in refused(p, text)
+    load["component_name"] = "hetero_lr_1"
+    assert "did you mean hetero_lr_0?" in refused(p, json.dumps(dsl) + json.dumps(conf))
