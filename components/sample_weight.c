@@ -356,6 +356,7 @@ static int hand_on(struct weighing *w, const char *why, const char *mode,
 static int weigh(struct weighing *w, struct err *e)
 {
 	const json_t *param = json_object_get(w->input_model, "param");
+	const json_t *classes;
 	const char *mode;
 	int r;
 
@@ -364,11 +365,9 @@ static int weigh(struct weighing *w, struct err *e)
 	if (w->source && !*w->source)
 		w->source = NULL;
 	mode = w->source ? "sample weight" : "class weight";
-	if (w->input_model
-		? !w->source &&
-		      !json_is_object(json_object_get(param, "class_weight"))
-		: !w->source &&
-		      json_is_null(json_object_get(w->params, "class_weight")))
+	classes =
+	    json_object_get(w->input_model ? param : w->params, "class_weight");
+	if (!w->source && (!classes || json_is_null(classes)))
 		return hand_on(w, "no weights are asked for", "none", e);
 	r = find_columns(w, e);
 	if (r >= 0)
