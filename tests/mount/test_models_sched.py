@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The life of a model as the scheduler sees it: kept at the end of a training,
 deployed, used by predict jobs, loaded and inherited by other jobs."""
+import csv
 import json
 import os
 import subprocess
@@ -51,7 +52,7 @@ def deploy(s, job, words=""):
 
 @pytest.fixture(scope="module")
 def deployed(three, trained):
-    return deploy(three, trained, "data_transform_0 intersection_0")
+    return deploy(three, trained, "data_transform_0 intersection_0 hetero_lr_0")
 
 
 def predict_conf(s, version):
@@ -75,12 +76,22 @@ def test_a_deployed_version_is_at_every_party(three, trained, deployed):
                           "model": ["pipeline.data_transform_0.model"]}},
             "intersection_0": {
                 "module": "Intersection", "output": {"data": ["data"]},
-                "input": {"data": {"data": ["data_transform_0.data"]}}}}}
-    lr = store(three[9999], deployed, "guest-9999")
-    assert os.listdir(lr) == ["data_transform_0"]
+                "input": {"data": {"data": ["data_transform_0.data"]}}},
+            "hetero_lr_0": {
+                "module": "HeteroLR", "output": {"data": ["data"]},
+                "input": {"data": {"test_data": ["intersection_0.data"]},
+                          "model": ["pipeline.hetero_lr_0.model"]}}}}
+    assert sorted(os.listdir(store(three[9999], deployed, "guest-9999"))) == \
+        ["data_transform_0", "hetero_lr_0"]
 
 
-def test_a_predict_job_runs_it(three, deployed):
+def scores(p, job):
+    with open(p.path(os.path.realpath(p.path("jobs", job, "guest/hetero_lr_0/out/data")),
+                     "data.csv"), encoding="utf-8") as f:
+        return [{k: r[k] for k in ("id", "predict_score")} for r in csv.DictReader(f)]
+
+
+def test_a_predict_job_says_what_the_training_said(three, trained, deployed):
     conf = predict_conf(three, deployed)
     assert "arbiter" not in conf["role"]
     p = three[9999]
@@ -88,8 +99,19 @@ def test_a_predict_job_runs_it(three, deployed):
     job = p.submit_text(json.dumps(conf))
     assert p.wait(job, 60) == "success", p.error(job)
     print("predicted in %.3f s" % (time.monotonic() - start))
-    assert os.path.exists(p.path("jobs", job, "guest/data_transform_0/out/data"))
-    assert "data_transform_0" in str(read_json(p.path("jobs", job, "dsl.json")))
+    assert scores(p, job) == scores(p, trained)
+    assert not os.path.exists(store(p, job)) # a predict job trains nothing
+    ctl(p, job, "rerun force")
+    assert p.wait(job, 60) == "success", p.error(job)
+
+
+def test_a_dsl_beside_the_conf_is_not_used(three, deployed):
+    dsl, _ = breast()
+    p = three[9999]
+    job = p.submit_text(json.dumps(dsl) + json.dumps(predict_conf(three, deployed)))
+    assert "dsl#: not used (a predict job runs the DSL of its model)" in \
+        p.read("jobs", job, "events")
+    assert p.wait(job, 60) == "success", p.error(job)
 
 
 def refused(p, text):

@@ -42,6 +42,27 @@ static void two_objects_may_wrap_one_each(void **s)
 	assert_int_equal(state("{\"dsl\":1,\"conf\":{}}"), -EINVAL);
 }
 
+#define PREDICT                                                \
+	"{\"role\": {\"guest\": [9999]}, \"job_parameters\": " \
+	"{\"common\": {\"job_type\": \"predict\"}}}"
+
+static void a_predict_job_is_its_conf(void **s)
+{
+	(void)s;
+	assert_int_equal(state(PREDICT "\n"), 1);
+	assert_int_equal(state("{\"conf\":" PREDICT "}"), 1);
+	assert_int_equal(state(PREDICT DSL), 1);
+	assert_int_equal(state(DSL PREDICT), 1);
+	assert_int_equal(state(PREDICT "{\"comp"), 0);
+	assert_int_equal(state(PREDICT PREDICT), -EINVAL);
+	assert_int_equal(state(CONF), 0);
+	for (size_t n = 0; n < sizeof(PREDICT) - 1; n++) {
+		struct err e = { 0 };
+
+		assert_int_equal(sched_text_state(PREDICT, n, &e), 0);
+	}
+}
+
 static void every_prefix_is_unfinished(void **s)
 {
 	static const char t[] =
@@ -73,6 +94,7 @@ int main(void)
 		cmocka_unit_test(two_documents_in_either_order),
 		cmocka_unit_test(one_object_holds_both),
 		cmocka_unit_test(two_objects_may_wrap_one_each),
+		cmocka_unit_test(a_predict_job_is_its_conf),
 		cmocka_unit_test(every_prefix_is_unfinished),
 		cmocka_unit_test(text_behind_and_duplicate_keys_are_refused),
 	};
