@@ -105,14 +105,14 @@ static int publish(struct run *x, const struct linear_data *d, struct err *e)
 	if (l->role == LINEAR_ARBITER)
 		return 0;
 	param = linear_set_json(l, d, &x->set);
+	if (l->p.stepwise)
+		json_object_set_new(
+		    param, "selected",
+		    json_copy(json_object_get(param, "header")));
 	json_object_foreach (param, name, v)
 		if (strcmp(name, "header") && strcmp(name, "anonymous_header"))
 			json_object_set(x->summary, name, v);
 	r = ctx_put_summary(l->c, x->summary, e);
-	if (x->l.p.stepwise)
-		json_object_set_new(
-		    param, "selected",
-		    json_copy(json_object_get(param, "header")));
 	if (r >= 0)
 		r = ctx_put_model(l->c, ctx_params(l->c), param, e);
 	json_decref(param);

@@ -338,7 +338,7 @@ static int measure(struct linear_watch *w, struct linear_fit *f,
 	char tag[LINEAR_TAG];
 	int r;
 
-	(void)snprintf(tag, sizeof(tag), "%s%s.%u", f->flow, kind, epoch);
+	(void)snprintf(tag, sizeof(tag), "%s%u.%s", f->flow, epoch, kind);
 	r = linear_scores(w->l, tag, f->m, d, score, e);
 	if (r < 0 || w->l->role != LINEAR_GUEST)
 		return r;
