@@ -427,6 +427,12 @@ def test_folds_leave_no_model(lab):
 # ---- stepwise --------------------------------------------------------------
 
 
+def selected(r):
+    """Chosen columns of the guest and of the host."""
+    return [r.json(role + "/linear_0/model/model.json", party)["param"]["selected"]
+            for role, party in (("guest", GUEST), ("host", HOSTS[0]))]
+
+
 @pytest.mark.parametrize("module, direction, name", [
     ("HeteroLinR", "forward", "AIC"), ("HeteroLinR", "backward", "AIC"),
     ("HeteroLinR", "both", "BIC"), ("HeteroLR", "backward", "BIC"),
@@ -438,15 +444,15 @@ def test_stepwise_picks_the_columns_of_a_plaintext_search(lab, module, direction
     kind = "regression" if module == "HeteroLinR" else "binary"
     d = steps_data(kind)
     lab.upload("steps_" + kind, d)
-    how = {"rate": .5, "alpha": 0., "iterations": 8, "decay": 0.}
+    how = {"rate": .5, "alpha": 0., "iterations": 5, "decay": 0.}
     y = plus_minus(d.y) if module == "HeteroLR" else d.y.astype(float)
     want = ref.stepwise(family, d.x, y, direction, name, optimizer="sgd", **how)
     assert 0 < len(want) < 6
-    r = lab.run(module, "steps_" + kind, seconds=120, max_iter=8, learning_rate=.5, alpha=0,
+    r = lab.run(module, "steps_" + kind, seconds=120, max_iter=5, learning_rate=.5, alpha=0,
                 decay=0, label_type="float" if kind == "regression" else "int",
                 stepwise_param={"need_stepwise": True, "score_name": name,
                                 "direction": direction})
-    chosen = [s["selected"] for s in r.parts()]
+    chosen = selected(r)
     names = sum(d.names, [])
     assert sorted(chosen[0] + chosen[1]) == sorted(names[j] for j in want)
     # The model is that of these columns, and so are the predictions.
@@ -466,5 +472,5 @@ def test_stepwise_keeps_to_its_bounds(lab):
     want = ref.stepwise(ref.Linear, d.x, d.y, "forward", "AIC", max_step=1, optimizer="sgd",
                         rate=.5, alpha=0., iterations=4, decay=0.)
     names = sum(d.names, [])
-    assert sum((s["selected"] for s in r.parts()), []) == [names[j] for j in want]
+    assert sum(selected(r), []) == [names[j] for j in want]
     assert len(want) == 1
