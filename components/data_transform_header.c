@@ -335,23 +335,33 @@ static bool column_named(const struct transform *d, const char *name)
 	return false;
 }
 
-/* Every name stands once, and a table has room for all. */
+static int compare_names(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Every column has a name of its own, and a table has room for all. */
 static int check_columns(const struct transform *d, struct err *e)
 {
 	const struct aside *asides[] = { &d->match, &d->label, &d->weight };
-	bool dense = d->source.row.format == FORMAT_DENSE;
-	size_t n = d->n;
+	_cleanup_free_ const char **name =
+	    xcalloc(d->n + ARRAY_SIZE(asides), sizeof(*name));
+	size_t n = 0;
 
-	for (size_t a = 0; a < ARRAY_SIZE(asides); a++) {
-		const char *name = asides[a]->name;
-
-		n += name != NULL;
-		for (size_t i = 0; name && !dense && i < d->n; i++)
-			if (!strcmp(d->columns[i].name, name))
-				return err_set(e, EINVAL,
-					       "a tag is called %s, as the "
-					       "column of another thing is",
-					       name);
+	for (size_t i = 0; i < d->n; i++)
+		name[n++] = d->columns[i].name;
+	for (size_t a = 0; a < ARRAY_SIZE(asides); a++)
+		if (asides[a]->name)
+			name[n++] = asides[a]->name;
+	qsort(name, n, sizeof(*name), compare_names);
+	for (size_t i = 0; i < n; i++) {
+		if (!*name[i])
+			return err_set(e, EINVAL, "a column has no name");
+		if (i && !strcmp(name[i - 1], name[i]))
+			return err_set(e, EINVAL,
+				       "two columns (or a tag and a column) "
+				       "have the name %s",
+				       name[i]);
 	}
 	return n > TABLE_COLUMNS_MAX ? too_many(e) : 0;
 }

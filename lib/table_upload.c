@@ -12,7 +12,7 @@ struct table_upload {
 	struct table_store *store;
 	struct csv csv;
 	struct upload_options o;
-	bool keyed;		     /* the first field is the id */
+	size_t keyed;		     /* 1: the first field is the id; 0 */
 	char run[33];		     /* makes ids of this upload its own */
 	struct table_schema *schema; /* NULL before the first line */
 	struct table_build *build;
@@ -167,7 +167,7 @@ static void take_as_copy(struct table_upload *u)
 {
 	u->o.head = true;
 	u->o.extend_sid = false;
-	u->keyed = true;
+	u->keyed = 1;
 	u->csv.delimiter = ',';
 	if (u->o.value)
 		u->csv.splits = 1;
@@ -400,7 +400,8 @@ int table_upload_publish(struct table_upload *u, const char *ns,
 		r = csv_end(&u->csv, e);
 	}
 	if (!r && !u->schema)
-		r = err_set(e, EINVAL, "line 1: no header, the file is empty");
+		r = err_set(e, EINVAL, "line 1: %sthe file is empty",
+			    u->o.head ? "no header, " : "");
 	if (!r)
 		r = table_build_publish(TAKE_PTR(u->build), ns, name, e);
 	/* A duplicate is the file's fault, like every other bad line. */

@@ -421,7 +421,7 @@ static void malformed_tags_are_counted(void **state)
 	    "int64; column h: 1 rows without a number");
 }
 
-static void a_tag_called_like_the_label_is_refused(void **state)
+static void a_name_for_two_columns_is_refused(void **state)
 {
 	(void)state;
 	upload("t",
@@ -429,7 +429,15 @@ static void a_tag_called_like_the_label_is_refused(void **state)
 	       "true}}",
 	       "a,1,label,b\n");
 	assert_int_equal(transform("t", "{}"), -EINVAL);
-	assert_non_null(strstr(local_err.text, "a tag is called label"));
+	assert_string_equal(local_err.text, "two columns (or a tag and a "
+					    "column) have the name label");
+	local_upload("t", "id,y;a;y\nk,1;2;3\n");
+	assert_int_equal(transform("t", "{" LABEL ", 'delimitor': ';'}"),
+			 -EINVAL);
+	assert_non_null(strstr(local_err.text, "have the name y"));
+	local_upload("t", "id,a;;b\nk,1;2;3\n");
+	assert_int_equal(transform("t", "{'delimitor': ';'}"), -EINVAL);
+	assert_string_equal(local_err.text, "a column has no name");
 }
 
 static void too_many_tags_are_refused(void **state)
@@ -745,7 +753,7 @@ int main(void)
 		cmocka_unit_test(only_valued_tags_that_lack_are_filled),
 		cmocka_unit_test(unknown_tags_are_ignored_with_a_model),
 		cmocka_unit_test(malformed_tags_are_counted),
-		cmocka_unit_test(a_tag_called_like_the_label_is_refused),
+		cmocka_unit_test(a_name_for_two_columns_is_refused),
 		cmocka_unit_test(too_many_tags_are_refused),
 		cmocka_unit_test(a_quoted_delimiter_is_part_of_the_name),
 		cmocka_unit_test(rows_that_the_upload_did_not_cut_are_cut),
