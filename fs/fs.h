@@ -264,6 +264,9 @@ extern const struct handle_ops grown_ops;
 int named_add(const char *path, bool early, uint64_t *ret);
 /* The number it has or would get, for listings. */
 uint64_t named_number(const char *path, bool early);
+/* Whatever gets the name next is another node: to the kernel a directory that
+ * was removed stays so. */
+void named_removed(const char *path);
 /* Caller frees; NULL = not known any more. */
 char *named_path(uint64_t number);
 void named_forget(struct nid n, uint64_t count);

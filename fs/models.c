@@ -347,19 +347,17 @@ static int attr_rest(const struct model_at *a, fuse_ino_t ino, struct attr *ret)
 
 int model_attr(const struct model_at *a, fuse_ino_t ino, struct attr *ret)
 {
-	int no;
+	enum ghost g = a->rest ? ghost_of(a->path, NULL) : GHOST_NONE;
+	int no = -ENOENT;
 
-	if (a->version && !a->whole && !a->coming)
+	if ((a->version && !a->whole && !a->coming) || g == GHOST_GONE)
 		return -ENOENT;
-	if (!a->rest) {
+	if (!a->rest)
 		no = attr_disk(ret, ino, S_IFDIR | 0755, a->disk, false);
-	} else if (ghost_of(a->path, NULL) == GHOST_GONE) {
-		return -ENOENT;
-	} else {
+	else if (g == GHOST_NONE || strcmp(a->rest, "deployed") != 0)
 		no = attr_rest(a, ino, ret);
-		if (no == -ENOENT)
-			no = attr_ghost(a, ino, ret);
-	}
+	if (no == -ENOENT && g != GHOST_NONE)
+		no = attr_ghost(a, ino, ret);
 	/* What is imported becomes whole, what is whole is deployed: looked up
 	 * each time, so everybody sees it at once. */
 	ret->entry_s = 0;
@@ -568,13 +566,13 @@ static int models_readlink(struct nid n, struct strbuf *ret)
 		return no;
 	if (!a.rest)
 		return -EINVAL;
+	if (ghost_of(path, &to) == GHOST_LINK && to)
+		return sb_adds(ret, to);
 	if (a.whole && !strcmp(a.rest, "deployed")) {
 		to = model_deployed(fs.conf->state, a.id, a.version);
 		if (to)
 			return sb_addf(ret, "../%s", to);
 	}
-	if (ghost_of(path, &to) == GHOST_LINK && to)
-		return sb_adds(ret, to);
 	k = readlink(a.disk, buf, sizeof(buf) - 1);
 	return k < 0 ? -errno : sb_add(ret, buf, (size_t)k);
 }

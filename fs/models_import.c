@@ -151,6 +151,8 @@ static int check_file(const struct import *x, const struct model_file *f,
 		return err_set(e, ENOMEM, "no memory");
 	if (lstat(disk, &st) || !S_ISREG(st.st_mode))
 		return err_set(e, ENOENT, "%s has not come", f->path);
+	if (!st.st_size && f->size) /* made, and nothing written yet */
+		return err_set(e, ENOENT, "%s is empty", f->path);
 	if ((uint64_t)st.st_size != f->size)
 		return err_set(e, EBADMSG,
 			       "%s has %lld bytes, info.json says %llu",
@@ -178,18 +180,6 @@ static bool written(const struct import *x, const char *rest)
 	return false;
 }
 
-/* With the lock held: somebody changes or removes the file. */
-static void unmark(struct import *x, const char *rest)
-{
-	struct model_file *f =
-	    x->files ? model_files_find(x->files, rest) : NULL;
-
-	if (f && f->good) {
-		f->good = false;
-		x->due++;
-	}
-}
-
 static int look_at(struct import *x, struct model_file *f, struct err *e)
 {
 	int no = check_file(x, f, e);
@@ -213,13 +203,14 @@ static int load_info(struct import *x, struct err *e)
 {
 	_cleanup_strbuf_ struct strbuf text = STRBUF_INIT(MODEL_INFO_MAX);
 	_cleanup_free_ char *disk = disk_of(x, "info.json");
+	struct stat st;
 	int no;
 
 	model_files_free(TAKE_PTR(x->files));
 	x->due = 0;
 	if (!disk)
 		return err_set(e, ENOMEM, "no memory");
-	if (access(disk, F_OK) || written(x, "info.json"))
+	if (lstat(disk, &st) || !st.st_size || written(x, "info.json"))
 		return 0; /* comes later */
 	no = file_read(disk, &text, e);
 	if (!no)
@@ -258,6 +249,31 @@ static int load(struct import *x, struct err *e)
 		(void)sb_addf(&bad, "%s%s", bad.len ? "\n" : "", why.text);
 	}
 	return first ? err_set(e, -first, "%s", bad.buf) : 0;
+}
+
+/* With the lock held: somebody changes or removes the file. */
+static void unmark(struct import *x, const char *rest)
+{
+	struct model_file *f;
+
+	if (!strcmp(rest, "info.json")) {
+		struct err e = { 0 };
+
+		/* What is left half-written goes now, by what info.json has
+		 * said: the next one shall not be blamed for it. */
+		if (!x->loaded && load(x, &e))
+			log_info("fs", "model %s %s: %s", x->id, x->version,
+				 e.text);
+		model_files_free(TAKE_PTR(x->files));
+		x->due = 0;
+		x->loaded = false;
+		return;
+	}
+	f = x->files ? model_files_find(x->files, rest) : NULL;
+	if (f && f->good) {
+		f->good = false;
+		x->due++;
+	}
 }
 
 /* What no version keeps: `ctl`, `deployed`, temporary names. */
@@ -556,16 +572,11 @@ int import_unlink(const struct model_at *a)
 	if (!x)
 		return -ENOMEM;
 	pthread_mutex_lock(&x->m);
-	if (unlink(a->disk)) {
+	unmark(x, a->rest);
+	if (unlink(a->disk) && errno != ENOENT)
 		no = -errno;
-	} else {
-		unmark(x, a->rest);
+	else
 		x->entries -= x->entries > 0;
-		if (!strcmp(a->rest, "info.json")) {
-			model_files_free(TAKE_PTR(x->files));
-			x->due = 0;
-		}
-	}
 	pthread_mutex_unlock(&x->m);
 	import_put(x);
 	return no;

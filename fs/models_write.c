@@ -256,12 +256,19 @@ static int dsl_truncate(struct handle *h, off_t size)
 	return 0;
 }
 
+static void dsl_release(struct handle *h)
+{
+	if (h->own)
+		ghost_clear(h->own); /* what create made of it */
+	free(h->own);
+}
+
 static const struct handle_ops dsl_ops = {
 	.write = dsl_write,
 	.flush = dsl_flush,
 	.fsync = dsl_fsync,
 	.truncate = dsl_truncate,
-	.release = free_own,
+	.release = dsl_release,
 };
 
 /* A handle that remembers its path. */
@@ -506,6 +513,21 @@ int models_symlink(const struct who *w, struct nid dir, const char *name,
 
 /* ---- remove ----------------------------------------------------------- */
 
+static int unlink_at(uid_t uid, const struct model_at *a)
+{
+	if (!a->rest)
+		return -EISDIR;
+	if (a->whole
+		? name_temporary(a->name)
+		: strcmp(a->rest, "missing") != 0 && !access(a->disk, F_OK))
+		return import_unlink(a);
+	if (own_dsl(a) && !access(a->disk, F_OK))
+		return set_dsl(uid, a, "", 0);
+	/* A version goes as a whole, and rm -r comes to its files first. */
+	ghost_set(a->path, GHOST_GONE, NULL);
+	return 0;
+}
+
 int models_unlink(const struct who *w, struct nid dir, const char *name)
 {
 	_cleanup_free_ char *path =
@@ -513,18 +535,11 @@ int models_unlink(const struct who *w, struct nid dir, const char *name)
 	_cleanup_model_at_ struct model_at a = { 0 };
 	int no = path ? model_at(path, &a) : -ESTALE;
 
-	if (no)
-		return no;
-	if (!a.rest)
-		return -EISDIR;
-	if (a.whole ? name_temporary(a.name)
-		    : strcmp(a.rest, "missing") != 0 && !access(a.disk, F_OK))
-		return import_unlink(&a);
-	if (own_dsl(&a) && !access(a.disk, F_OK))
-		return set_dsl(w->uid, &a, "", 0);
-	/* A version goes as a whole, and rm -r comes to its files first. */
-	ghost_set(path, GHOST_GONE, NULL);
-	return 0;
+	if (!no)
+		no = unlink_at(w->uid, &a);
+	if (!no)
+		named_removed(path);
+	return no;
 }
 
 static int remove_version(const struct who *w, const struct model_at *a)
@@ -545,6 +560,22 @@ static int remove_version(const struct who *w, const struct model_at *a)
 	return 0;
 }
 
+static int rmdir_at(const struct who *w, const struct model_at *a)
+{
+	int no;
+
+	if (a->whole && !a->rest)
+		return remove_version(w, a);
+	if (a->whole) {
+		ghost_set(a->path, GHOST_GONE, NULL);
+		return 0;
+	}
+	no = import_rmdir(a);
+	if (!no && !a->rest)
+		ghost_clear(a->path);
+	return no;
+}
+
 int models_rmdir(const struct who *w, struct nid dir, const char *name)
 {
 	_cleanup_free_ char *path =
@@ -552,17 +583,10 @@ int models_rmdir(const struct who *w, struct nid dir, const char *name)
 	_cleanup_model_at_ struct model_at a = { 0 };
 	int no = path ? model_at(path, &a) : -ESTALE;
 
-	if (no)
-		return no;
-	if (a.whole && !a.rest)
-		return remove_version(w, &a);
-	if (a.whole) {
-		ghost_set(path, GHOST_GONE, NULL);
-		return 0;
-	}
-	no = import_rmdir(&a);
-	if (!no && !a.rest)
-		ghost_clear(path);
+	if (!no)
+		no = rmdir_at(w, &a);
+	if (!no)
+		named_removed(path);
 	return no;
 }
 
@@ -592,6 +616,8 @@ int model_rmdir(const struct who *w, const char *name)
 	no = model_at(path, &a);
 	if (!no && rmdir(a.disk) && errno != ENOENT)
 		no = -errno;
+	if (!no)
+		named_removed(path);
 	return no;
 }
 

@@ -19,7 +19,7 @@
 
 struct named {
 	uint64_t number, nlookup;
-	char *path;
+	char *path; /* NULL: what had the name was removed */
 	UT_hash_handle hh;
 };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -43,7 +43,7 @@ static struct named *find(const char *path, bool early, uint64_t *ret_number)
 
 	for (;; k = (k + 1) & ((1ull << NUMBER_BITS) - 1)) {
 		HASH_FIND(hh, all, &k, sizeof(k), n);
-		if (!n || !strcmp(n->path, path))
+		if (!n || (n->path && !strcmp(n->path, path)))
 			break;
 	}
 	*ret_number = k;
@@ -87,14 +87,29 @@ uint64_t named_number(const char *path, bool early)
 
 char *named_path(uint64_t number)
 {
-	struct named *n;
+	const struct named *n;
 	char *path;
 
 	pthread_mutex_lock(&lock);
 	HASH_FIND(hh, all, &number, sizeof(number), n);
-	path = n ? strdup(n->path) : NULL;
+	path = n && n->path ? strdup(n->path) : NULL;
 	pthread_mutex_unlock(&lock);
 	return path;
+}
+
+void named_removed(const char *path)
+{
+	static const bool halves[] = { false, true };
+
+	pthread_mutex_lock(&lock);
+	for (size_t i = 0; i < ARRAY_SIZE(halves); i++) {
+		uint64_t k;
+		struct named *n = find(path, halves[i], &k);
+
+		if (n)
+			free(TAKE_PTR(n->path));
+	}
+	pthread_mutex_unlock(&lock);
 }
 
 void named_forget(struct nid nid, uint64_t count)
