@@ -18,23 +18,28 @@ static double number(const struct cell *x)
 	return x->type == CELL_I64 ? (double)x->i64 : x->f64;
 }
 
+static bool is_number(const char *s, size_t n, double want)
+{
+	double v = 0;
+
+	return num_parse(s, n, &v) && v == want;
+}
+
 static bool same(const struct label *a, const struct cell *x)
 {
-	double v;
-
+	if (a->text && x->type != CELL_STRING)
+		return is_number(a->text, strlen(a->text), number(x));
 	if (x->type != CELL_STRING)
-		return a->text ? num_parse(a->text, strlen(a->text), &v) &&
-				     v == number(x)
-			       : a->num == number(x);
-	if (a->text)
-		return strlen(a->text) == x->len &&
-		       memcmp(a->text, x->str, x->len) == 0;
-	return num_parse(x->str, x->len, &v) && a->num == v;
+		return a->num == number(x);
+	if (!a->text)
+		return is_number(x->str, x->len, a->num);
+	return strlen(a->text) == x->len &&
+	       memcmp(a->text, x->str, x->len) == 0;
 }
 
 ssize_t labels_find(const struct labels *l, const struct cell *x)
 {
-	/* An exact text before another one that is the same number. */
+	/* Most rows have the label of another one close by. */
 	if (l->last < l->n && same(&l->v[l->last], x))
 		return (ssize_t)l->last;
 	for (size_t i = 0; i < l->n; i++)

@@ -84,12 +84,14 @@ static int scan(struct digests *d, struct table *t,
 	if (r < 0)
 		return r;
 	while ((r = table_next(it, &key, &len, &cells, e)) > 0) {
+		r = 0;
 		if (digests_add(d, key, len, cells, columns))
 			r = err_set(e, EIO, "cannot digest the rows");
-		else
-			r = fn ? fn(arg, n++, cells, e) : (int)(n++ * 0);
+		else if (fn)
+			r = fn(arg, n, cells, e);
 		if (r < 0)
 			break;
+		n++;
 	}
 	table_scan_end(it);
 	*ret_n = n;
