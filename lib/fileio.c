@@ -258,16 +258,37 @@ bool lock_held(const char *path)
 	return fd >= 0 && !fcntl(fd, F_OFD_GETLK, &lk) && lk.l_type != F_UNLCK;
 }
 
-static int send_first(int fd, const void *data, size_t n, int pass_fd)
+/* Drops what has left; false: that was all. */
+static bool advance(struct msghdr *msg, size_t n)
 {
-	struct iovec iov = { (void *)data, n };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	while (msg->msg_iovlen && n >= msg->msg_iov->iov_len) {
+		n -= msg->msg_iov->iov_len;
+		msg->msg_iov++;
+		msg->msg_iovlen--;
+	}
+	if (!msg->msg_iovlen)
+		return false;
+	msg->msg_iov->iov_base = (char *)msg->msg_iov->iov_base + n;
+	msg->msg_iov->iov_len -= n;
+	return true;
+}
+
+static int frame_out(int fd, const char *head, size_t head_len,
+		     const void *body, size_t body_len, int pass_fd, int flags)
+{
+	uint32_t len[2] = { htole32((uint32_t)head_len),
+			    htole32((uint32_t)body_len) };
+	struct iovec iov[] = { { len, sizeof(len) },
+			       { (void *)head, head_len },
+			       { (void *)body, body_len } };
+	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 3 };
 	union {
 		char space[CMSG_SPACE(sizeof(int))];
 		struct cmsghdr align;
 	} control = { { 0 } };
-	ssize_t w;
 
+	if (head_len > FRAME_HEAD_MAX || body_len > FRAME_BODY_MAX)
+		return -EMSGSIZE;
 	if (pass_fd >= 0) {
 		struct cmsghdr *c;
 
@@ -280,55 +301,39 @@ static int send_first(int fd, const void *data, size_t n, int pass_fd)
 		memcpy(CMSG_DATA(c), &pass_fd, sizeof(int));
 	}
 	for (;;) {
-		w = sendmsg(fd, &msg, MSG_NOSIGNAL);
-		if (w >= 0)
-			break;
-		if (errno == EAGAIN) {
-			int r = wait_ready(fd, POLLOUT);
+		ssize_t w = sendmsg(fd, &msg, MSG_NOSIGNAL | flags);
+		int r;
 
+		if (w >= 0) {
+			msg.msg_control = NULL; /* with the first byte */
+			msg.msg_controllen = 0;
+			if (!advance(&msg, (size_t)w))
+				return 0;
+		} else if (errno == EAGAIN && !flags) {
+			r = wait_ready(fd, POLLOUT);
 			if (r)
 				return r;
 		} else if (errno != EINTR) {
 			return -errno;
 		}
 	}
-	/* The rest, if the socket was nearly full. */
-	while ((size_t)w < n) {
-		ssize_t k = send(fd, (const char *)data + w, n - (size_t)w,
-				 MSG_NOSIGNAL);
-
-		if (k < 0 && errno == EAGAIN) {
-			int r = wait_ready(fd, POLLOUT);
-
-			if (r)
-				return r;
-		} else if (k < 0 && errno != EINTR) {
-			return -errno;
-		} else if (k > 0) {
-			w += k;
-		}
-	}
-	return 0;
 }
 
 int frame_send(int fd, const char *head, size_t head_len, const void *body,
 	       size_t body_len, int pass_fd)
 {
-	struct strbuf all = STRBUF_INIT(8 + FRAME_HEAD_MAX + FRAME_BODY_MAX);
-	int r;
-
-	if (head_len > FRAME_HEAD_MAX || body_len > FRAME_BODY_MAX)
-		return -EMSGSIZE;
-	sb_add_u32(&all, (uint32_t)head_len);
-	sb_add_u32(&all, (uint32_t)body_len);
-	sb_add(&all, head, head_len);
-	sb_add(&all, body, body_len);
-	r = all.error ? all.error : send_first(fd, all.buf, all.len, pass_fd);
-	sb_free(&all);
-	return r;
+	return frame_out(fd, head, head_len, body, body_len, pass_fd, 0);
 }
 
-static int recv_first(int fd, void *data, size_t n, int *ret_fd)
+int frame_try(int fd, const char *head, size_t head_len, const void *body,
+	      size_t body_len, int pass_fd)
+{
+	return frame_out(fd, head, head_len, body, body_len, pass_fd,
+			 MSG_DONTWAIT);
+}
+
+/* One call, with the descriptor that comes along. */
+static ssize_t receive(int fd, void *data, size_t n, int flags, int *ret_fd)
 {
 	struct iovec iov = { data, n };
 	union {
@@ -342,25 +347,39 @@ static int recv_first(int fd, void *data, size_t n, int *ret_fd)
 	ssize_t r;
 
 	*ret_fd = -1;
-	for (;;) {
-		r = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC);
-		if (r > 0)
-			break;
-		if (!r)
-			return -EPIPE;
-		if (errno == EAGAIN) {
-			int w = wait_ready(fd, POLLIN);
-
-			if (w)
-				return w;
-		} else if (errno != EINTR) {
-			return errno == ECONNRESET ? -EPIPE : -errno;
-		}
-	}
+	do {
+		r = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC | flags);
+	} while (r < 0 && errno == EINTR);
+	if (r < 0)
+		return errno == ECONNRESET ? -EPIPE : -errno;
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c;
 	     c = CMSG_NXTHDR(&msg, c))
 		if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
 			memcpy(ret_fd, CMSG_DATA(c), sizeof(int));
+	return r;
+}
+
+ssize_t frame_some(int fd, void *data, size_t n, int *ret_fd)
+{
+	return receive(fd, data, n, MSG_DONTWAIT, ret_fd);
+}
+
+static int recv_first(int fd, void *data, size_t n, int *ret_fd)
+{
+	ssize_t r;
+
+	for (;;) {
+		r = receive(fd, data, n, 0, ret_fd);
+		if (r > 0)
+			break;
+		if (!r)
+			return -EPIPE;
+		if (r != -EAGAIN)
+			return (int)r;
+		r = wait_ready(fd, POLLIN);
+		if (r)
+			return (int)r;
+	}
 	if ((size_t)r < n) {
 		int k = read_all(fd, (char *)data + r, n - (size_t)r);
 

@@ -46,6 +46,13 @@ bool lock_held(const char *path);
 #define FRAME_BODY_MAX (1u << 20)
 int frame_send(int fd, const char *head, size_t head_len, const void *body,
 	       size_t body_len, int pass_fd) MUST_CHECK;
+/* The same in one write that does not wait: -EAGAIN when it did not fit, of
+ * which a part may have left. */
+int frame_try(int fd, const char *head, size_t head_len, const void *body,
+	      size_t body_len, int pass_fd) MUST_CHECK;
+/* Up to n bytes that are there, and a descriptor (or *ret_fd is -1); 0 at the
+ * end, -EAGAIN: nothing yet. */
+ssize_t frame_some(int fd, void *data, size_t n, int *ret_fd) MUST_CHECK;
 /* Blocking receive of one frame; *ret_fd is -1 without a descriptor.
  * -EPIPE: the other side has gone.  head and body are reset first. */
 int frame_recv(int fd, struct strbuf *head, struct strbuf *body,

@@ -17,7 +17,9 @@
 
 #include "transfer/transfer_priv.h"
 
-#define MARK (4 + 64)
+#define MARK	  (4 + 64)
+#define MARKS_MAX (16u << 10)  /* not written yet */
+#define TOGETHER  (256u << 10) /* marks and what they are written with */
 
 struct journal {
 	pthread_mutex_t lock; /* all below */
@@ -27,7 +29,8 @@ struct journal {
 	/* Positions grow for ever; the file begins at base. */
 	uint64_t base, len, synced;
 	bool syncing;
-	int failed; /* a sync did: nothing is promised any more */
+	int failed;	     /* a sync did: nothing is promised any more */
+	struct strbuf marks; /* not written yet */
 };
 
 /* Length of the record at p, 0 when it is torn. */
@@ -80,6 +83,7 @@ int journal_open(const char *path, journal_fn fn, void *arg,
 	pthread_mutex_init(&j->lock, NULL);
 	pthread_cond_init(&j->done, NULL);
 	j->refs = 1;
+	sb_init(&j->marks, TOGETHER);
 	j->fd = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
 	if (j->fd < 0 || fstat(j->fd, &st))
 		goto bad;
@@ -126,7 +130,43 @@ void journal_unref(struct journal *j)
 		close(j->fd);
 	pthread_mutex_destroy(&j->lock);
 	pthread_cond_destroy(&j->done);
+	sb_free(&j->marks);
 	free(j);
+}
+
+/* lock held; -errno */
+static int append(struct journal *j, const void *data, size_t n)
+{
+	int r = j->fd < 0 ? -EBADF : write_all(j->fd, data, n);
+
+	if (!r) {
+		j->len += n;
+	} else if (j->fd >= 0 && ftruncate(j->fd, (off_t)(j->len - j->base))) {
+		close(j->fd);
+		j->fd = -1;
+	}
+	return r;
+}
+
+/* lock held: the marks, and data in the same write */
+static int append_all(struct journal *j, const void *data, size_t n)
+{
+	int r;
+
+	if (!j->marks.len)
+		return append(j, data, n);
+	if (sb_reserve(&j->marks, n)) {
+		r = append(j, j->marks.buf, j->marks.len);
+		sb_reset(&j->marks);
+		return r ? r : append(j, data, n);
+	}
+	(void)sb_add(&j->marks, data, n);
+	r = append(j, j->marks.buf, j->marks.len);
+	if (r)
+		j->marks.len -= n; /* the marks are still good for the next */
+	else
+		sb_reset(&j->marks);
+	return r;
 }
 
 int journal_raw(struct journal *j, const void *data, size_t n)
@@ -134,13 +174,7 @@ int journal_raw(struct journal *j, const void *data, size_t n)
 	int r;
 
 	pthread_mutex_lock(&j->lock);
-	r = j->fd < 0 ? -EBADF : write_all(j->fd, data, n);
-	if (!r) {
-		j->len += n;
-	} else if (j->fd >= 0 && ftruncate(j->fd, (off_t)(j->len - j->base))) {
-		close(j->fd);
-		j->fd = -1;
-	}
+	r = append_all(j, data, n);
 	pthread_mutex_unlock(&j->lock);
 	return r;
 }
@@ -159,10 +193,18 @@ int journal_add(struct journal *j, const struct message_head *h,
 
 int journal_mark(struct journal *j, const char *tid)
 {
-	char mark[MARK + 1] = { 0 };
+	static const char zero[4];
+	int r = 0;
 
-	memcpy(mark + 4, tid, 64);
-	return journal_raw(j, mark, MARK);
+	pthread_mutex_lock(&j->lock);
+	if (j->marks.len >= MARKS_MAX)
+		r = append_all(j, "", 0);
+	if (!r)
+		r = sb_add(&j->marks, zero, 4);
+	if (!r)
+		r = sb_add(&j->marks, tid, 64);
+	pthread_mutex_unlock(&j->lock);
+	return r;
 }
 
 uint64_t journal_len(struct journal *j)
@@ -218,6 +260,7 @@ void journal_clear(struct journal *j)
 	pthread_mutex_lock(&j->lock);
 	if (j->fd >= 0 && !ftruncate(j->fd, 0))
 		j->base = j->synced = j->len;
+	sb_reset(&j->marks); /* of what is not there any more */
 	pthread_mutex_unlock(&j->lock);
 }
 

@@ -3,6 +3,7 @@
 #include <ctype.h>
 #include <endian.h>
 #include <openssl/evp.h>
+#include <pthread.h>
 
 #include "lib/conf.h"
 #include "lib/json.h"
@@ -99,23 +100,53 @@ json_t *key_to_json(const struct key *k)
 	return a;
 }
 
+static size_t put(char *out, const char *text)
+{
+	size_t n = strlen(text);
+
+	memcpy(out, text, n);
+	return n;
+}
+
+size_t key_put(char *out, const struct key *k)
+{
+	size_t n = 0;
+
+	for (int i = 0; i < KEY_FIELDS; i++) {
+		out[n++] = i ? ',' : '[';
+		out[n++] = '"';
+		n += put(out + n, k->f[i]);
+		out[n++] = '"';
+	}
+	out[n++] = ']';
+	out[n] = '\0';
+	return n;
+}
+
 char *key_text(const struct key *k)
 {
-	struct strbuf sb = STRBUF_INIT(KEY_FIELDS * (KEY_FIELD_MAX + 4));
+	char text[KEY_TEXT_MAX];
 
-	for (int i = 0; i < KEY_FIELDS; i++)
-		sb_addf(&sb, "%c\"%s\"", i ? ',' : '[', k->f[i]);
-	sb_addc(&sb, ']');
-	return sb_detach(&sb);
+	(void)key_put(text, k);
+	return xstrdup(text);
+}
+
+static EVP_MD *fetched;
+
+static void fetch(void)
+{
+	fetched = EVP_MD_fetch(NULL, "SHA256", NULL);
 }
 
 static void digest(const void *a, size_t na, const void *b, size_t nb,
 		   const void *c, size_t nc, char ret[65])
 {
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	uint8_t out[32];
 	EVP_MD_CTX *md = EVP_MD_CTX_new();
 
-	if (!md || !EVP_DigestInit_ex(md, EVP_sha256(), NULL) ||
+	pthread_once(&once, fetch); /* looked up for each one it is slow */
+	if (!md || !fetched || !EVP_DigestInit_ex(md, fetched, NULL) ||
 	    !EVP_DigestUpdate(md, a, na) || !EVP_DigestUpdate(md, b, nb) ||
 	    !EVP_DigestUpdate(md, c, nc) || !EVP_DigestFinal_ex(md, out, NULL))
 		abort(); /* only without memory */
@@ -126,16 +157,16 @@ static void digest(const void *a, size_t na, const void *b, size_t nb,
 void key_tid(const struct key *k, char ret[65])
 {
 	static const char domain[] = "rollfs-transfer-v1\n";
-	_cleanup_free_ char *text = key_text(k);
+	char text[KEY_TEXT_MAX];
 
-	digest(domain, strlen(domain), text, strlen(text), "", 0, ret);
+	digest(domain, strlen(domain), text, key_put(text, k), "", 0, ret);
 }
 
 void key_digest(const struct key *k, const void *data, size_t n, char ret[65])
 {
-	_cleanup_free_ char *text = key_text(k);
+	char text[KEY_TEXT_MAX];
 
-	digest(text, strlen(text), "\n", 1, data, n, ret);
+	digest(text, key_put(text, k), "\n", 1, data, n, ret);
 }
 
 bool job_id_valid(const char *s)
@@ -156,43 +187,105 @@ bool session_job(const char *session, char *ret, size_t n)
 	return true;
 }
 
-int head_write(struct strbuf *sb, const struct message_head *h)
+size_t head_put(char *out, const struct message_head *h)
 {
-	_cleanup_free_ char *key = key_text(&h->key);
-	struct strbuf head = STRBUF_INIT(HEAD_MAX);
-	int r;
+	size_t n = put(out, h->file ? "\"file\":1,\"key\":" : "\"key\":");
 
-	sb_addf(&head, "{%s\"key\":%s,\"sha256\":\"%s\",\"size\":%llu}",
-		h->file ? "\"file\":1," : "", key, h->sha256,
-		(unsigned long long)h->size);
-	r = head.error;
-	if (!r)
-		r = sb_add_u32(sb, (uint32_t)head.len);
-	if (!r)
-		r = sb_add(sb, head.buf, head.len);
-	sb_free(&head);
-	return r;
+	n += key_put(out + n, &h->key);
+	n += (size_t)snprintf(out + n, 128, ",\"sha256\":\"%s\",\"size\":%llu}",
+			      h->sha256, (unsigned long long)h->size);
+	return n;
 }
 
-int head_parse(const void *data, size_t n, struct message_head *ret,
-	       size_t *ret_used, struct err *e)
+int head_write(struct strbuf *sb, const struct message_head *h)
+{
+	char text[1 + HEAD_TEXT_MAX] = "{";
+	size_t n = 1 + head_put(text + 1, h);
+	int r = sb_add_u32(sb, (uint32_t)n);
+
+	return r ? r : sb_add(sb, text, n);
+}
+
+bool scan_text(struct scan *s, const char *text)
+{
+	size_t n = strlen(text);
+
+	if ((size_t)(s->end - s->at) < n || memcmp(s->at, text, n) != 0)
+		return false;
+	s->at += n;
+	return true;
+}
+
+/* A string without escapes, of ASCII, in its quotes. */
+static bool scan_string(struct scan *s, char *ret, size_t max)
+{
+	const char *p = s->at;
+
+	if (p == s->end || *p++ != '"')
+		return false;
+	for (; p < s->end && *p != '"'; p++)
+		if (*p < ' ' || *p == '\\') /* beyond ASCII it is negative */
+			return false;
+	if (p == s->end || (size_t)(p - s->at - 1) > max)
+		return false;
+	memcpy(ret, s->at + 1, (size_t)(p - s->at - 1));
+	ret[p - s->at - 1] = '\0';
+	s->at = p + 1;
+	return true;
+}
+
+bool scan_number(struct scan *s, uint64_t *ret)
+{
+	const char *p = s->at;
+	uint64_t n = 0;
+
+	for (; p < s->end && *p >= '0' && *p <= '9'; p++)
+		n = n * 10 + (uint64_t)(*p - '0');
+	if (p == s->at || p - s->at > 15 || (*s->at == '0' && p - s->at > 1))
+		return false;
+	s->at = p;
+	*ret = n;
+	return true;
+}
+
+bool scan_digest(struct scan *s, char ret[65])
+{
+	return scan_string(s, ret, 64) && hex64_valid(ret);
+}
+
+bool scan_key(struct scan *s, struct key *ret)
+{
+	for (int i = 0; i < KEY_FIELDS; i++)
+		if (!scan_text(s, i ? "," : "[") ||
+		    !scan_string(s, ret->f[i], KEY_FIELD_MAX))
+			return false;
+	return scan_text(s, "]") && !key_check(ret, NULL);
+}
+
+bool scan_head(struct scan *s, struct message_head *ret)
+{
+	*ret = (struct message_head){ 0 };
+	ret->file = scan_text(s, "\"file\":1,");
+	if (!scan_text(s, "\"key\":") || !scan_key(s, &ret->key) ||
+	    !scan_text(s, ",\"sha256\":") || !scan_digest(s, ret->sha256) ||
+	    !scan_text(s, ",\"size\":") || !scan_number(s, &ret->size) ||
+	    !scan_text(s, "}") || s->at != s->end ||
+	    ret->size > CHANNEL_MESSAGE_MAX)
+		return false;
+	key_tid(&ret->key, ret->tid);
+	return true;
+}
+
+/* Of anything that is valid JSON. */
+static int head_parse_json(const char *text, size_t n, struct message_head *ret,
+			   struct err *e)
 {
 	struct message_head h = { 0 };
-	json_t *o = NULL;
+	json_t *o = json_parse(text, n, e);
 	const char *sha;
-	uint32_t len;
 	int64_t size, one;
 	int r;
 
-	if (n < 4)
-		return -EAGAIN;
-	memcpy(&len, data, 4);
-	len = le32toh(len);
-	if (!len || len > HEAD_MAX)
-		return err_set(e, EINVAL, "message: a head of %u bytes", len);
-	if (n - 4 < len)
-		return -EAGAIN;
-	o = json_parse((const char *)data + 4, len, e);
 	if (!o) {
 		(void)err_wrap(e, "message head");
 		return -EINVAL;
@@ -213,9 +306,32 @@ int head_parse(const void *data, size_t n, struct message_head *ret,
 		h.size = (uint64_t)size;
 		key_tid(&h.key, h.tid);
 		*ret = h;
-		*ret_used = 4 + (size_t)len;
 	}
 	json_decref(o);
+	return r;
+}
+
+int head_parse(const void *data, size_t n, struct message_head *ret,
+	       size_t *ret_used, struct err *e)
+{
+	const char *text = (const char *)data + 4;
+	struct scan x;
+	uint32_t len;
+	int r = 0;
+
+	if (n < 4)
+		return -EAGAIN;
+	memcpy(&len, data, 4);
+	len = le32toh(len);
+	if (!len || len > HEAD_MAX)
+		return err_set(e, EINVAL, "message: a head of %u bytes", len);
+	if (n - 4 < len)
+		return -EAGAIN;
+	x = (struct scan){ text, text + len };
+	if (!scan_text(&x, "{") || !scan_head(&x, ret))
+		r = head_parse_json(text, len, ret, e);
+	if (!r)
+		*ret_used = 4 + (size_t)len;
 	return r;
 }
 

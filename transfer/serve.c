@@ -470,77 +470,64 @@ int batch_next(const void *data, size_t n, struct message_head *h,
 	return 0;
 }
 
-/* One record of a batch. */
-static int take_message(struct serve *v, const struct message_head *h,
-			char *payload, struct journal **ret_sync,
-			uint64_t *ret_upto)
+/* The next record of a batch. */
+static int take_message(struct serve *v, char *at, size_t n, struct delivery *d)
 {
-	struct err e = { 0 };
-	char sha[65];
-	int r;
+	struct message_head h;
+	char sha[65], *payload;
+	size_t used = 0;
+	int r = batch_next(at, n, &h, &used);
 
-	key_digest(&h->key, payload, (size_t)h->size, sha);
-	if (strcmp(sha, h->sha256))
-		return -EBADMSG;
-	hook_flip(h, payload, (size_t)h->size);
-	hook_wire(h->tid, payload, (size_t)h->size);
-	r = site_deliver(v->s, h, v->party, payload, NULL, ret_sync, ret_upto,
-			 &e);
-	if (r == -EACCES && audit_may(v->party))
+	if (r)
+		return r;
+	payload = at + used;
+	*d = (struct delivery){ .record = at, .n = used + (size_t)h.size };
+	key_digest(&h.key, payload, (size_t)h.size, sha);
+	if (strcmp(sha, h.sha256)) {
+		d->status = -EBADMSG;
+		return 0;
+	}
+	hook_flip(&h, payload, (size_t)h.size);
+	hook_wire(h.tid, payload, (size_t)h.size);
+	site_delivery(v->s, &h, v->party, payload, d);
+	if (d->status == -EACCES && audit_may(v->party))
 		log_warn("audit", "refused party=%s a message", v->party);
-	return r;
+	return 0;
 }
 
 static void messages(struct serve *v)
 {
-	char *at = v->body.buf, *end = at + v->body.len;
-	json_t *results = json_array();
-	struct journal *sync = NULL;
-	uint64_t upto = 0;
-	int r = 0;
+	_cleanup_free_ struct delivery *d = NULL;
+	struct strbuf text = STRBUF_INIT(FRAME_BODY_MAX);
+	size_t n = 0, room = 0;
+	int r = 0, x;
 
-	while (at < end && !r) {
-		struct message_head h;
-		struct journal *j = NULL;
-		uint64_t to = 0;
-		size_t used = 0;
-
-		r = batch_next(at, (size_t)(end - at), &h, &used);
+	for (size_t at = 0; at < v->body.len && !r; at += d[n++].n) {
+		if (n == room) {
+			room = room ? 2 * room : 16;
+			d = xrealloc(d, room * sizeof(*d));
+		}
+		r = take_message(v, v->body.buf + at, v->body.len - at, &d[n]);
 		if (r)
 			break;
-		r = take_message(v, &h, at + used, &j, &to);
-		json_array_append_new(results, json_integer(r));
-		if (r == -EACCES || r == -EEXIST || r == -EBADMSG || r > 0)
-			r = 0;
-		/* Usually all are of one job. */
-		if (j && sync && j != sync)
-			r = r ? r : journal_sync(sync, upto);
-		if (j) {
-			journal_unref(sync);
-			sync = j;
-			upto = to;
-		}
-		at += used + h.size;
 	}
-	hook_die("message-written");
-	if (sync) {
-		int x = journal_sync(sync, upto);
-
-		r = r ? r : x;
-	}
-	journal_unref(sync);
+	x = site_deliver_all(v->s, v->party, d, n);
 	hook_die("message-synced");
-	if (r && r != -EINVAL) {
-		refuse(v, -r, "cannot write");
-		json_decref(results);
+	if (x) {
+		refuse(v, -x, "cannot write");
 		return;
 	}
 	if (r) {
-		json_decref(results);
 		refuse(v, EINVAL, "malformed messages");
 		return;
 	}
-	serve_json(v, 200, json_pack("{s:o}", "results", results));
+	(void)sb_adds(&text, "{\"results\":[");
+	for (size_t i = 0; i < n; i++)
+		(void)sb_addf(&text, "%s%d", i ? "," : "", d[i].status);
+	(void)sb_adds(&text, "]}");
+	v->code = 200;
+	sb_free(&v->out);
+	v->out = text;
 }
 
 void serve_end(struct serve *v)

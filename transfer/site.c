@@ -257,8 +257,7 @@ static int add_message(struct site *s, const struct message_head *head,
 	c = count_of(s, h.key.f[KEY_SRC_PARTY]);
 	c->messages_in++;
 	c->message_bytes_in += h.size;
-	site_wake(s, WAIT_MESSAGE, NULL);
-	site_wake(s, WAIT_ROOM, NULL);
+	site_wake(s, WAIT_MESSAGE, m->tid);
 	return 0;
 }
 
@@ -277,6 +276,7 @@ int site_deliver(struct site *s, const struct message_head *h,
 	if (!r)
 		r = add_message(s, h, data, tmp, ret_sync, ret_upto);
 	pthread_mutex_unlock(&s->lock);
+	clients_ready(s);
 	if (r > 0 && tmp)
 		(void)unlink(tmp);
 	if (r == -EEXIST)
@@ -287,6 +287,119 @@ int site_deliver(struct site *s, const struct message_head *h,
 		err_sys(e, -r, "message");
 	return r;
 }
+
+/* ---- many small ones --------------------------------------------------- */
+
+void site_delivery(struct site *s, const struct message_head *h,
+		   const char *from_party, const void *payload,
+		   struct delivery *ret)
+{
+	ret->m = NULL;
+	ret->status = site_admit(s, &h->key, from_party, NULL);
+	if (ret->status)
+		return;
+	ret->m = message_new(h);
+	ret->m->data = xmalloc(h->size);
+	memcpy(ret->m->data, payload, h->size);
+}
+
+/* lock held: those that are new, of one job, from d[0] on; how many there are
+ * until one of another job comes. */
+static size_t take_run(struct site *s, struct delivery *d, size_t n,
+		       struct site_job **ret)
+{
+	size_t i;
+
+	*ret = NULL;
+	for (i = 0; i < n; i++) {
+		struct message *m = d[i].m, *other = NULL;
+
+		if (!m)
+			continue;
+		if (*ret && strcmp((*ret)->id, m->job) != 0)
+			break;
+		if (!*ret)
+			*ret = find_job(s, m->job);
+		if (!*ret || !(*ret)->log ||
+		    in_list((*ret)->closed, m->session)) {
+			d[i].status = -EACCES;
+			continue;
+		}
+		HASH_FIND_STR(s->in, m->tid, other);
+		if (other) {
+			d[i].status =
+			    strcmp(other->sha256, m->sha256) ? -EEXIST : 1;
+			continue;
+		}
+		HASH_ADD_STR(s->in, tid, m);
+		d[i].status = -EINPROGRESS; /* not written yet */
+	}
+	return i;
+}
+
+/* lock held: one write for all that are new */
+static int write_run(struct site *s, struct site_job *j, struct counters *c,
+		     struct delivery *d, size_t n)
+{
+	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(2 * BATCH_MAX);
+	int r = 0;
+
+	for (size_t i = 0; i < n && !r; i++)
+		if (d[i].status == -EINPROGRESS)
+			r = sb_add(&sb, d[i].record, d[i].n);
+	if (!r && sb.len)
+		r = journal_raw(j->log, sb.buf, sb.len);
+	for (size_t i = 0; i < n; i++) {
+		struct message *m = d[i].m;
+
+		if (d[i].status != -EINPROGRESS)
+			continue;
+		d[i].status = r;
+		if (r) {
+			HASH_DEL(s->in, m);
+			continue;
+		}
+		d[i].m = NULL;
+		c->messages_in++;
+		c->message_bytes_in += m->size;
+		site_wake(s, WAIT_MESSAGE, m->tid);
+	}
+	return r;
+}
+
+int site_deliver_all(struct site *s, const char *from_party, struct delivery *d,
+		     size_t n)
+{
+	int r = 0;
+
+	for (size_t at = 0; at < n && !r;) {
+		struct journal *log = NULL;
+		struct site_job *j;
+		uint64_t upto = 0;
+		size_t used;
+
+		pthread_mutex_lock(&s->lock);
+		used = take_run(s, d + at, n - at, &j);
+		if (j && j->log) {
+			r = write_run(s, j, count_of(s, from_party), d + at,
+				      used);
+			log = journal_ref(j->log);
+			upto = journal_len(log);
+		}
+		pthread_mutex_unlock(&s->lock);
+		hook_die("message-written");
+		clients_ready(s);
+		if (log && !r)
+			r = journal_sync(log, upto);
+		journal_unref(log);
+		at += used;
+	}
+	for (size_t i = 0; i < n; i++)
+		message_free(d[i].m);
+	return r;
+}
+
+/* ---- receiving --------------------------------------------------------- */
 
 /* lock held */
 static const struct session_error *find_error(const struct site *s,
@@ -316,50 +429,46 @@ int site_may_send(struct site *s, const struct key *k, struct err *e)
 }
 
 static int recv_locked(struct site *s, const struct key *k, const char *tid,
-		       int client, struct message **ret, struct err *e)
+		       struct parked *w, struct message **ret, struct err *e)
 {
-	for (;;) {
-		const struct session_error *x =
-		    find_error(s, k->f[KEY_SESSION]);
+	const struct session_error *x = find_error(s, k->f[KEY_SESSION]);
 
-		HASH_FIND_STR(s->in, tid, *ret);
-		if (*ret && (*ret)->done)
-			return err_set(e, ESTALE, "taken before");
-		if (*ret)
-			return 0;
-		if (x)
-			return err_set(e, -x->status, "%s", x->text);
-		if (!admitted(s, k))
-			return err_set(e, EACCES,
-				       "this job's messages are closed");
-		if (!site_wait(s, WAIT_MESSAGE, tid, client, 0))
-			return err_set(e, EPIPE, "the task has gone");
-	}
+	HASH_FIND_STR(s->in, tid, *ret);
+	if (*ret && (*ret)->done)
+		return err_set(e, ESTALE, "taken before");
+	if (*ret)
+		return 0;
+	if (x)
+		return err_set(e, -x->status, "%s", x->text);
+	if (!admitted(s, k))
+		return err_set(e, EACCES, "this job's messages are closed");
+	return site_park(s, w, WAIT_MESSAGE, tid)
+		   ? -EINPROGRESS
+		   : err_set(e, EPIPE, "the task has gone");
 }
 
-int site_recv(struct site *s, const struct key *k, int client,
-	      struct received *ret, struct err *e)
+int site_recv(struct site *s, const struct key *k, const char *tid,
+	      struct parked *w, struct received *ret, struct err *e)
 {
 	_cleanup_free_ char *path = NULL;
 	struct message *m = NULL;
-	char tid[65];
 	int r;
 
 	*ret = (struct received){ .fd = -1 };
-	key_tid(k, tid);
 	pthread_mutex_lock(&s->lock);
-	r = recv_locked(s, k, tid, client, &m, e);
+	r = recv_locked(s, k, tid, w, &m, e);
 	if (!r && m) {
 		memcpy(ret->sha256, m->sha256, sizeof(ret->sha256));
 		ret->size = m->size;
-		path = in_path(s, m);
 		if (m->data) {
 			ret->data = xmalloc(m->size);
 			memcpy(ret->data, m->data, m->size);
+		} else {
+			path = in_path(s, m);
 		}
 	}
 	pthread_mutex_unlock(&s->lock);
-	if (r || ret->data || !path)
+	if (r || !path)
 		return r;
 	ret->fd = open(path, O_RDONLY | O_CLOEXEC);
 	return ret->fd < 0 ? err_sys(e, errno, "%s", path) : 0;
@@ -407,6 +516,7 @@ void site_session_fail(struct site *s, const char *session, int status,
 	site_wake(s, WAIT_MESSAGE, NULL);
 	site_wake(s, WAIT_ROOM, NULL);
 	pthread_mutex_unlock(&s->lock);
+	clients_ready(s);
 }
 
 /* ---- jobs -------------------------------------------------------------- */
@@ -564,6 +674,7 @@ int site_job_close(struct site *s, const char *job, struct err *e)
 	site_wake(s, WAIT_MESSAGE, NULL);
 	site_wake(s, WAIT_ROOM, NULL);
 	pthread_mutex_unlock(&s->lock);
+	clients_ready(s);
 	out_forget(s, job, NULL);
 	peer_forget_job(s, job);
 	in_forget(s, job, NULL);
@@ -591,6 +702,7 @@ int site_session_close(struct site *s, const char *session, struct err *e)
 		site_wake(s, WAIT_ROOM, NULL);
 	}
 	pthread_mutex_unlock(&s->lock);
+	clients_ready(s);
 	out_forget(s, NULL, session);
 	peer_forget_session(s, session);
 	in_forget(s, NULL, session);

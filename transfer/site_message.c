@@ -2,8 +2,8 @@
 /*
  * Messages of tasks that wait for a party: small ones in a queue with its own
  * workers, large ones as transfers.  A small message is in the journal
- * STATE/transfer/out/<party>/log, synced in groups, before its task goes on;
- * the workers do not wait for that.
+ * STATE/transfer/out/<party>/log, written and synced in groups, before its task
+ * goes on; the workers do not wait for the sync.
  */
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -20,6 +20,8 @@
 
 #define WORKERS	    3
 #define BATCH_COUNT 256
+#define BATCH_SMALL 64	 /* while one is under way, fewer wait for */
+#define BATCH_US    1000 /* this long, so that batches grow with the load */
 #define LOG_KEEP    (1u << 20)
 #define QUEUE_BYTES (64u << 20) /* in memory; who sends more waits */
 #define DAMAGED_MAX 5
@@ -33,6 +35,9 @@ struct out_message {
 	size_t n;
 	unsigned damaged;
 	bool busy, dead;
+	/* Not in the journal yet: the next such one, and who sends it. */
+	struct out_message *next_unwritten;
+	struct parked *from;
 };
 
 /* A large message while it is produced. */
@@ -58,6 +63,7 @@ static void unqueue(struct peer *p, struct out_message *o)
 {
 	HASH_DEL(p->queue, o);
 	p->queued_bytes -= o->n;
+	p->unsent -= !o->busy;
 	message_free(o);
 }
 
@@ -98,6 +104,7 @@ static void gather(struct peer *p, struct batch *b)
 		if (b->n == BATCH_COUNT || b->body.len + o->n > BATCH_MAX)
 			break;
 		o->busy = true;
+		p->unsent--;
 		b->m[b->n++] = o;
 		(void)sb_add(&b->body, o->bytes, o->n);
 	}
@@ -108,6 +115,7 @@ static void gather(struct peer *p, struct batch *b)
 static const char *settle_one(struct peer *p, struct out_message *o, int status)
 {
 	o->busy = false;
+	p->unsent++;
 	if (status >= 0) {
 		p->count.messages_out++;
 		p->count.message_bytes_out += o->head.size;
@@ -150,6 +158,7 @@ static void settle(struct peer *p, struct batch *b, int r, unsigned code,
 		p->count.retries++;
 		for (size_t i = 0; i < b->n && status == -EAGAIN; i++) {
 			b->m[i]->busy = false;
+			p->unsent++;
 			if (b->m[i]->dead)
 				drop(p, b->m[i]);
 		}
@@ -176,8 +185,12 @@ static void settle(struct peer *p, struct batch *b, int r, unsigned code,
 		site_session_fail(s, session, status, text);
 		pthread_mutex_lock(&s->lock);
 	}
+	if (!p->queue && journal_raw(p->log, "", 0)) /* its marks */
+		log_warn("rollsite", "cannot write to %s", p->dir);
+	p->posts--;
 	site_wake(s, WAIT_ROOM, p->id);
 	pthread_mutex_unlock(&s->lock);
+	clients_ready(s);
 }
 
 static void send_batch(struct peer *p, struct batch *b)
@@ -202,6 +215,34 @@ static void send_batch(struct peer *p, struct batch *b)
 	sb_free(&a.body);
 }
 
+static int64_t now_us(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+/* lock held: how long the next batch waits, -1: until it is told. */
+static int64_t batch_wait_us(const struct peer *p)
+{
+	int64_t wait = (p->message_after - now_mono_ms()) * 1000;
+
+	if (!p->unsent)
+		return -1;
+	/* What gathers behind a batch under way is the next one. */
+	if (p->posts && p->unsent < BATCH_SMALL)
+		wait = MAX(wait, p->posted_us + BATCH_US - now_us());
+	return MAX(wait, 0);
+}
+
+/* lock held: a message more is there to be sent */
+static void batch_more(struct peer *p)
+{
+	if (!p->posts || !p->watched || p->unsent >= BATCH_SMALL)
+		pthread_cond_signal(&p->message);
+}
+
 static void *message_worker(void *arg)
 {
 	struct peer *p = arg;
@@ -211,16 +252,21 @@ static void *message_worker(void *arg)
 	sb_init(&b->body, BATCH_MAX + HEAD_MAX + 4);
 	pthread_mutex_lock(&s->lock);
 	for (;;) {
-		int64_t wait = p->message_after - now_mono_ms();
+		int64_t wait = batch_wait_us(p);
 
-		if (wait <= 0)
-			gather(p, b);
-		if (wait > 0 || !b->n) {
+		if (wait) {
+			bool watch = wait > 0 && !p->watched;
+
+			/* One is enough to look at the clock. */
+			p->watched |= watch;
 			peer_sleep(p, &p->message,
-				   wait > 0 && p->queue ? wait : 3600000);
-			b->n = 0;
+				   watch ? (wait + 999) / 1000 : 3600000);
+			p->watched &= !watch;
 			continue;
 		}
+		gather(p, b);
+		p->posts++;
+		p->posted_us = now_us();
 		pthread_mutex_unlock(&s->lock);
 		send_batch(p, b);
 		b->n = 0;
@@ -244,10 +290,14 @@ static int known(struct peer *p, const struct message_head *h)
 static struct out_message *enqueue(struct peer *p, const struct message_head *h,
 				   const void *data)
 {
+	char head[1 + HEAD_TEXT_MAX] = "{";
+	size_t n = 1 + head_put(head + 1, h);
 	struct strbuf sb = STRBUF_INIT(JOURNAL_MESSAGE_MAX + HEAD_MAX + 4);
 	struct out_message *o;
 
-	if (head_write(&sb, h) || sb_add(&sb, data, (size_t)h->size)) {
+	if (sb_reserve(&sb, 4 + n + (size_t)h->size) ||
+	    sb_add_u32(&sb, (uint32_t)n) || sb_add(&sb, head, n) ||
+	    sb_add(&sb, data, (size_t)h->size)) {
 		sb_free(&sb);
 		return NULL;
 	}
@@ -258,41 +308,146 @@ static struct out_message *enqueue(struct peer *p, const struct message_head *h,
 	o->bytes = sb_detach(&sb);
 	HASH_ADD_STR(p->queue, tid, o);
 	p->queued_bytes += o->n;
+	p->unsent++;
 	return o;
 }
 
+/* lock held: those that came together, in one write; what it cannot write has
+ * never been there. */
+static void write_records(struct peer *p, struct parked **failed, int *ret)
+{
+	struct out_message *o, *next;
+	int r = journal_raw(p->log, p->records.buf, p->records.len);
+
+	sb_reset(&p->records);
+	if (p->records.alloc > BATCH_MAX)
+		sb_free(&p->records);
+	for (o = TAKE_PTR(p->unwritten); o; o = next) {
+		struct parked **to = r ? failed : &p->unsynced;
+
+		next = o->next_unwritten;
+		o->from->next = *to;
+		*to = o->from;
+		o->from = NULL;
+		o->busy = false;
+		p->unsent++;
+		if (r)
+			unqueue(p, o);
+		else if (o->dead)
+			drop(p, o);
+	}
+	if (r)
+		*ret = r;
+	if (p->unsynced)
+		pthread_cond_signal(&p->disk);
+	if (p->unsent)
+		batch_more(p);
+}
+
+static void done_all(struct parked *w, int r)
+{
+	struct err e = { 0 };
+	struct parked *next;
+
+	if (r)
+		err_sys(&e, -r, "message");
+	for (; w; w = next) {
+		next = w->next;
+		w->done(w, r, e.text);
+	}
+}
+
+void peers_write(struct site *s)
+{
+	struct parked *failed = NULL;
+	int r = 0;
+
+	pthread_mutex_lock(&s->lock);
+	for (struct peer *p = s->peers; p; p = p->next)
+		if (p->unwritten)
+			write_records(p, &failed, &r);
+	pthread_mutex_unlock(&s->lock);
+	done_all(failed, r);
+}
+
+/* What is written goes to the disk, all of it at a time, and whoever waits for
+ * that is answered here: none of them needs a thread. */
+static void *disk_worker(void *arg)
+{
+	struct peer *p = arg;
+	struct site *s = p->s;
+
+	pthread_mutex_lock(&s->lock);
+	for (;;) {
+		struct parked *w = TAKE_PTR(p->unsynced);
+		uint64_t upto;
+
+		if (!w) {
+			pthread_cond_wait(&p->disk, &s->lock);
+			continue;
+		}
+		upto = journal_len(p->log);
+		pthread_mutex_unlock(&s->lock);
+		done_all(w, journal_sync(p->log, upto));
+		pthread_mutex_lock(&s->lock);
+	}
+	return NULL;
+}
+
+/* lock held */
+static int take_over(struct peer *p, const struct message_head *h,
+		     const void *data, struct parked *w, struct err *e)
+{
+	struct out_message *o;
+	int r;
+
+	if (p->queued_bytes > QUEUE_BYTES &&
+	    site_session_open_locked(p->s, h->key.f[KEY_SESSION]))
+		return site_park(p->s, w, WAIT_ROOM, p->id) ? -EAGAIN : -EPIPE;
+	r = known(p, h);
+	if (r < 0)
+		return err_set(e, EEXIST,
+			       "the same message with other content");
+	if (r) { /* it is on its way already; is it on the disk? */
+		w->next = p->unsynced;
+		p->unsynced = w;
+		pthread_cond_signal(&p->disk);
+		return 0;
+	}
+	o = enqueue(p, h, data);
+	if (!o || sb_add(&p->records, o->bytes, o->n)) {
+		if (o)
+			unqueue(p, o);
+		return err_set(e, EMSGSIZE, "message");
+	}
+	o->busy = true; /* until it is written */
+	p->unsent--;
+	o->from = w;
+	o->next_unwritten = p->unwritten;
+	p->unwritten = o;
+	return 0;
+}
+
 int peer_send(struct site *s, const struct message_head *h, const void *data,
-	      struct err *e)
+	      struct parked *w, struct err *e)
 {
 	struct peer *p = peer_get(s, h->key.f[KEY_DST_PARTY]);
-	struct out_message *o = NULL;
-	uint64_t upto = 0;
+	const struct out_message *o = NULL;
 	int r;
 
 	if (!p)
 		return err_set(e, EHOSTUNREACH, "no party %s is configured",
 			       h->key.f[KEY_DST_PARTY]);
 	pthread_mutex_lock(&s->lock);
-	while (p->queued_bytes > QUEUE_BYTES &&
-	       site_session_open_locked(s, h->key.f[KEY_SESSION]))
-		(void)site_wait(s, WAIT_ROOM, p->id, -1, 0);
-	r = known(p, h);
-	if (!r) {
-		o = enqueue(p, h, data);
-		r = o ? journal_raw(p->log, o->bytes, o->n) : -EMSGSIZE;
-		if (r && o)
-			unqueue(p, o);
-		upto = journal_len(p->log);
-		pthread_cond_signal(&p->message);
+	HASH_FIND_STR(p->queue, h->tid, o);
+	if (o && o->from) { /* the same at the same time: one by one */
+		pthread_mutex_unlock(&s->lock);
+		peers_write(s);
+		pthread_mutex_lock(&s->lock);
 	}
+	r = take_over(p, h, data, w, e);
 	pthread_mutex_unlock(&s->lock);
-	if (r == -EEXIST)
-		return err_set(e, EEXIST,
-			       "the same message with other content");
-	if (r)
-		return r > 0 ? 0 : err_sys(e, -r, "message");
-	r = journal_sync(p->log, upto);
-	return r ? err_sys(e, -r, "message") : 0;
+	return r;
 }
 
 /* ---- large messages ---------------------------------------------------- */
@@ -608,6 +763,7 @@ static void forget(struct site *s, const char *job, const char *session)
 	}
 	site_wake(s, WAIT_ROOM, NULL);
 	pthread_mutex_unlock(&s->lock);
+	clients_ready(s);
 }
 
 void peer_forget_job(struct site *s, const char *job)
@@ -721,6 +877,7 @@ void message_start(struct peer *p, struct message_replay *x)
 	resume_large(p, x);
 	free(x->large);
 	free(x);
+	site_thread(disk_worker, p, 256u << 10);
 	for (int i = 0; i < WORKERS; i++)
 		site_thread(message_worker, p, 512u << 10);
 }

@@ -173,6 +173,8 @@ static struct peer *peer_new(struct site *s, const char *party,
 	pthread_cond_init(&p->message, &monotonic);
 	pthread_cond_init(&p->ping, &monotonic);
 	pthread_cond_init(&p->work, &monotonic);
+	pthread_cond_init(&p->disk, &monotonic);
+	sb_init(&p->records, 64u << 20);
 	pthread_condattr_destroy(&monotonic);
 	return p;
 }

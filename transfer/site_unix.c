@@ -1,489 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The socket for rollfs and the tasks of this party: a thread for each
- * connection, one request at a time. */
+/*
+ * The socket for rollfs and the tasks of this party.  One thread reads all
+ * requests; those about small messages it begins at once (site_small.c), each
+ * other has a thread until it is answered (site_ops.c).
+ */
+#include <endian.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 
 #include "lib/json.h"
 #include "lib/log.h"
-#include "lib/version.h"
 
-#include "transfer/channel.h"
 #include "transfer/transfer.h"
-#include "transfer/transfer_priv.h"
+#include "transfer/unix_priv.h"
 
-#define SOCKET_INLINE (256u << 10)
+#define EVENTS	  64
+#define READ_MOST (8u << 10) /* before it is known how much comes */
+#define KEEP	  (64u << 10)
+#define IDLE_S	  10 /* a thread that has nothing to do */
 
-struct client {
+static struct {
 	struct site *s;
-	int fd;
-	struct strbuf head, body;
-	int passed;   /* descriptor that came with the request, or -1 */
-	bool watcher; /* a rollfs that lives as long as this connection */
-	/* the answer */
-	json_t *answer;
-	struct strbuf out;
-	int out_fd;
-};
+	int fd, epoll;
+} listener;
 
-typedef int (*op_fn)(struct client *c, const json_t *q, struct err *e);
+/* ---- connections ------------------------------------------------------- */
 
-static const char *text_of(const json_t *q, const char *key)
+void client_unref(struct client *c)
 {
-	return json_str_or(q, key, "");
-}
-
-static int op_hello(struct client *c, const json_t *q, struct err *e)
-{
-	(void)q;
-	(void)e;
-	json_object_set_new(c->answer, "party", json_string(c->s->conf->party));
-	json_object_set_new(c->answer, "child", json_boolean(c->s->child));
-	json_object_set_new(c->answer, "version",
-			    json_string(rollfs_version()));
-	return 0;
-}
-
-static int head_of(const json_t *q, struct message_head *h, struct err *e)
-{
-	const char *sha = "";
-	int64_t size = 0;
-	int r = key_from_json(json_object_get(q, "key"), &h->key, e);
-
-	if (!r)
-		r = json_get_str(q, "sha256", &sha, e);
-	if (!r)
-		r = json_get_int(q, "size", 0, CHANNEL_MESSAGE_MAX, &size, e);
-	if (!r && !hex64_valid(sha))
-		r = err_set(e, EINVAL, "not a SHA-256");
-	if (r)
-		return r;
-	memcpy(h->sha256, sha, 65);
-	h->size = (uint64_t)size;
-	key_tid(&h->key, h->tid);
-	return 0;
-}
-
-/* A task of ours speaks for this party alone. */
-static int may_send(struct client *c, const struct key *k, struct err *e)
-{
-	if (strcmp(k->f[KEY_SRC_PARTY], c->s->conf->party))
-		return err_set(e, EACCES, "send: not this party");
-	return site_may_send(c->s, k, e);
-}
-
-static bool at_home(const struct client *c, const struct key *k)
-{
-	return !strcmp(k->f[KEY_DST_PARTY], c->s->conf->party);
-}
-
-/* From one role of this party to another. */
-static int send_home(struct client *c, const struct message_head *h,
-		     const char *tmp, struct err *e)
-{
-	struct journal *log = NULL;
-	uint64_t upto = 0;
-	int r = site_deliver(c->s, h, c->s->conf->party,
-			     tmp ? NULL : c->body.buf, tmp, &log, &upto, e);
-
-	if (log) {
-		int x = journal_sync(log, upto);
-
-		journal_unref(log);
-		if (x)
-			r = err_sys(e, -x, "message");
-	}
-	return r > 0 ? 0 : r;
-}
-
-static int op_send(struct client *c, const json_t *q, struct err *e)
-{
-	struct message_head h = { 0 };
-	_cleanup_free_ char *tmp = NULL;
-	_cleanup_close_ int memory = -1;
-	int fd = c->passed, r = head_of(q, &h, e);
-
-	if (!r)
-		r = may_send(c, &h.key, e);
-	if (r)
-		return r;
-	if (fd < 0 && c->body.len != h.size)
-		return err_set(e, EINVAL, "the payload has another length");
-	if (h.size <= JOURNAL_MESSAGE_MAX && fd < 0)
-		return at_home(c, &h.key) ? send_home(c, &h, NULL, e)
-					  : peer_send(c->s, &h, c->body.buf, e);
-	if (fd < 0) {
-		memory = memfd_create("message", MFD_CLOEXEC);
-		r = memory < 0 ? -errno
-			       : write_all(memory, c->body.buf, c->body.len);
-		if (r)
-			return err_sys(e, -r, "message");
-		fd = memory;
-	}
-	tmp = site_temp(c->s);
-	r = site_copy(fd, h.size, tmp, true, e);
-	if (r)
-		return r;
-	return at_home(c, &h.key) ? send_home(c, &h, tmp, e)
-				  : peer_send_file(c->s, &h, tmp, e);
-}
-
-static int op_stream_open(struct client *c, const json_t *q, struct err *e)
-{
-	char sent[65] = "";
-	struct key k;
-	int r = key_from_json(json_object_get(q, "key"), &k, e);
-
-	if (!r)
-		r = may_send(c, &k, e);
-	if (!r && at_home(c, &k))
-		r = err_set(e, EINVAL, "to this party itself: send it whole");
-	if (!r)
-		r = peer_stream_open(c->s, &k, json_bool_or(q, "again", false),
-				     &c->out_fd, sent, e);
-	if (!r && *sent)
-		json_object_set_new(c->answer, "sha256", json_string(sent));
-	return r;
-}
-
-static int op_stream_drop(struct client *c, const json_t *q, struct err *e)
-{
-	struct key k;
-	int r = key_from_json(json_object_get(q, "key"), &k, e);
-
-	if (!r && strcmp(k.f[KEY_SRC_PARTY], c->s->conf->party) != 0)
-		r = err_set(e, EACCES, "send: not this party");
-	if (!r)
-		peer_stream_drop(c->s, &k);
-	return r;
-}
-
-static int op_stream_more(struct client *c, const json_t *q, struct err *e)
-{
-	struct key k;
-	int r = key_from_json(json_object_get(q, "key"), &k, e);
-
-	if (!r)
-		r = may_send(c, &k, e);
-	return r ? r
-		 : peer_stream_more(c->s, &k,
-				    (uint64_t)json_int_or(q, "bytes", 0), e);
-}
-
-static int op_stream_end(struct client *c, const json_t *q, struct err *e)
-{
-	struct message_head h = { 0 };
-	int r = head_of(q, &h, e);
-
-	if (!r)
-		r = may_send(c, &h.key, e);
-	return r ? r : peer_stream_end(c->s, &h, e);
-}
-
-/* Messages that the task has, and will never ask for again. */
-static int drop_taken(struct client *c, const json_t *q, struct err *e)
-{
-	struct key k;
-	const json_t *x;
-	size_t i;
-	int r = 0;
-
-	json_array_foreach (json_object_get(q, "taken"), i, x) {
-		r = key_from_json(x, &k, e);
-		if (r)
-			break;
-		site_drop(c->s, &k);
-	}
-	return r;
-}
-
-static int op_recv(struct client *c, const json_t *q, struct err *e)
-{
-	struct received got;
-	struct key k;
-	int r = key_from_json(json_object_get(q, "key"), &k, e);
-
-	if (!r)
-		r = drop_taken(c, q, e);
-	if (!r)
-		r = site_recv(c->s, &k, c->fd, &got, e);
-	if (r)
-		return r;
-	json_object_set_new(c->answer, "sha256", json_string(got.sha256));
-	json_object_set_new(c->answer, "size",
-			    json_integer((json_int_t)got.size));
-	json_object_set_new(c->answer, "offset",
-			    json_integer((json_int_t)got.offset));
-	c->out_fd = got.fd;
-	if (got.data)
-		r = sb_add(&c->out, got.data, got.size);
-	free(got.data);
-	return r ? err_sys(e, -r, "recv") : 0;
-}
-
-static int op_drop(struct client *c, const json_t *q, struct err *e)
-{
-	const json_t *key = json_object_get(q, "key");
-	struct key k;
-	int r = key ? key_from_json(key, &k, e) : 0;
-
-	if (!r && key)
-		site_drop(c->s, &k);
-	return r ? r : drop_taken(c, q, e);
-}
-
-static int op_rpc(struct client *c, const json_t *q, struct err *e)
-{
-	return peer_rpc(c->s, text_of(q, "party"), text_of(q, "verb"),
-			c->body.buf, c->body.len,
-			(unsigned)json_int_or(q, "timeout_ms", 5000), &c->out,
-			e);
-}
-
-static int op_serve(struct client *c, const json_t *q, struct err *e)
-{
-	json_t *head = NULL;
-	int r = call_take(c->s, c->fd, &head, &c->out);
-
-	(void)q;
-	if (r)
-		return err_set(e, -r, "the client has gone");
-	json_object_update(c->answer, head);
-	json_decref(head);
-	return 0;
-}
-
-static int op_answer(struct client *c, const json_t *q, struct err *e)
-{
-	(void)e;
-	call_answer(c->s, (uint64_t)json_int_or(q, "call", 0),
-		    (int)json_int_or(q, "status", 0),
-		    json_str_or(q, "error", NULL), c->body.buf, c->body.len);
-	return 0;
-}
-
-static int op_job_open(struct client *c, const json_t *q, struct err *e)
-{
-	return site_job_open(c->s, text_of(q, "job"),
-			     json_object_get(q, "roles"), e);
-}
-
-static int op_job_close(struct client *c, const json_t *q, struct err *e)
-{
-	return site_job_close(c->s, text_of(q, "job"), e);
-}
-
-static int op_session_close(struct client *c, const json_t *q, struct err *e)
-{
-	return site_session_close(c->s, text_of(q, "session"), e);
-}
-
-static int op_file_put(struct client *c, const json_t *q, struct err *e)
-{
-	return file_put(c->s, text_of(q, "party"), text_of(q, "path"),
-			text_of(q, "spool"),
-			json_bool_or(q, "rewritten", false), e);
-}
-
-static int op_file_stream(struct client *c, const json_t *q, struct err *e)
-{
-	return file_stream(c->s, text_of(q, "party"), text_of(q, "path"),
-			   text_of(q, "spool"),
-			   (uint64_t)json_int_or(q, "bytes", 0),
-			   json_bool_or(q, "rewritten", false), e);
-}
-
-static int op_file_drop(struct client *c, const json_t *q, struct err *e)
-{
-	(void)e;
-	file_drop(c->s, text_of(q, "spool"));
-	return 0;
-}
-
-static int op_file_retry(struct client *c, const json_t *q, struct err *e)
-{
-	return file_retry(c->s, text_of(q, "party"), text_of(q, "path"), e);
-}
-
-static int op_file_deadline(struct client *c, const json_t *q, struct err *e)
-{
-	return file_deadline(c->s, text_of(q, "party"), text_of(q, "path"),
-			     json_int_or(q, "deadline", 0), e);
-}
-
-static int op_file_remove(struct client *c, const json_t *q, struct err *e)
-{
-	return file_remove(c->s, text_of(q, "party"), text_of(q, "path"), e);
-}
-
-static int op_file_wait(struct client *c, const json_t *q, struct err *e)
-{
-	return file_wait(c->s, text_of(q, "party"), text_of(q, "path"), c->fd,
-			 e);
-}
-
-static int op_file_state(struct client *c, const json_t *q, struct err *e)
-{
-	json_t *o = file_state(c->s, text_of(q, "party"), text_of(q, "path"));
-
-	if (!o)
-		return err_set(e, ENOENT, "no such file was handed over");
-	json_object_set_new(c->answer, "state", o);
-	return 0;
-}
-
-static int op_party(struct client *c, const json_t *q, struct err *e)
-{
-	json_t *o = peer_texts(c->s, text_of(q, "party"));
-
-	if (!o)
-		return err_set(e, ENOENT, "no such party");
-	json_object_update(c->answer, o);
-	json_decref(o);
-	return 0;
-}
-
-static int op_ping(struct client *c, const json_t *q, struct err *e)
-{
-	(void)e;
-	peer_ping(c->s, text_of(q, "party"));
-	return 0;
-}
-
-static int op_reload(struct client *c, const json_t *q, struct err *e)
-{
-	(void)q;
-	(void)e;
-	peer_reload(c->s);
-	return 0;
-}
-
-static int op_inbox(struct client *c, const json_t *q, struct err *e)
-{
-	struct site *s = c->s;
-	struct inbox_event *x;
-	int r = 0;
-
-	(void)q;
-	pthread_mutex_lock(&s->lock);
-	if (!c->watcher)
-		s->watchers++;
-	c->watcher = true;
-	while (!s->inbox && !r)
-		if (!site_wait(s, WAIT_INBOX, NULL, c->fd, 0))
-			r = -EPIPE;
-	if (!r) {
-		x = s->inbox;
-		s->inbox = x->next;
-		json_object_set_new(c->answer, "party", json_string(x->party));
-		json_object_set_new(c->answer, "path", json_string(x->path));
-		free(x->party);
-		free(x->path);
-		free(x);
-	}
-	pthread_mutex_unlock(&s->lock);
-	return r ? err_set(e, EPIPE, "the client has gone") : 0;
-}
-
-static int op_metrics(struct client *c, const json_t *q, struct err *e)
-{
-	_cleanup_free_ char *text = metrics_text(c->s);
-
-	(void)q;
-	(void)e;
-	return sb_adds(&c->out, text);
-}
-
-static int op_shutdown(struct client *c, const json_t *q, struct err *e)
-{
-	uint64_t one = 1;
-
-	(void)q;
-	if (!c->s->child)
-		return err_set(e, EPERM, "this rollsite runs on its own");
-	return write_all(c->s->stop, &one, sizeof(one));
-}
-
-static const struct {
-	const char *name;
-	op_fn fn;
-} ops[] = {
-	{ "hello", op_hello },
-	{ "send", op_send },
-	{ "stream_open", op_stream_open },
-	{ "stream_more", op_stream_more },
-	{ "stream_end", op_stream_end },
-	{ "stream_drop", op_stream_drop },
-	{ "recv", op_recv },
-	{ "drop", op_drop },
-	{ "rpc", op_rpc },
-	{ "serve", op_serve },
-	{ "answer", op_answer },
-	{ "job_open", op_job_open },
-	{ "job_close", op_job_close },
-	{ "session_close", op_session_close },
-	{ "file_put", op_file_put },
-	{ "file_stream", op_file_stream },
-	{ "file_drop", op_file_drop },
-	{ "file_deadline", op_file_deadline },
-	{ "file_retry", op_file_retry },
-	{ "file_remove", op_file_remove },
-	{ "file_wait", op_file_wait },
-	{ "file_state", op_file_state },
-	{ "party", op_party },
-	{ "ping", op_ping },
-	{ "parties_reload", op_reload },
-	{ "inbox", op_inbox },
-	{ "metrics", op_metrics },
-	{ "shutdown", op_shutdown },
-};
-
-static int run_op(struct client *c, struct err *e)
-{
-	json_t *q = json_parse(c->head.buf, c->head.len, e);
-	const char *name = q ? text_of(q, "op") : "";
-	int r =
-	    q ? err_set(e, EINVAL, "no operation \"%.40s\"", name) : -EINVAL;
-
-	for (size_t i = 0; q && i < ARRAY_SIZE(ops); i++)
-		if (!strcmp(ops[i].name, name))
-			r = ops[i].fn(c, q, e);
-	json_decref(q);
-	return r;
-}
-
-static void *client_thread(void *arg)
-{
-	struct client *c = arg;
-	int r = 0;
-
-	while (!r) {
-		_cleanup_free_ char *text = NULL;
-		struct err e = { 0 };
-
-		c->passed = c->out_fd = -1;
-		r = frame_recv(c->fd, &c->head, &c->body, &c->passed);
-		if (r)
-			break;
-		c->answer = json_object();
-		sb_reset(&c->out);
-		r = run_op(c, &e);
-		json_object_set_new(c->answer, "status", json_integer(r));
-		if (r)
-			json_object_set_new(c->answer, "error",
-					    json_string(e.text));
-		text = json_text(c->answer, false);
-		json_decref(c->answer);
-		r = frame_send(c->fd, text, strlen(text), c->out.buf,
-			       c->out.len, c->out_fd);
-		if (c->out_fd >= 0)
-			close(c->out_fd);
-		if (c->passed >= 0)
-			close(c->passed);
-	}
+	if (__atomic_sub_fetch(&c->refs, 1, __ATOMIC_ACQ_REL))
+		return;
 	call_lost(c->s, c->fd);
 	if (c->watcher) {
 		uint64_t one = 1;
@@ -494,18 +43,219 @@ static void *client_thread(void *arg)
 		if (write_all(c->s->nudge, &one, sizeof(one)))
 			log_warn("rollsite", "eventfd");
 	}
+	if (c->passed >= 0)
+		close(c->passed);
 	close(c->fd);
-	sb_free(&c->head);
-	sb_free(&c->body);
+	json_decref(c->q);
+	sb_free(&c->in);
 	sb_free(&c->out);
 	free(c);
+}
+
+/* The request is over: from here on the next one may be read. */
+static void request_over(struct client *c)
+{
+	json_decref(c->q);
+	c->q = NULL;
+	if (c->passed >= 0)
+		close(c->passed);
+	c->passed = -1;
+	sb_reset(&c->in);
+	if (c->in.alloc > KEEP)
+		sb_free(&c->in);
+	__atomic_store_n(&c->busy, false, __ATOMIC_SEQ_CST);
+	if (__atomic_exchange_n(&c->more, false, __ATOMIC_SEQ_CST)) {
+		struct epoll_event ev = { .events =
+					      EPOLLIN | EPOLLRDHUP | EPOLLET,
+					  .data.ptr = c };
+
+		(void)epoll_ctl(listener.epoll, EPOLL_CTL_MOD, c->fd, &ev);
+	}
+}
+
+void client_answer(struct client *c, const char *head, size_t head_n,
+		   const void *body, size_t body_n, int pass_fd)
+{
+	request_over(c);
+	/* There is room: it has read the answer before this one.  Else it
+	 * does not keep to one request at a time. */
+	if (frame_try(c->fd, head, head_n, body, body_n, pass_fd))
+		(void)shutdown(c->fd, SHUT_RDWR);
+	client_unref(c);
+}
+
+/* ---- requests that have a thread --------------------------------------- */
+
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t more;
+	struct client *first, **last;
+	unsigned waiting, threads; /* requests; threads without one */
+} pool = { .lock = PTHREAD_MUTEX_INITIALIZER,
+	   .more = PTHREAD_COND_INITIALIZER,
+	   .last = &pool.first };
+
+static void run(struct client *c)
+{
+	_cleanup_free_ char *text = NULL;
+	struct err e = { 0 };
+	int r;
+
+	c->out_fd = -1;
+	c->answer = json_object();
+	sb_reset(&c->out);
+	r = client_op(c, &e);
+	json_object_set_new(c->answer, "status", json_integer(r));
+	if (r)
+		json_object_set_new(c->answer, "error", json_string(e.text));
+	text = json_text(c->answer, false);
+	json_decref(c->answer);
+	r = frame_send(c->fd, text, strlen(text), c->out.buf, c->out.len,
+		       c->out_fd);
+	if (c->out_fd >= 0)
+		close(c->out_fd);
+	if (r)
+		(void)shutdown(c->fd, SHUT_RDWR);
+	if (c->out.alloc > KEEP)
+		sb_free(&c->out);
+	request_over(c);
+	client_unref(c);
+}
+
+/* lock held; NULL: there has been nothing to do for a while */
+static struct client *next_request(void)
+{
+	struct timespec ts;
+	struct client *c;
+	int r = 0;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	ts.tv_sec += IDLE_S;
+	pool.threads++;
+	while (!pool.first && !r)
+		r = pthread_cond_timedwait(&pool.more, &pool.lock, &ts);
+	pool.threads--;
+	c = pool.first;
+	if (!c)
+		return NULL;
+	pool.first = c->next;
+	if (!pool.first)
+		pool.last = &pool.first;
+	pool.waiting--;
+	return c;
+}
+
+static void *request_thread(void *arg)
+{
+	struct client *c;
+
+	(void)arg;
+	pthread_mutex_lock(&pool.lock);
+	while ((c = next_request())) {
+		pthread_mutex_unlock(&pool.lock);
+		run(c);
+		pthread_mutex_lock(&pool.lock);
+	}
+	pthread_mutex_unlock(&pool.lock);
 	return NULL;
 }
 
-struct listener {
-	struct site *s;
-	int fd, epoll;
-};
+static void give_thread(struct client *c)
+{
+	bool more;
+
+	pthread_mutex_lock(&pool.lock);
+	c->next = NULL;
+	*pool.last = c;
+	pool.last = &c->next;
+	more = ++pool.waiting > pool.threads;
+	pthread_cond_signal(&pool.more);
+	pthread_mutex_unlock(&pool.lock);
+	if (more)
+		site_thread(request_thread, NULL, 256u << 10);
+}
+
+/* ---- reading ----------------------------------------------------------- */
+
+/* Bytes that the frame still lacks; 0: it is there; -EPROTO. */
+static ssize_t lacks(struct client *c)
+{
+	uint32_t n[2];
+	size_t all;
+
+	if (c->in.len < sizeof(n))
+		return READ_MOST;
+	memcpy(n, c->in.buf, sizeof(n));
+	c->head_n = le32toh(n[0]);
+	c->body_n = le32toh(n[1]);
+	all = sizeof(n) + c->head_n + c->body_n;
+	if (c->head_n > FRAME_HEAD_MAX || c->body_n > FRAME_BODY_MAX ||
+	    c->in.len > all) /* one request at a time */
+		return -EPROTO;
+	c->head = c->in.buf + sizeof(n);
+	c->body = c->head + c->head_n;
+	return (ssize_t)(all - c->in.len);
+}
+
+/* What is there of a request: 1 all of it, 0 not yet, or -errno. */
+static int read_request(struct client *c)
+{
+	for (;;) {
+		ssize_t want = lacks(c), n;
+		int fd = -1;
+
+		if (want <= 0)
+			return want ? (int)want : 1;
+		if (sb_reserve(&c->in, (size_t)want))
+			return -ENOMEM;
+		n = frame_some(c->fd, c->in.buf + c->in.len, (size_t)want, &fd);
+		if (fd >= 0) {
+			if (c->passed >= 0)
+				close(c->passed);
+			c->passed = fd;
+		}
+		if (n == -EAGAIN)
+			return 0;
+		if (n <= 0)
+			return n ? (int)n : -EPIPE;
+		c->in.len += (size_t)n;
+	}
+}
+
+/* false: the connection is of no use any more. */
+static bool readable(struct client *c)
+{
+	int r;
+
+	if (__atomic_load_n(&c->busy, __ATOMIC_SEQ_CST)) {
+		__atomic_store_n(&c->more, true, __ATOMIC_SEQ_CST);
+		if (__atomic_load_n(&c->busy, __ATOMIC_SEQ_CST))
+			return true;
+	}
+	r = read_request(c);
+	if (r <= 0)
+		return !r;
+	__atomic_store_n(&c->busy, true, __ATOMIC_SEQ_CST);
+	__atomic_add_fetch(&c->refs, 1, __ATOMIC_ACQ_REL);
+	if (!client_small(c))
+		give_thread(c);
+	return true;
+}
+
+static void hung_up(struct client *c)
+{
+	struct site *s = c->s;
+	bool parked;
+
+	(void)epoll_ctl(listener.epoll, EPOLL_CTL_DEL, c->fd, NULL);
+	site_client_gone(s, c->fd);
+	pthread_mutex_lock(&s->lock);
+	parked = site_unpark(s, &c->parked);
+	pthread_mutex_unlock(&s->lock);
+	if (parked)
+		client_unref(c);
+	client_unref(c);
+}
 
 static bool ours(int fd)
 {
@@ -516,52 +266,51 @@ static bool ours(int fd)
 	       (u.uid == geteuid() || u.uid == 0);
 }
 
-static void accept_one(struct listener *l, pthread_attr_t *a)
+static void accept_one(struct site *s)
 {
-	int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC);
-	struct epoll_event ev = { .events = EPOLLRDHUP | EPOLLET,
-				  .data.fd = fd };
+	int fd = accept4(listener.fd, NULL, NULL, SOCK_CLOEXEC);
+	struct epoll_event ev = { .events = EPOLLIN | EPOLLRDHUP | EPOLLET };
 	struct client *c;
-	pthread_t t;
 
 	if (fd < 0) {
 		if (errno == EMFILE || errno == ENFILE)
 			usleep(20000); /* it stays readable: no spinning */
 		return;
 	}
-	if (!ours(fd) || epoll_ctl(l->epoll, EPOLL_CTL_ADD, fd, &ev)) {
+	if (!ours(fd)) {
 		close(fd);
 		return;
 	}
 	c = xcalloc(1, sizeof(*c));
-	c->s = l->s;
+	c->s = s;
 	c->fd = fd;
-	sb_init(&c->head, FRAME_HEAD_MAX);
-	sb_init(&c->body, FRAME_BODY_MAX);
+	c->refs = 1;
+	c->passed = -1;
+	sb_init(&c->in, 8 + FRAME_HEAD_MAX + FRAME_BODY_MAX + READ_MOST);
 	sb_init(&c->out, FRAME_BODY_MAX);
-	if (pthread_create(&t, a, client_thread, c)) {
-		close(fd);
-		free(c);
-	}
+	ev.data.ptr = c;
+	if (epoll_ctl(listener.epoll, EPOLL_CTL_ADD, fd, &ev))
+		client_unref(c);
 }
 
-static void *accept_thread(void *arg)
+static void *listen_thread(void *arg)
 {
-	struct listener *l = arg;
-	pthread_attr_t a;
+	struct site *s = arg;
+	struct epoll_event ev[EVENTS];
 
-	pthread_attr_init(&a);
-	pthread_attr_setdetachstate(&a, PTHREAD_CREATE_DETACHED);
-	pthread_attr_setstacksize(&a, 256u << 10);
 	for (;;) {
-		struct epoll_event ev;
+		int n = epoll_wait(listener.epoll, ev, EVENTS, -1);
 
-		if (epoll_wait(l->epoll, &ev, 1, -1) != 1)
-			continue;
-		if (ev.data.fd == l->fd)
-			accept_one(l, &a);
-		else
-			site_client_gone(l->s, ev.data.fd);
+		for (int i = 0; i < n; i++) {
+			struct client *c = ev[i].data.ptr;
+			const uint32_t end = EPOLLRDHUP | EPOLLHUP | EPOLLERR;
+
+			if (!c)
+				accept_one(s);
+			else if (!readable(c) || (ev[i].events & end))
+				hung_up(c);
+		}
+		peers_write(s); /* what came together */
 	}
 	return NULL;
 }
@@ -570,26 +319,26 @@ int unix_start(struct site *s, struct err *e)
 {
 	_cleanup_free_ char *path = transfer_socket_path(s->conf->state);
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
-	struct listener *l = xcalloc(1, sizeof(*l));
 	struct epoll_event ev = { .events = EPOLLIN };
 	pthread_t t;
 
-	l->s = s;
-	l->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	listener.s = s;
+	listener.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	(void)unlink(path);
 	/* Bound by its short name: the state directory may be a long one. */
 	if (chdir(s->conf->state))
 		return err_sys(e, errno, "%s", s->conf->state);
 	(void)snprintf(a.sun_path, sizeof(a.sun_path), "rollsite.sock");
 	/* The umask keeps others out before chmod does. */
-	if (l->fd < 0 || bind(l->fd, (struct sockaddr *)&a, sizeof(a)) ||
-	    chmod(a.sun_path, 0600) || listen(l->fd, 128))
+	if (listener.fd < 0 ||
+	    bind(listener.fd, (struct sockaddr *)&a, sizeof(a)) ||
+	    chmod(a.sun_path, 0600) || listen(listener.fd, 128))
 		return err_sys(e, errno, "%s", path);
-	ev.data.fd = l->fd;
-	l->epoll = epoll_create1(EPOLL_CLOEXEC);
-	if (l->epoll < 0 || epoll_ctl(l->epoll, EPOLL_CTL_ADD, l->fd, &ev))
+	listener.epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (listener.epoll < 0 ||
+	    epoll_ctl(listener.epoll, EPOLL_CTL_ADD, listener.fd, &ev))
 		return err_sys(e, errno, "epoll");
-	if (pthread_create(&t, NULL, accept_thread, l))
+	if (pthread_create(&t, NULL, listen_thread, s))
 		return err_set(e, EAGAIN, "cannot start a thread");
 	pthread_detach(t);
 	return 0;

@@ -83,6 +83,7 @@ void journal_unref(struct journal *j); /* NULL allowed */
  * survive a power cut.  The caller holds a lock that orders appends. */
 int journal_add(struct journal *j, const struct message_head *h,
 		const void *data) MUST_CHECK;
+/* Marks may be lost with the process: they are written with what comes next. */
 int journal_mark(struct journal *j, const char *tid) MUST_CHECK;
 int journal_raw(struct journal *j, const void *data, size_t n) MUST_CHECK;
 uint64_t journal_len(struct journal *j);   /* what upto may be now */
@@ -122,6 +123,7 @@ struct peer;
 struct outgoing;
 struct incoming;
 struct serve;
+struct parked;
 
 struct inbox_event { /* a file of a partner arrived */
 	struct inbox_event *next;
@@ -182,6 +184,23 @@ struct site {
 /* site.c: messages and jobs */
 int site_open(struct site *s, struct conf *c, bool child,
 	      struct err *e) MUST_CHECK;
+/* A small message of a peer, verified: its record (head and payload) as it goes
+ * into the journal. */
+struct delivery {
+	const void *record;
+	size_t n;
+	struct message *m; /* NULL: refused, see status */
+	int status;
+};
+/* What is known of it now; payload is copied. */
+void site_delivery(struct site *s, const struct message_head *h,
+		   const char *from_party, const void *payload,
+		   struct delivery *ret);
+/* Many at once: sets each status as site_deliver() returns it; frees all m.
+ * What it returns is not of one of them but of all: cannot write.  Durable when
+ * it returns 0. */
+int site_deliver_all(struct site *s, const char *from_party, struct delivery *d,
+		     size_t n) MUST_CHECK;
 /* A verified message of a peer (or of ourselves): its payload in data, or in
  * the file tmp, which is taken over.  0 stored, 1 had it already, -EEXIST other
  * content, -EACCES not of an open job.  *ret_sync (may be NULL) gets the
@@ -203,8 +222,9 @@ struct received {
 	int fd;	       /* the file, also the caller's, with */
 	size_t offset; /* where the payload begins */
 };
-int site_recv(struct site *s, const struct key *k, int client,
-	      struct received *ret, struct err *e) MUST_CHECK;
+/* -EINPROGRESS: it is not there yet; w has been parked (id: tid must stay). */
+int site_recv(struct site *s, const struct key *k, const char *tid,
+	      struct parked *w, struct received *ret, struct err *e) MUST_CHECK;
 /* A task of ours wants to: -EACCES when the job does not have it so, or what
  * made the session fail. */
 int site_may_send(struct site *s, const struct key *k,
@@ -244,6 +264,23 @@ bool site_wait(struct site *s, enum wait_for what, const char *id, int client,
 /* With s->lock; id NULL: all who wait for that. */
 void site_wake(struct site *s, enum wait_for what, const char *id);
 void site_client_gone(struct site *s, int client);
+/* A request that waits without a thread. */
+struct parked {
+	struct parked *next;
+	enum wait_for what;
+	const char *id;
+	bool gone; /* the process at the other end */
+	/* It has come to its end; no lock held. */
+	void (*done)(struct parked *w, int r, const char *error);
+};
+/* All with s->lock.  When what it waits for happens it is among the ready
+ * ones, and whoever made that happen calls clients_ready() afterwards, without
+ * the lock.  false: gone. */
+bool site_park(struct site *s, struct parked *w, enum wait_for what,
+	       const char *id) MUST_CHECK;
+/* Its process has gone; false: it was not parked (any more). */
+bool site_unpark(struct site *s, struct parked *w) MUST_CHECK;
+struct parked *site_ready(struct site *s); /* takes them all */
 
 /* ---- route.c: a request to a party, whatever the way ------------------- */
 
@@ -379,13 +416,19 @@ struct peer {
 	bool removed;
 	/* With s->lock; one for each kind of worker, so that a signal never
 	 * goes to one of another kind. */
-	pthread_cond_t message, ping, work;
+	pthread_cond_t message, ping, work, disk;
 	bool ping_wake;
 	/* Messages that wait. */
 	char *dir;
 	struct journal *log;
 	struct out_message *queue;
 	uint64_t queued_bytes;
+	struct out_message *unwritten; /* of them, not in the journal yet */
+	struct strbuf records;	       /* of those */
+	struct parked *unsynced;       /* wait for the disk */
+	unsigned unsent, posts; /* that nobody sends yet; batches under way */
+	int64_t posted_us;	/* when the last of them left */
+	bool watched;		/* a worker looks when it gets late */
 	/* Nothing is tried before (monotonic ms); grows with failures. */
 	int64_t message_after, after;
 	int64_t failed_ms; /* of the last failure of the way */
@@ -469,9 +512,12 @@ static inline void uncache(int fd, uint64_t index, uint64_t chunk)
 
 /* ---- site_message.c: messages of tasks to a peer ----------------------- */
 
-/* Takes the message over: journal first; returns when it is durable. */
+/* Takes a small message over: w->done is called when it is durable, or cannot
+ * be.  peers_write() must follow; several may precede it, which are written
+ * together.  -EAGAIN: the queue is full, and w has been parked. */
 int peer_send(struct site *s, const struct message_head *h, const void *data,
-	      struct err *e) MUST_CHECK;
+	      struct parked *w, struct err *e) MUST_CHECK;
+void peers_write(struct site *s);
 /* The same for a large one whose bytes are in a file (taken over). */
 int peer_send_file(struct site *s, const struct message_head *h,
 		   const char *tmp, struct err *e) MUST_CHECK;
@@ -635,6 +681,7 @@ void call_answer(struct site *s, uint64_t number, int status, const char *error,
 
 /* site_unix.c */
 int unix_start(struct site *s, struct err *e) MUST_CHECK;
+void clients_ready(struct site *s); /* see site_park() */
 
 /* doctor.c: rollsite --doctor CONFIG */
 int doctor(const char *conf_path);

@@ -3,7 +3,8 @@
  * Who waits for what: each waiting thread has its own condition, so that only
  * those are woken that have something to do, and nobody looks up by the clock
  * whether the process at the other end of its socket is still there: the
- * thread that accepts connections hears of that.
+ * thread that listens to the socket hears of that.  Requests about small
+ * messages wait without a thread: whoever woke them goes on with them.
  */
 #include <poll.h>
 #include <time.h>
@@ -19,7 +20,9 @@ struct waiter {
 	pthread_cond_t cond;
 };
 
-static struct waiter *waiters; /* with s->lock; the first come first */
+/* All with s->lock; the first come first. */
+static struct waiter *waiters;
+static struct parked *parked, *ready, **ready_end = &ready;
 static pthread_condattr_t monotonic;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -71,6 +74,16 @@ bool site_wait(struct site *s, enum wait_for what, const char *id, int client,
 void site_wake(struct site *s, enum wait_for what, const char *id)
 {
 	(void)s;
+	for (struct parked **at = &parked, *w; (w = *at);) {
+		if (w->what != what || (id && strcmp(w->id, id) != 0)) {
+			at = &w->next;
+			continue;
+		}
+		*at = w->next;
+		w->next = NULL;
+		*ready_end = w;
+		ready_end = &w->next;
+	}
 	for (struct waiter *w = waiters; w; w = w->next) {
 		if (w->what != what || w->woken || w->gone ||
 		    (id && strcmp(w->id, id)))
@@ -80,6 +93,41 @@ void site_wake(struct site *s, enum wait_for what, const char *id)
 		if (what == WAIT_CALL) /* one is enough */
 			return;
 	}
+}
+
+bool site_park(struct site *s, struct parked *w, enum wait_for what,
+	       const char *id)
+{
+	(void)s;
+	if (w->gone)
+		return false;
+	w->what = what;
+	w->id = id;
+	w->next = parked;
+	parked = w;
+	return true;
+}
+
+bool site_unpark(struct site *s, struct parked *w)
+{
+	(void)s;
+	w->gone = true;
+	for (struct parked **at = &parked; *at; at = &(*at)->next)
+		if (*at == w) {
+			*at = w->next;
+			return true;
+		}
+	return false;
+}
+
+struct parked *site_ready(struct site *s)
+{
+	struct parked *list = ready;
+
+	(void)s;
+	ready = NULL;
+	ready_end = &ready;
+	return list;
 }
 
 void site_client_gone(struct site *s, int client)

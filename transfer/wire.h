@@ -40,6 +40,9 @@ json_t *key_to_json(const struct key *k);
 int key_check(const struct key *k, struct err *e) MUST_CHECK;
 /* The canonical text: JSON array without white space; caller frees. */
 char *key_text(const struct key *k);
+#define KEY_TEXT_MAX (KEY_FIELDS * (KEY_FIELD_MAX + 3) + 2)
+/* The same into out, with a NUL; gives its length. */
+size_t key_put(char *out, const struct key *k);
 /* tid = hex SHA-256 of "rollfs-transfer-v1\n" and the text. */
 void key_tid(const struct key *k, char ret[65]);
 /* hex SHA-256 of key text, LF, payload: what the tasks check end to end. */
@@ -59,10 +62,28 @@ struct message_head {
 	bool file;
 };
 int head_write(struct strbuf *sb, const struct message_head *h) MUST_CHECK;
+/* The text of the head without its first brace, with a NUL; its length. */
+#define HEAD_TEXT_MAX (KEY_TEXT_MAX + 128)
+size_t head_put(char *out, const struct message_head *h);
 /* n bytes of which the head must be the beginning; *ret_used = 4 + its
  * length; -EAGAIN when more bytes are needed. */
 int head_parse(const void *data, size_t n, struct message_head *ret,
 	       size_t *ret_used, struct err *e) MUST_CHECK;
+
+/*
+ * JSON as we write it, read without a tree of objects: each takes something
+ * from the front.  What is valid but written otherwise is false too; whoever
+ * asks then parses all of it.
+ */
+struct scan {
+	const char *at, *end;
+};
+bool scan_text(struct scan *s, const char *text) MUST_CHECK;
+bool scan_number(struct scan *s, uint64_t *ret) MUST_CHECK;
+bool scan_digest(struct scan *s, char ret[65]) MUST_CHECK;
+bool scan_key(struct scan *s, struct key *ret) MUST_CHECK;
+/* All that is left, as head_put() writes it. */
+bool scan_head(struct scan *s, struct message_head *ret) MUST_CHECK;
 
 /* A path from a peer or a user: 1..64 components of 1..255 bytes, no ".",
  * "..", NUL or control character. */
