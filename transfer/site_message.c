@@ -72,7 +72,7 @@ static void maybe_clear(struct peer *p)
 {
 	if (!p->queue && !p->large && journal_bytes(p->log) > LOG_KEEP &&
 	    !out_messages_locked(p))
-		journal_clear(p->log);
+		journal_again(p->log);
 }
 
 /* lock held: done, or of no use any more */

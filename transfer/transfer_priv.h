@@ -91,7 +91,9 @@ uint64_t journal_bytes(struct journal *j); /* of the file */
 /* On disk up to here: whoever comes first syncs for all that have appended by
  * then, the others wait for it.  Without the lock above. */
 int journal_sync(struct journal *j, uint64_t upto) MUST_CHECK;
-void journal_clear(struct journal *j); /* nothing in it matters any more */
+/* Nothing in it matters any more: it gets empty, or its space is used again. */
+void journal_clear(struct journal *j);
+void journal_again(struct journal *j);
 /* With s->lock: STATE/transfer/files/<party><end>, open while the process
  * lives; NULL when it cannot be opened. */
 struct site;
