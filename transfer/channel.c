@@ -21,6 +21,7 @@
 #define TELL_EVERY    (4u << 20) /* as rollsite's chunks are */
 #define PIECE	      (256u << 10)
 #define REOPEN_MAX    100 /* rollsites that die in one request */
+#define TAKEN_MAX     (64u << 10)
 
 struct channel {
 	char *socket, *session, *role, *party;
@@ -29,8 +30,9 @@ struct channel {
 	struct link idle[IDLE_MAX];
 	size_t n_idle;
 	/* Keys of messages that were taken and of which rollsite is not yet
-	 * told: the next request for a message does, and saves a request. */
-	json_t *taken;
+	 * told: the next request for a message does, and saves a request.
+	 * Each with a comma behind it. */
+	struct strbuf taken;
 	struct channel_stats stats;
 	unsigned waiters;
 	char waiting[400];
@@ -48,6 +50,7 @@ int channel_open(const struct channel_options *o, struct channel **ret,
 	c->party = xstrdup(o->self.party);
 	c->lease_s = o->lease_s ? o->lease_s : 60;
 	pthread_mutex_init(&c->lock, NULL);
+	sb_init(&c->taken, TAKEN_MAX);
 	*ret = c;
 	return 0;
 }
@@ -56,16 +59,15 @@ void channel_close(struct channel *c)
 {
 	if (!c)
 		return;
-	if (c->taken && c->n_idle) { /* not with patience: it may be gone */
+	if (c->taken.len && c->n_idle) { /* not with patience: it may be gone */
+		_cleanup_free_ char *text =
+		    xasprintf("{\"op\":\"drop\",\"taken\":[%.*s]}",
+			      (int)c->taken.len - 1, c->taken.buf);
 		struct err ignored;
-		json_t *head =
-		    json_pack("{s:s, s:O}", "op", "drop", "taken", c->taken);
 
-		(void)!link_request(&c->idle[0], head, NULL, 0, -1, NULL, NULL,
-				    &ignored);
-		json_decref(head);
+		(void)!link_ask(&c->idle[0], text, NULL, 0, -1, NULL, &ignored);
 	}
-	json_decref(c->taken);
+	sb_free(&c->taken);
 	for (size_t i = 0; i < c->n_idle; i++)
 		link_close(&c->idle[i]);
 	pthread_mutex_destroy(&c->lock);
@@ -106,9 +108,9 @@ static int64_t patience(const struct channel *c)
 }
 
 /* On success *l is the connection that holds the answer's body: give_back. */
-static int request(struct channel *c, const json_t *head, const void *body,
-		   size_t n, int pass_fd, struct link *l, json_t **ret,
-		   int *ret_fd, struct err *e)
+static int request(struct channel *c, const char *head, const void *body,
+		   size_t n, int pass_fd, struct link *l, int *ret_fd,
+		   struct err *e)
 {
 	int64_t deadline = patience(c);
 
@@ -124,16 +126,10 @@ static int request(struct channel *c, const json_t *head, const void *body,
 			/* Patience is for being without a rollsite. */
 			int64_t began = now_mono_ms();
 
-			r = link_request(l, head, body, n, pass_fd, ret, ret_fd,
-					 e);
+			r = link_ask(l, head, body, n, pass_fd, ret_fd, e);
 			if (r != -EPIPE) {
-				if (r) {
+				if (r)
 					give_back(c, l);
-					if (ret && *ret) {
-						json_decref(*ret);
-						*ret = NULL;
-					}
-				}
 				return r;
 			}
 			link_close(l);
@@ -194,14 +190,22 @@ static void count_sent(struct channel *c, uint64_t n)
 static int ask(struct channel_stream *s, json_t *head, const void *body,
 	       size_t n, int pass_fd, json_t **ret, int *ret_fd, struct err *e)
 {
+	_cleanup_free_ char *text = NULL;
 	struct link l;
 	int r;
 
 	json_object_set_new(head, "key", key_to_json(&s->key));
-	r = request(s->c, head, body, n, pass_fd, &l, ret, ret_fd, e);
+	text = json_text(head, false);
 	json_decref(head);
-	if (!r)
-		give_back(s->c, &l);
+	r = request(s->c, text, body, n, pass_fd, &l, ret_fd, e);
+	if (r)
+		return r;
+	if (ret) {
+		*ret = json_parse(l.head.buf, l.head.len, e);
+		if (!*ret)
+			r = err_wrap(e, "rollsite's answer");
+	}
+	give_back(s->c, &l);
 	return r;
 }
 
@@ -461,30 +465,44 @@ void channel_stream_abort(struct channel_stream *s)
 	stream_free(s);
 }
 
+/* In one request, not even through a buffer. */
+static int send_small(struct channel *c, const struct key *k, const void *data,
+		      size_t n, struct err *e)
+{
+	struct message_head h = { .key = *k, .size = n };
+	char text[HEAD_TEXT_MAX + 20] = "{\"op\":\"send\",";
+	struct link l;
+	int r;
+
+	key_digest(k, data, n, h.sha256);
+	(void)head_put(text + strlen(text), &h);
+	r = request(c, text, data, n, -1, &l, NULL, e);
+	if (r)
+		return r;
+	give_back(c, &l);
+	count_sent(c, n);
+	return 0;
+}
+
 int channel_send(struct channel *c, struct channel_peer to, const char *name,
 		 const char *tag, const void *data, size_t n, struct err *e)
 {
+	struct channel_peer self = { c->role, c->party };
 	struct channel_stream *s = NULL;
-	int r = channel_stream_open(c, to, name, tag, &s, e);
+	struct key k;
+	int r;
 
-	if (r)
-		return r;
-	if (n <= SOCKET_INLINE) { /* not even into its buffer */
-		char sha[65];
-
-		key_digest(&s->key, data, n, sha);
-		r = ask(s,
-			json_pack("{s:s, s:s, s:I}", "op", "send", "sha256",
-				  sha, "size", (json_int_t)n),
-			data, n, -1, NULL, NULL, e);
+	if (n <= SOCKET_INLINE) {
+		r = make_key(c, self, to, name, tag, &k, e);
 		if (r)
-			err_wrap(e, "%s", s->to);
-		else
-			count_sent(c, n);
-		stream_free(s);
-		return r;
+			return r;
+		r = send_small(c, &k, data, n, e);
+		return r ? err_wrap(e, "%s to %s-%s", name, to.role, to.party)
+			 : 0;
 	}
-	r = channel_stream_write(s, data, n, e);
+	r = channel_stream_open(c, to, name, tag, &s, e);
+	if (!r)
+		r = channel_stream_write(s, data, n, e);
 	if (!r)
 		return channel_stream_close(s, e);
 	channel_stream_abort(s);
@@ -520,13 +538,55 @@ struct arrived {
 	char sha256[65];
 };
 
+/* With the keys of those that were taken, for which the request stands. */
+static void head_of_recv(struct channel *c, const struct key *k,
+			 struct strbuf *ret)
+{
+	char text[KEY_TEXT_MAX];
+	size_t n = key_put(text, k);
+
+	(void)sb_adds(ret, "{\"op\":\"recv\",\"key\":");
+	(void)sb_add(ret, text, n);
+	pthread_mutex_lock(&c->lock);
+	if (c->taken.len) {
+		(void)sb_adds(ret, ",\"taken\":[");
+		(void)sb_add(ret, c->taken.buf, c->taken.len - 1);
+		(void)sb_addc(ret, ']');
+		sb_reset(&c->taken);
+	}
+	pthread_mutex_unlock(&c->lock);
+	(void)sb_addc(ret, '}');
+}
+
+/* What rollsite says of the message; its size, or -1. */
+static int64_t arrived_head(struct arrived *x)
+{
+	struct scan at = { x->l.head.buf, x->l.head.buf + x->l.head.len };
+	json_t *o;
+	int64_t size;
+
+	if (scan_text(&at, "{\"offset\":") && scan_number(&at, &x->offset) &&
+	    scan_text(&at, ",\"sha256\":") && scan_digest(&at, x->sha256) &&
+	    scan_text(&at, ",\"size\":") && scan_number(&at, &x->size) &&
+	    scan_text(&at, ",\"status\":0}"))
+		return (int64_t)x->size;
+	o = json_parse(x->l.head.buf, x->l.head.len, NULL);
+	size = json_int_or(o, "size", -1);
+	x->size = (uint64_t)size;
+	x->offset = (uint64_t)json_int_or(o, "offset", 0);
+	(void)snprintf(x->sha256, sizeof(x->sha256), "%.64s",
+		       json_str_or(o, "sha256", ""));
+	json_decref(o);
+	return size;
+}
+
 /* Waits; on success x->l is to be given back. */
 static int await(struct channel *c, struct channel_peer from, const char *name,
 		 const char *tag, uint64_t max, struct key *k,
 		 struct arrived *x, struct err *e)
 {
 	struct channel_peer self = { c->role, c->party };
-	json_t *head, *answer = NULL;
+	struct strbuf head;
 	int64_t size;
 	int r = make_key(c, from, self, name, tag, k, e);
 
@@ -534,23 +594,15 @@ static int await(struct channel *c, struct channel_peer from, const char *name,
 	if (r)
 		return r;
 	set_waiting(c, from, name, tag, 1);
-	head = json_pack("{s:s, s:o}", "op", "recv", "key", key_to_json(k));
-	pthread_mutex_lock(&c->lock);
-	if (c->taken)
-		json_object_set_new(head, "taken", TAKE_PTR(c->taken));
-	pthread_mutex_unlock(&c->lock);
-	r = request(c, head, NULL, 0, -1, &x->l, &answer, &x->fd, e);
-	json_decref(head);
+	sb_init(&head, KEY_TEXT_MAX + TAKEN_MAX + 100);
+	head_of_recv(c, k, &head);
+	r = request(c, head.buf, NULL, 0, -1, &x->l, &x->fd, e);
+	sb_free(&head);
 	set_waiting(c, from, name, tag, -1);
 	if (r)
 		return r;
-	size = json_int_or(answer, "size", -1);
 	x->file = x->fd >= 0;
-	x->size = (uint64_t)size;
-	x->offset = (uint64_t)json_int_or(answer, "offset", 0);
-	(void)snprintf(x->sha256, sizeof(x->sha256), "%.64s",
-		       json_str_or(answer, "sha256", ""));
-	json_decref(answer);
+	size = arrived_head(x);
 	if (size < 0 || x->size > max)
 		r = err_set(e, EMSGSIZE,
 			    "a message of %lld bytes (at most %llu)",
@@ -577,22 +629,24 @@ static int damaged(struct err *e)
 static int taken(struct channel *c, const struct key *k,
 		 const struct arrived *x, struct err *e)
 {
-	if (x->file) {
-		json_t *head = json_pack("{s:s, s:o}", "op", "drop", "key",
-					 key_to_json(k));
-		struct link l;
-		int r = request(c, head, NULL, 0, -1, &l, NULL, NULL, e);
+	char text[KEY_TEXT_MAX];
 
-		json_decref(head);
+	(void)key_put(text, k);
+	if (x->file) {
+		_cleanup_free_ char *head =
+		    xasprintf("{\"op\":\"drop\",\"key\":%s}", text);
+		struct link l;
+		int r = request(c, head, NULL, 0, -1, &l, NULL, e);
+
 		if (r)
 			return r;
 		give_back(c, &l);
 	}
 	pthread_mutex_lock(&c->lock);
-	if (!x->file) {
-		if (!c->taken)
-			c->taken = json_array();
-		json_array_append_new(c->taken, key_to_json(k));
+	/* One that does not fit any more goes with its session. */
+	if (!x->file && c->taken.len + strlen(text) < TAKEN_MAX) {
+		(void)sb_adds(&c->taken, text);
+		(void)sb_addc(&c->taken, ',');
 	}
 	c->stats.received++;
 	c->stats.bytes_received += x->size;

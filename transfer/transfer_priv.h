@@ -111,6 +111,9 @@ struct link {
 };
 int link_open(struct link *l, const char *socket, struct err *e) MUST_CHECK;
 void link_close(struct link *l);
+/* The same with the text of a head; l->head is that of the answer. */
+int link_ask(struct link *l, const char *head, const void *body, size_t n,
+	     int pass_fd, int *ret_fd, struct err *e) MUST_CHECK;
 /* -EPIPE: rollsite has gone.  Otherwise 0 or the answer's status with its
  * sentence; *ret is the answer's head (caller owns), l->body its body. */
 int link_request(struct link *l, const json_t *head, const void *body, size_t n,
