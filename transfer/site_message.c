@@ -21,7 +21,8 @@
 #define WORKERS	    3
 #define BATCH_COUNT 256
 #define BATCH_SMALL 64	 /* while one is under way, fewer wait for */
-#define BATCH_US    1000 /* this long, so that batches grow with the load */
+#define BATCH_US    2000 /* this long, so that batches grow with the load */
+#define DISK_US	    500	 /* at most, for more to come along to the disk */
 #define LOG_KEEP    (1u << 20)
 #define QUEUE_BYTES (64u << 20) /* in memory; who sends more waits */
 #define DAMAGED_MAX 5
@@ -312,6 +313,15 @@ static struct out_message *enqueue(struct peer *p, const struct message_head *h,
 	return o;
 }
 
+/* lock held: w waits for the disk */
+static void wait_for_disk(struct peer *p, struct parked *w)
+{
+	w->next = p->unsynced;
+	p->unsynced = w;
+	if (++p->n_unsynced >= p->disk_wants)
+		pthread_cond_signal(&p->disk);
+}
+
 /* lock held: those that came together, in one write; what it cannot write has
  * never been there. */
 static void write_records(struct peer *p, struct parked **failed, int *ret)
@@ -323,12 +333,15 @@ static void write_records(struct peer *p, struct parked **failed, int *ret)
 	if (p->records.alloc > BATCH_MAX)
 		sb_free(&p->records);
 	for (o = TAKE_PTR(p->unwritten); o; o = next) {
-		struct parked **to = r ? failed : &p->unsynced;
+		struct parked *w = TAKE_PTR(o->from);
 
 		next = o->next_unwritten;
-		o->from->next = *to;
-		*to = o->from;
-		o->from = NULL;
+		if (r) {
+			w->next = *failed;
+			*failed = w;
+		} else {
+			wait_for_disk(p, w);
+		}
 		o->busy = false;
 		p->unsent++;
 		if (r)
@@ -338,8 +351,6 @@ static void write_records(struct peer *p, struct parked **failed, int *ret)
 	}
 	if (r)
 		*ret = r;
-	if (p->unsynced)
-		pthread_cond_signal(&p->disk);
 	if (p->unsent)
 		batch_more(p);
 }
@@ -370,25 +381,57 @@ void peers_write(struct site *s)
 	done_all(failed, r);
 }
 
+/* lock held: until there is something to sync.  Whoever was answered just now
+ * soon comes again: together they need one sync where they would take turns,
+ * each waiting for the other's.  So for a part of what a sync takes, as many
+ * are waited for as there were. */
+static void gather_for_disk(struct peer *p, unsigned expected, int64_t patience)
+{
+	int64_t until;
+
+	p->disk_wants = 1;
+	while (!p->unsynced)
+		pthread_cond_wait(&p->disk, &p->s->lock);
+	p->disk_wants = expected;
+	until = now_us() + patience;
+	while (p->n_unsynced < expected && now_us() < until) {
+		struct timespec ts = { until / 1000000,
+				       until % 1000000 * 1000 };
+
+		pthread_cond_timedwait(&p->disk, &p->s->lock, &ts);
+	}
+}
+
 /* What is written goes to the disk, all of it at a time, and whoever waits for
  * that is answered here: none of them needs a thread. */
 static void *disk_worker(void *arg)
 {
 	struct peer *p = arg;
 	struct site *s = p->s;
+	unsigned expected = 1;
+	int64_t took = 0;
 
 	pthread_mutex_lock(&s->lock);
 	for (;;) {
-		struct parked *w = TAKE_PTR(p->unsynced);
+		struct parked *w;
+		int64_t began;
 		uint64_t upto;
+		int r;
 
-		if (!w) {
-			pthread_cond_wait(&p->disk, &s->lock);
-			continue;
-		}
+		gather_for_disk(p, expected, MIN(took / 2, DISK_US));
+		w = TAKE_PTR(p->unsynced);
+		expected = p->n_unsynced;
+		p->n_unsynced = 0;
 		upto = journal_len(p->log);
 		pthread_mutex_unlock(&s->lock);
-		done_all(w, journal_sync(p->log, upto));
+		began = now_us();
+		r = journal_sync(p->log, upto);
+		took = now_us() - began;
+		pthread_mutex_lock(&s->lock);
+		expected += p->n_unsynced;
+		p->disk_wants = UINT_MAX; /* nobody sleeps */
+		pthread_mutex_unlock(&s->lock);
+		done_all(w, r);
 		pthread_mutex_lock(&s->lock);
 	}
 	return NULL;
@@ -409,9 +452,7 @@ static int take_over(struct peer *p, const struct message_head *h,
 		return err_set(e, EEXIST,
 			       "the same message with other content");
 	if (r) { /* it is on its way already; is it on the disk? */
-		w->next = p->unsynced;
-		p->unsynced = w;
-		pthread_cond_signal(&p->disk);
+		wait_for_disk(p, w);
 		return 0;
 	}
 	o = enqueue(p, h, data);

@@ -428,9 +428,10 @@ struct peer {
 	struct journal *log;
 	struct out_message *queue;
 	uint64_t queued_bytes;
-	struct out_message *unwritten; /* of them, not in the journal yet */
-	struct strbuf records;	       /* of those */
-	struct parked *unsynced;       /* wait for the disk */
+	struct out_message *unwritten;	 /* of them, not in the journal yet */
+	struct strbuf records;		 /* of those */
+	struct parked *unsynced;	 /* wait for the disk */
+	unsigned n_unsynced, disk_wants; /* as many, to go there */
 	unsigned unsent, posts; /* that nobody sends yet; batches under way */
 	int64_t posted_us;	/* when the last of them left */
 	bool watched;		/* a worker looks when it gets late */
