@@ -332,6 +332,8 @@ int frame_try(int fd, const char *head, size_t head_len, const void *body,
 			 MSG_DONTWAIT);
 }
 
+#define ANSWER_MOST 4096 /* of a small one: all of it in one call */
+
 /* One call, with the descriptor that comes along. */
 static ssize_t receive(int fd, void *data, size_t n, int flags, int *ret_fd)
 {
@@ -364,7 +366,9 @@ ssize_t frame_some(int fd, void *data, size_t n, int *ret_fd)
 	return receive(fd, data, n, MSG_DONTWAIT, ret_fd);
 }
 
-static int recv_first(int fd, void *data, size_t n, int *ret_fd)
+/* At least so many bytes, at most n; how many, -EPIPE or another -errno. */
+static ssize_t recv_some(int fd, char *data, size_t least, size_t n,
+			 int *ret_fd)
 {
 	ssize_t r;
 
@@ -375,17 +379,55 @@ static int recv_first(int fd, void *data, size_t n, int *ret_fd)
 		if (!r)
 			return -EPIPE;
 		if (r != -EAGAIN)
-			return (int)r;
+			return r;
 		r = wait_ready(fd, POLLIN);
 		if (r)
-			return (int)r;
+			return r;
 	}
-	if ((size_t)r < n) {
-		int k = read_all(fd, (char *)data + r, n - (size_t)r);
+	if ((size_t)r < least) {
+		int k = read_all(fd, data + r, least - (size_t)r);
 
-		return k == -ECONNRESET ? -EPIPE : k;
+		if (k)
+			return k == -ECONNRESET ? -EPIPE : k;
+		r = (ssize_t)least;
 	}
-	return 0;
+	return r;
+}
+
+int frame_answer(int fd, struct strbuf *head, struct strbuf *body, int *ret_fd)
+{
+	char all[ANSWER_MOST];
+	const char *at = all + 8;
+	struct strbuf *part[] = { head, body };
+	_cleanup_close_ int got = -1;
+	uint32_t len[2];
+	ssize_t n;
+
+	sb_reset(head);
+	sb_reset(body);
+	n = recv_some(fd, all, sizeof(len), sizeof(all), &got);
+	if (n < 0)
+		return (int)n;
+	memcpy(len, all, sizeof(len));
+	n -= (ssize_t)sizeof(len);
+	for (int i = 0; i < 2; i++) {
+		size_t want = le32toh(len[i]), here = MIN(want, (size_t)n);
+		int r;
+
+		if (want > FRAME_HEAD_MAX)
+			return -EPROTO;
+		if (sb_reserve(part[i], want) || sb_add(part[i], at, here))
+			return -EMSGSIZE;
+		at += here;
+		n -= (ssize_t)here;
+		r = read_all(fd, part[i]->buf + here, want - here);
+		if (r)
+			return r;
+		part[i]->len = want;
+		part[i]->buf[want] = '\0';
+	}
+	*ret_fd = TAKE_FD(got);
+	return n ? -EPROTO : 0;
 }
 
 int frame_recv(int fd, struct strbuf *head, struct strbuf *body, int *ret_fd)
@@ -396,8 +438,8 @@ int frame_recv(int fd, struct strbuf *head, struct strbuf *body, int *ret_fd)
 
 	sb_reset(head);
 	sb_reset(body);
-	r = recv_first(fd, len, sizeof(len), &got);
-	if (r)
+	r = (int)recv_some(fd, (char *)len, sizeof(len), sizeof(len), &got);
+	if (r < 0)
 		return r;
 	len[0] = le32toh(len[0]);
 	len[1] = le32toh(len[1]);

@@ -57,5 +57,8 @@ ssize_t frame_some(int fd, void *data, size_t n, int *ret_fd) MUST_CHECK;
  * -EPIPE: the other side has gone.  head and body are reset first. */
 int frame_recv(int fd, struct strbuf *head, struct strbuf *body,
 	       int *ret_fd) MUST_CHECK;
+/* The same from a side that sends nothing more before it has heard from us. */
+int frame_answer(int fd, struct strbuf *head, struct strbuf *body,
+		 int *ret_fd) MUST_CHECK;
 
 #endif

@@ -60,7 +60,7 @@ int link_ask(struct link *l, const char *head, const void *body, size_t n,
 
 	r = frame_send(l->fd, head, strlen(head), body, n, pass_fd);
 	if (!r)
-		r = frame_recv(l->fd, &l->head, &l->body, &fd);
+		r = frame_answer(l->fd, &l->head, &l->body, &fd);
 	if (r) {
 		err_set(e, EPIPE, "rollsite has gone");
 		return -EPIPE;

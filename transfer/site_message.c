@@ -20,13 +20,17 @@
 
 #define WORKERS	    3
 #define BATCH_COUNT 256
-#define BATCH_SMALL 64	 /* while one is under way, fewer wait for */
-#define BATCH_US    2000 /* this long, so that batches grow with the load */
-#define DISK_US	    500	 /* at most, for more to come along to the disk */
-#define LOG_KEEP    (1u << 20)
-#define QUEUE_BYTES (64u << 20) /* in memory; who sends more waits */
-#define DAMAGED_MAX 5
-#define TIMEOUT_MS  60000
+/* Fewer than that wait a little after the batch before them, and longer while
+ * it is under way: batches grow with the load. */
+#define BATCH_SMALL   64
+#define BATCH_US      1000
+#define BATCH_LATE_US 2000
+#define FOREVER_US    3600000000
+#define DISK_US	      500 /* at most, for more to come along to the disk */
+#define LOG_KEEP      (1u << 20)
+#define QUEUE_BYTES   (64u << 20) /* in memory; who sends more waits */
+#define DAMAGED_MAX   5
+#define TIMEOUT_MS    60000
 
 struct out_message {
 	UT_hash_handle hh;
@@ -188,7 +192,6 @@ static void settle(struct peer *p, struct batch *b, int r, unsigned code,
 	}
 	if (!p->queue && journal_raw(p->log, "", 0)) /* its marks */
 		log_warn("rollsite", "cannot write to %s", p->dir);
-	p->posts--;
 	site_wake(s, WAIT_ROOM, p->id);
 	pthread_mutex_unlock(&s->lock);
 	clients_ready(s);
@@ -231,17 +234,27 @@ static int64_t batch_wait_us(const struct peer *p)
 
 	if (!p->unsent)
 		return -1;
-	/* What gathers behind a batch under way is the next one. */
-	if (p->posts && p->unsent < BATCH_SMALL)
-		wait = MAX(wait, p->posted_us + BATCH_US - now_us());
+	/* What gathers behind a batch is the next one; who sends one at a
+	 * time, and waits for what comes back, is not held up by that. */
+	if (p->unsent < BATCH_SMALL && (p->posts || p->posted > 1))
+		wait = MAX(wait, p->posted_us - now_us() +
+				     (p->posts ? BATCH_LATE_US : BATCH_US));
 	return MAX(wait, 0);
 }
 
 /* lock held: a message more is there to be sent */
 static void batch_more(struct peer *p)
 {
-	if (!p->posts || !p->watched || p->unsent >= BATCH_SMALL)
+	if (!p->watched || !batch_wait_us(p))
 		pthread_cond_signal(&p->message);
+}
+
+static void sleep_us(struct peer *p, pthread_cond_t *c, int64_t us)
+{
+	int64_t at = now_us() + us;
+	struct timespec ts = { at / 1000000, at % 1000000 * 1000 };
+
+	pthread_cond_timedwait(c, &p->s->lock, &ts);
 }
 
 static void *message_worker(void *arg)
@@ -260,12 +273,12 @@ static void *message_worker(void *arg)
 
 			/* One is enough to look at the clock. */
 			p->watched |= watch;
-			peer_sleep(p, &p->message,
-				   watch ? (wait + 999) / 1000 : 3600000);
+			sleep_us(p, &p->message, watch ? wait : FOREVER_US);
 			p->watched &= !watch;
 			continue;
 		}
 		gather(p, b);
+		p->posted = b->n;
 		p->posts++;
 		p->posted_us = now_us();
 		pthread_mutex_unlock(&s->lock);
@@ -274,6 +287,7 @@ static void *message_worker(void *arg)
 		if (b->body.alloc > JOURNAL_MESSAGE_MAX)
 			sb_free(&b->body);
 		pthread_mutex_lock(&s->lock);
+		p->posts--;
 	}
 	return NULL;
 }
@@ -387,19 +401,15 @@ void peers_write(struct site *s)
  * are waited for as there were. */
 static void gather_for_disk(struct peer *p, unsigned expected, int64_t patience)
 {
-	int64_t until;
+	int64_t until, left;
 
 	p->disk_wants = 1;
 	while (!p->unsynced)
 		pthread_cond_wait(&p->disk, &p->s->lock);
 	p->disk_wants = expected;
 	until = now_us() + patience;
-	while (p->n_unsynced < expected && now_us() < until) {
-		struct timespec ts = { until / 1000000,
-				       until % 1000000 * 1000 };
-
-		pthread_cond_timedwait(&p->disk, &p->s->lock, &ts);
-	}
+	while (p->n_unsynced < expected && (left = until - now_us()) > 0)
+		sleep_us(p, &p->disk, left);
 }
 
 /* What is written goes to the disk, all of it at a time, and whoever waits for

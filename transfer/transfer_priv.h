@@ -434,6 +434,7 @@ struct peer {
 	unsigned n_unsynced, disk_wants; /* as many, to go there */
 	unsigned unsent, posts; /* that nobody sends yet; batches under way */
 	int64_t posted_us;	/* when the last of them left */
+	size_t posted;		/* messages of that one */
 	bool watched;		/* a worker looks when it gets late */
 	/* Nothing is tried before (monotonic ms); grows with failures. */
 	int64_t message_after, after;

@@ -22,7 +22,8 @@ struct waiter {
 
 /* All with s->lock; the first come first. */
 static struct waiter *waiters;
-static struct parked *parked, *ready, **ready_end = &ready;
+static struct parked *parked, **parked_end = &parked;
+static struct parked *ready, **ready_end = &ready;
 static pthread_condattr_t monotonic;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -71,6 +72,17 @@ bool site_wait(struct site *s, enum wait_for what, const char *id, int client,
 	return !w.gone;
 }
 
+/* No longer among the parked ones. */
+static void leave(struct parked **at)
+{
+	struct parked *w = *at;
+
+	*at = w->next;
+	if (parked_end == &w->next)
+		parked_end = at;
+	w->next = NULL;
+}
+
 void site_wake(struct site *s, enum wait_for what, const char *id)
 {
 	(void)s;
@@ -79,8 +91,7 @@ void site_wake(struct site *s, enum wait_for what, const char *id)
 			at = &w->next;
 			continue;
 		}
-		*at = w->next;
-		w->next = NULL;
+		leave(at);
 		*ready_end = w;
 		ready_end = &w->next;
 	}
@@ -103,8 +114,9 @@ bool site_park(struct site *s, struct parked *w, enum wait_for what,
 		return false;
 	w->what = what;
 	w->id = id;
-	w->next = parked;
-	parked = w;
+	w->next = NULL;
+	*parked_end = w;
+	parked_end = &w->next;
 	return true;
 }
 
@@ -114,7 +126,7 @@ bool site_unpark(struct site *s, struct parked *w)
 	w->gone = true;
 	for (struct parked **at = &parked; *at; at = &(*at)->next)
 		if (*at == w) {
-			*at = w->next;
+			leave(at);
 			return true;
 		}
 	return false;

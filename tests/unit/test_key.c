@@ -123,6 +123,58 @@ static void a_key_field_has_255_bytes_at_most(void **state)
 	}
 }
 
+/* The quick way through a head and the parser of all JSON agree. */
+static void a_head_may_be_written_in_other_ways(void **state)
+{
+	static const char *const same[] = {
+		"{\"key\":[\"1_a_0\",\"x\",\"\",\"guest\",\"9999\",\"host\","
+		"\"10000\"],\"sha256\":\"" HEX64 "\",\"size\":77}",
+		" {\"key\": [\"1_a_0\",\"x\",\"\",\"guest\",\"9999\",\"host\","
+		"\"10000\"], \"sha256\": \"" HEX64 "\", \"size\": 77}",
+		"{\"size\":77,\"sha256\":\"" HEX64
+		"\",\"key\":[\"1_a_0\",\"x\","
+		"\"\",\"guest\",\"9999\",\"\\u0068ost\",\"10000\"]}",
+	};
+	static const char *const wrong[] = {
+		"{\"key\":[\"1_a_0\",\"x\",\"\",\"guest\",\"9999\",\"host\","
+		"\"10000\"],\"sha256\":\"" HEX64 "\",\"size\":077}",
+		"{\"key\":[\"1_a_0\",\"x\",\"\",\"guest\",\"9999\",\"ho/st\","
+		"\"10000\"],\"sha256\":\"" HEX64 "\",\"size\":77}",
+		"{\"key\":[\"1_a_0\",\"x\",\"\",\"guest\",\"9999\",\"h\xff\","
+		"\"10000\"],\"sha256\":\"" HEX64 "\",\"size\":77}",
+		"{\"key\":[\"1_a_0\",\"x\",\"\",\"guest\",\"9999\",\"host\","
+		"\"10000\"],\"sha256\":\"" HEX64 "\",\"size\":77}}",
+		"{\"key\":[\"1_a_0\",\"x\",\"\",\"guest\",\"9999\",\"host\","
+		"\"10000\"],\"sha256\":\"" HEX64 "\",\"size\":8589934593}",
+	};
+	struct message_head h = head();
+
+	(void)state;
+	h.size = 77;
+	key_tid(&h.key, h.tid);
+	for (size_t i = 0; i < ARRAY_SIZE(same) + ARRAY_SIZE(wrong); i++) {
+		_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(8192);
+		const char *text = i < ARRAY_SIZE(same)
+				       ? same[i]
+				       : wrong[i - ARRAY_SIZE(same)];
+		struct message_head r;
+		size_t used;
+
+		assert_int_equal(sb_add_u32(&sb, (uint32_t)strlen(text)), 0);
+		assert_int_equal(sb_adds(&sb, text), 0);
+		if (i >= ARRAY_SIZE(same)) {
+			assert_int_equal(
+			    head_parse(sb.buf, sb.len, &r, &used, NULL),
+			    -EINVAL);
+			continue;
+		}
+		assert_int_equal(head_parse(sb.buf, sb.len, &r, &used, NULL),
+				 0);
+		assert_int_equal(used, sb.len);
+		assert_memory_equal(&r, &h, sizeof(h));
+	}
+}
+
 static void a_head_that_is_cut_needs_more(void **state)
 {
 	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(8192);
@@ -257,6 +309,7 @@ int main(void)
 		cmocka_unit_test(file_in_a_head_is_one_or_absent),
 		cmocka_unit_test(a_key_with_a_bad_field_is_refused),
 		cmocka_unit_test(a_key_field_has_255_bytes_at_most),
+		cmocka_unit_test(a_head_may_be_written_in_other_ways),
 		cmocka_unit_test(a_head_that_is_cut_needs_more),
 		cmocka_unit_test(
 		    a_head_of_impossible_length_is_refused_at_once),
