@@ -102,10 +102,7 @@ json_t *key_to_json(const struct key *k)
 
 static size_t put(char *out, const char *text)
 {
-	size_t n = strlen(text);
-
-	memcpy(out, text, n);
-	return n;
+	return (size_t)(stpcpy(out, text) - out);
 }
 
 size_t key_put(char *out, const struct key *k)

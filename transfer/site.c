@@ -342,8 +342,12 @@ static int write_run(struct site *s, struct site_job *j, struct counters *c,
 		     struct delivery *d, size_t n)
 {
 	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(2 * BATCH_MAX);
-	int r = 0;
+	size_t all = 0;
+	int r;
 
+	for (size_t i = 0; i < n; i++)
+		all += d[i].status == -EINPROGRESS ? d[i].n : 0;
+	r = sb_reserve(&sb, all);
 	for (size_t i = 0; i < n && !r; i++)
 		if (d[i].status == -EINPROGRESS)
 			r = sb_add(&sb, d[i].record, d[i].n);

@@ -245,15 +245,14 @@ static bool readable(struct client *c)
 static void hung_up(struct client *c)
 {
 	struct site *s = c->s;
-	bool parked;
 
 	(void)epoll_ctl(listener.epoll, EPOLL_CTL_DEL, c->fd, NULL);
 	site_client_gone(s, c->fd);
 	pthread_mutex_lock(&s->lock);
-	parked = site_unpark(s, &c->parked);
+	/* Nobody else answers what was parked: its reference is the first. */
+	if (site_unpark(s, &c->parked))
+		__atomic_sub_fetch(&c->refs, 1, __ATOMIC_ACQ_REL);
 	pthread_mutex_unlock(&s->lock);
-	if (parked)
-		client_unref(c);
 	client_unref(c);
 }
 

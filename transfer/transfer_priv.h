@@ -154,7 +154,8 @@ struct counters {
  *   site.lock
  *   journal.lock, metrics.c's, identity's (secure.c)
  *
- * Never together with site.lock: reverse.lock, incoming.lock, chunk_sink.lock;
+ * Never together with site.lock: reverse.lock, incoming.lock, chunk_sink.lock,
+ * pool.lock (site_unix.c);
  * relay.c's and shown_lock (site_http.c), which are taken before identity's.
  */
 struct site {
@@ -525,7 +526,13 @@ static inline void uncache(int fd, uint64_t index, uint64_t chunk)
 int peer_send(struct site *s, const struct message_head *h, const void *data,
 	      struct parked *w, struct err *e) MUST_CHECK;
 void peers_write(struct site *s);
-/* The same for a large one whose bytes are in a file (taken over). */
+/* lock held: its journal, when nothing in it matters */
+void message_log_clear(struct peer *p);
+/* Is it that session, or one of that job? */
+bool session_is_of(const char *its, const char *job, const char *session);
+
+/* site_large.c: the same for a large one whose bytes are in a file (taken
+ * over). */
 int peer_send_file(struct site *s, const struct message_head *h,
 		   const char *tmp, struct err *e) MUST_CHECK;
 /* A large one that is being produced: the file (caller closes), then news.
@@ -538,6 +545,9 @@ int peer_stream_more(struct site *s, const struct key *k, uint64_t bytes,
 int peer_stream_end(struct site *s, const struct message_head *h,
 		    struct err *e) MUST_CHECK;
 void peer_stream_drop(struct site *s, const struct key *k);
+void large_forget_locked(const char *job, const char *session);
+/* Those of the journal go on, other files are rubbish. */
+void large_resume(struct peer *p, const struct message_head *large, size_t n);
 void peer_forget_job(struct site *s, const char *job);
 void peer_forget_session(struct site *s, const char *session);
 /* lock held, of a peer that is new: what was on its way when rollsite ended. */
