@@ -256,6 +256,8 @@ static void transform_free(struct transform *d)
 	for (size_t i = 0; i < d->n; i++) {
 		free(d->columns[i].name);
 		free(d->columns[i].anonymous);
+		free(d->columns[i].missing_text);
+		free(d->columns[i].outlier_text);
 	}
 	free(d->columns);
 	free(d->match.name);
@@ -297,18 +299,34 @@ static bool list_of_words(const json_t *v)
 	return json_is_array(v);
 }
 
-static bool numbers(const json_t *v)
+/* One value or a list of them; words only where a column may be text. */
+static bool fills(const json_t *v, bool words)
 {
 	const json_t *x;
 	double d;
 	size_t i;
 
 	json_array_foreach (v, i, x)
-		if (json_is_array(x) || !numbers(x))
+		if (json_is_array(x) || !fills(x, words))
 			return false;
 	return json_is_array(v) || json_is_null(v) || json_is_number(v) ||
 	       (json_is_string(v) &&
-		num_parse(json_string_value(v), json_string_length(v), &d));
+		(words ||
+		 num_parse(json_string_value(v), json_string_length(v), &d)));
+}
+
+static bool text_columns(const json_t *p)
+{
+	const json_t *types = json_object_get(p, "exclusive_data_type");
+	bool found =
+	    kind_of(json_str_or(p, "data_type", "float64")) == KIND_TEXT;
+	const char *name;
+	json_t *v;
+
+	json_object_foreach ((json_t *)types, name, v)
+		found |= json_is_string(v) &&
+			 kind_of(json_string_value(v)) == KIND_TEXT;
+	return found;
 }
 
 static void check_delimiter(const json_t *p, const char *key,
@@ -378,7 +396,7 @@ static void check(const json_t *p, const json_t *roles, const char *role,
 	for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
 		const json_t *v = json_object_get(p, values[i]);
 
-		if (v && !numbers(v))
+		if (v && !fills(v, text_columns(p)))
 			defect(arg, values[i],
 			       "expected a number or a list of them");
 	}

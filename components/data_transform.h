@@ -83,6 +83,7 @@ struct column {
 	double min, max, sum;
 	uint64_t values, missing, outliers, bad;
 	double missing_fill, outlier_fill;
+	char *missing_text, *outlier_text; /* of text; NULL = it stays */
 };
 
 /* A column that is no feature: match id, label, weight. */

@@ -108,9 +108,9 @@ void fill_read(struct fill *f, const json_t *o, const char *on,
 	marks_read(&f->marks, json_object_get(o, list));
 }
 
-/* The value that a designated fill has for column i. */
+/* What a designated fill has for column i; *ret NULL = nothing. */
 static int designated(const struct transform *d, const char *key, size_t i,
-		      double *ret, struct err *e)
+		      const json_t **ret, struct err *e)
 {
 	const json_t *v = json_object_get(d->params, key);
 
@@ -121,13 +121,40 @@ static int designated(const struct transform *d, const char *key, size_t i,
 				       json_array_size(v), d->n);
 		v = json_array_get(v, i);
 	}
-	if (!v || json_is_null(v))
-		*ret = 0;
-	else if (json_is_number(v))
-		*ret = json_number_value(v);
-	else if (!json_is_string(v) ||
-		 !num_parse(json_string_value(v), json_string_length(v), ret))
-		return err_set(e, EINVAL, "%s: expected numbers", key);
+	*ret = json_is_null(v) ? NULL : v;
+	return 0;
+}
+
+static int designated_number(const struct transform *d, const char *key,
+			     size_t i, double *ret, struct err *e)
+{
+	const json_t *v;
+	int r = designated(d, key, i, &v, e);
+
+	*ret = json_is_number(v) ? json_number_value(v) : 0;
+	if (r || !v || json_is_number(v))
+		return r;
+	if (json_is_string(v) &&
+	    num_parse(json_string_value(v), json_string_length(v), ret) &&
+	    isfinite(*ret))
+		return 0;
+	return err_set(e, EINVAL, "%s: column %s needs a number", key,
+		       d->columns[i].name);
+}
+
+static int designated_text(const struct transform *d, const char *key, size_t i,
+			   char **ret, struct err *e)
+{
+	char number[NUM_MAX];
+	const json_t *v;
+	int r = designated(d, key, i, &v, e);
+
+	if (r || !v)
+		return r;
+	free(*ret);
+	if (!json_is_string(v))
+		(void)num_format(number, json_number_value(v));
+	*ret = xstrdup(json_is_string(v) ? json_string_value(v) : number);
 	return 0;
 }
 
@@ -138,15 +165,19 @@ bool fill_measured(const struct fill *f)
 }
 
 static int fill_value(const struct transform *d, const struct fill *f,
-		      const char *key, size_t i, double *ret, struct err *e)
+		      const char *key, size_t i, double *ret, char **ret_text,
+		      struct err *e)
 {
 	const struct column *k = &d->columns[i];
+	bool text = k->kind == KIND_TEXT;
 
 	*ret = 0;
-	if (!f->on || k->kind == KIND_TEXT)
+	if (!f->on || (text && f->method != FILL_DESIGNATED))
 		return 0;
+	if (text)
+		return designated_text(d, key, i, ret_text, e);
 	if (f->method == FILL_DESIGNATED)
-		return designated(d, key, i, ret, e);
+		return designated_number(d, key, i, ret, e);
 	if (!fill_measured(f))
 		return 0;
 	if (k->values == 0)
@@ -156,7 +187,10 @@ static int fill_value(const struct transform *d, const struct fill *f,
 	*ret = f->method == FILL_MIN   ? k->min
 	       : f->method == FILL_MAX ? k->max
 				       : k->sum / (double)k->values;
-	return 0;
+	if (isfinite(*ret))
+		return 0;
+	return err_set(e, ERANGE, "column %s: the mean is beyond all numbers",
+		       k->name);
 }
 
 int fill_values(struct transform *d, struct err *e)
@@ -167,10 +201,11 @@ int fill_values(struct transform *d, struct err *e)
 		struct column *k = &d->columns[i];
 
 		r = fill_value(d, &d->missing, "default_value", i,
-			       &k->missing_fill, e);
+			       &k->missing_fill, &k->missing_text, e);
 		if (r >= 0)
 			r = fill_value(d, &d->outlier, "outlier_replace_value",
-				       i, &k->outlier_fill, e);
+				       i, &k->outlier_fill, &k->outlier_text,
+				       e);
 	}
 	return r;
 }
@@ -222,13 +257,39 @@ void measure(const struct transform *d, struct column *k, const struct cell *x)
 	k->max = fmax(k->max, v);
 }
 
+/* Text has no bad cells; what is missing stays as it is, or is replaced. */
+static void convert_text(const struct transform *d, struct column *k,
+			 const struct cell *x, struct cell *ret)
+{
+	const char *fill = NULL;
+	double v;
+
+	switch (look(d, k, x, &v)) {
+	case IS_MISSING:
+		k->missing++;
+		fill = d->missing.on ? k->missing_text : NULL;
+		break;
+	case IS_OUTLIER:
+		k->outliers++;
+		fill = k->outlier_text;
+		break;
+	default:
+		break;
+	}
+	*ret = *x;
+	if (fill) {
+		ret->str = fill;
+		ret->len = strlen(fill);
+	}
+}
+
 void convert(const struct transform *d, struct column *k, const struct cell *x,
 	     struct cell *ret)
 {
 	double v = NAN;
 
 	if (k->kind == KIND_TEXT && x->type == CELL_STRING) {
-		*ret = *x;
+		convert_text(d, k, x, ret);
 		return;
 	}
 	ret->type = CELL_F64;

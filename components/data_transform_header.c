@@ -434,6 +434,18 @@ static int label_from_model(struct transform *d, struct err *e)
 	return 0;
 }
 
+/* A fill of the model: a number, or of text columns a text. */
+static void fill_from_model(const json_t *o, const char *key, double *ret,
+			    char **ret_text)
+{
+	const char *text = json_string_value(json_object_get(o, key));
+
+	if (text)
+		*ret_text = xstrdup(text);
+	else
+		*ret = json_num_or(o, key, 0);
+}
+
 static int column_from_model(struct transform *d, const json_t *o,
 			     struct err *e)
 {
@@ -455,8 +467,8 @@ static int column_from_model(struct transform *d, const json_t *o,
 		return missing_column(name, e);
 	column_add(d, name, (size_t)at, kind, anonymous);
 	k = &d->columns[d->n - 1];
-	k->missing_fill = json_num_or(o, "missing_value", 0);
-	k->outlier_fill = json_num_or(o, "outlier_value", 0);
+	fill_from_model(o, "missing_value", &k->missing_fill, &k->missing_text);
+	fill_from_model(o, "outlier_value", &k->outlier_fill, &k->outlier_text);
 	return 0;
 }
 

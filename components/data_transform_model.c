@@ -17,6 +17,16 @@ static json_t *fill_json(const struct fill *f)
 			 names[f->method], "list", list);
 }
 
+/* Text that is not replaced has none. */
+static void add_fill(json_t *o, const char *key, const struct column *k,
+		     double v, const char *text)
+{
+	if (k->kind != KIND_TEXT)
+		json_object_set_new(o, key, json_real(v));
+	else if (text)
+		json_object_set_new(o, key, json_string(text));
+}
+
 static json_t *header_json(const struct transform *d)
 {
 	double rows = (double)table_rows(d->t);
@@ -29,11 +39,11 @@ static json_t *header_json(const struct transform *d)
 			      k->anonymous, "type", kind_name(k->kind));
 
 		if (d->missing.on)
-			json_object_set_new(o, "missing_value",
-					    json_real(k->missing_fill));
+			add_fill(o, "missing_value", k, k->missing_fill,
+				 k->missing_text);
 		if (d->outlier.on)
-			json_object_set_new(o, "outlier_value",
-					    json_real(k->outlier_fill));
+			add_fill(o, "outlier_value", k, k->outlier_fill,
+				 k->outlier_text);
 		json_object_set_new(o, "missing_rate",
 				    json_real((double)k->missing / rows));
 		json_object_set_new(o, "outlier_rate",

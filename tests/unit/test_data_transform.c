@@ -202,6 +202,60 @@ static void text_columns_stay_text(void **state)
 	assert_string_equal(local_csv(), "id,x0,x1\na,red,1\nb,,2\n");
 }
 
+static void text_columns_are_filled_by_a_designated_text(void **state)
+{
+	(void)state;
+	local_upload("t", "id,x0,x1\na,red,1\nb,,2\nc,old,NA\n");
+	assert_int_equal(
+	    transform("t", "{'exclusive_data_type': {'x0': 'str'}, "
+			   "'missing_fill': true, 'missing_fill_method': "
+			   "'designated', 'default_value': ['none', 7], "
+			   "'outlier_replace': true, 'outlier_impute': ['old'],"
+			   "'outlier_replace_method': 'designated', "
+			   "'outlier_replace_value': 3}"),
+	    0);
+	assert_string_equal(local_csv(),
+			    "id,x0,x1\na,red,1\nb,none,2\nc,3,7\n");
+	local_upload("new", "id,x1,x0\na,,NULL\nb,4,old\n");
+	assert_int_equal(again("new"), 0);
+	assert_string_equal(local_csv(), "id,x0,x1\na,none,7\nb,3,4\n");
+	assert_int_equal(
+	    transform("t", "{'exclusive_data_type': {'x0': 'str'}, "
+			   "'missing_fill': true, 'missing_fill_method': "
+			   "'designated', 'default_value': 'none'}"),
+	    -EINVAL);
+	assert_string_equal(local_err.text,
+			    "default_value: column x1 needs a number");
+	/* There is no mean of texts. */
+	assert_int_equal(transform("t", "{'data_type': 'str', 'missing_fill': "
+					"true, 'missing_fill_method': 'mean'}"),
+			 0);
+	assert_string_equal(local_csv(), "id,x0,x1\na,red,1\nb,,2\nc,old,NA\n");
+}
+
+static void a_list_of_fills_has_one_for_each_column(void **state)
+{
+	(void)state;
+	local_upload("t", "id,x0,x1\na,,1\n");
+	assert_int_equal(transform("t", "{'missing_fill': true, "
+					"'missing_fill_method': 'designated', "
+					"'default_value': [1]}"),
+			 -EINVAL);
+	assert_string_equal(local_err.text,
+			    "default_value: 1 values for 2 columns");
+}
+
+static void a_column_without_values_has_no_mean(void **state)
+{
+	(void)state;
+	local_upload("t", "id,x0,x1\na,,1\n");
+	assert_int_equal(transform("t", "{'missing_fill': true, "
+					"'missing_fill_method': 'mean'}"),
+			 -EINVAL);
+	assert_string_equal(local_err.text,
+			    "column x0 has no value to fill others with");
+}
+
 static void a_label_that_is_not_there_is_named(void **state)
 {
 	(void)state;
@@ -737,6 +791,9 @@ int main(void)
 		cmocka_unit_test(bad_cells_are_told_by_column_and_count_only),
 		cmocka_unit_test(whole_number_columns_refuse_fractions),
 		cmocka_unit_test(text_columns_stay_text),
+		cmocka_unit_test(text_columns_are_filled_by_a_designated_text),
+		cmocka_unit_test(a_list_of_fills_has_one_for_each_column),
+		cmocka_unit_test(a_column_without_values_has_no_mean),
 		cmocka_unit_test(a_label_that_is_not_there_is_named),
 		cmocka_unit_test(an_empty_table_is_refused),
 		cmocka_unit_test(
