@@ -164,7 +164,8 @@ struct linear_data {
 
 /*
  * header: names of the columns in the order of a model (each must be there,
- * others are left out), NULL: all features.  need_label at the guest.
+ * others are left out, but refused in train_data), NULL: all features.
+ * need_label at the guest.
  */
 int linear_data_read(struct linear *l, const char *key, const json_t *header,
 		     bool need_label, struct linear_data *ret,

@@ -180,9 +180,31 @@ static int columns_of_model(struct linear_data *d, struct columns *k,
 	return 0;
 }
 
-static int find_columns(struct linear *l, struct linear_data *d,
-			struct columns *k, const json_t *header, struct err *e)
+/* A training that goes on from a model has no column beside the model's. */
+static int no_others(const struct linear_data *d, const struct columns *k,
+		     struct err *e)
 {
+	const struct table_schema *s = table_schema(d->table);
+	_cleanup_free_ bool *known = xcalloc(s->n_columns + 1, sizeof(*known));
+
+	for (size_t j = 0; j < d->cols; j++)
+		known[k->at[j]] = true;
+	for (size_t i = 0; i < s->n_columns; i++)
+		if (schema_is_feature(s, i) && (ssize_t)i != k->exposure &&
+		    !known[i])
+			return err_set(e, EINVAL,
+				       "the model to go on from does not have "
+				       "the column %s",
+				       s->columns[i].name);
+	return 0;
+}
+
+static int find_columns(struct linear *l, struct linear_data *d,
+			struct columns *k, const json_t *header, bool only,
+			struct err *e)
+{
+	int r;
+
 	const struct table_schema *s = table_schema(d->table);
 	bool guest = l->role == LINEAR_GUEST;
 
@@ -197,8 +219,10 @@ static int find_columns(struct linear *l, struct linear_data *d,
 				       "%s",
 				       l->p.exposure);
 	}
-	if (header)
-		return columns_of_model(d, k, header, e);
+	if (header) {
+		r = columns_of_model(d, k, header, e);
+		return r < 0 || !only ? r : no_others(d, k, e);
+	}
 	for (size_t i = 0; i < s->n_columns; i++)
 		if (schema_is_feature(s, i) && (ssize_t)i != k->exposure)
 			add_column(d, k, i);
@@ -206,14 +230,15 @@ static int find_columns(struct linear *l, struct linear_data *d,
 }
 
 static int read_table(struct linear *l, struct linear_data *d,
-		      const json_t *header, bool need_label, struct err *e)
+		      const json_t *header, bool only, bool need_label,
+		      struct err *e)
 {
 	const struct table_schema *s = table_schema(d->table);
 	bool guest = l->role == LINEAR_GUEST;
 	struct columns k = { .at = xcalloc(s->n_columns + 1, sizeof(size_t)) };
 	size_t len = sizeof(d->digest);
 	EVP_MAC_CTX *mac = NULL;
-	int r = find_columns(l, d, &k, header, e);
+	int r = find_columns(l, d, &k, header, only, e);
 
 	if (!r && guest && need_label && k.label < 0)
 		r = err_set(e, EINVAL, "there is no label column");
@@ -259,7 +284,8 @@ int linear_data_read(struct linear *l, const char *key, const json_t *header,
 	n = MAX(table_schema(t)->n_columns, json_array_size(header)) + 1;
 	d.names = xcalloc(n, sizeof(*d.names));
 	d.anonymous = xcalloc(n, sizeof(*d.anonymous));
-	r = read_table(l, &d, header, need_label, e);
+	r = read_table(l, &d, header, !strcmp(key, "train_data"), need_label,
+		       e);
 	if (r < 0) {
 		linear_data_free(&d);
 		return err_wrap(e, "input %s", key);

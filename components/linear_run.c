@@ -59,9 +59,15 @@ static int read_rows(struct run *x, const json_t *header, struct err *e)
 	struct linear *l = &x->l;
 	int r = linear_data_read(l, "train_data", header, true, &x->d, e);
 
-	if (r >= 0 && x->validate)
-		r = linear_data_read(l, x->validate_key, header, true, &x->v,
-				     e);
+	if (r >= 0 && x->validate) {
+		json_t *names = json_array();
+
+		for (size_t j = 0; j < x->d.cols; j++)
+			json_array_append_new(names,
+					      json_string(x->d.names[j]));
+		r = linear_data_read(l, x->validate_key, names, true, &x->v, e);
+		json_decref(names);
+	}
 	if (r >= 0)
 		r = linear_data_agree(l, "train_data", &x->d, e);
 	if (r >= 0 && x->validate)

@@ -46,6 +46,7 @@ static size_t common(unsigned *have, size_t n, const uint32_t *theirs, size_t m)
 	return k;
 }
 
+/* *ret: 1 + the checkpoint to go on from, or 0. */
 static int choose(struct linear *l, unsigned *have, size_t n, uint32_t *ret,
 		  struct err *e)
 {
@@ -63,7 +64,7 @@ static int choose(struct linear *l, unsigned *have, size_t n, uint32_t *ret,
 				return r;
 			n = common(have, n, theirs, m);
 		}
-	*ret = n ? have[n - 1] : 0;
+	*ret = n ? have[n - 1] + 1 : 0;
 	for (size_t k = 0; k < 2; k++)
 		for (size_t i = 0; i < ctx_count(l->c, roles[k]) && r >= 0; i++)
 			r = ctx_send_u32(l->c, roles[k], i, "checkpoint_resume",
@@ -89,7 +90,7 @@ static int follow(struct linear *l, const unsigned *have, size_t n,
 	if (r < 0)
 		return r;
 	for (size_t i = 0; m == 1 && i < n; i++)
-		known |= mine[i] == got[0];
+		known |= mine[i] + 1 == got[0];
 	if (m != 1 || (got[0] && !known))
 		return err_set(e, EPROTO, "checkpoint_resume: no such one");
 	*ret = got[0];
@@ -122,13 +123,14 @@ int linear_watch_begin(struct linear_watch *w, struct err *e)
 					    : follow(l, have, n, &index, e);
 	if (r < 0 || !index)
 		return r;
-	r = ctx_get_checkpoint(l->c, index, &w->resumed, e);
+	r = ctx_get_checkpoint(l->c, index - 1, &w->resumed, e);
 	if (r < 0)
-		return err_wrap(e, "checkpoint %u", index);
+		return err_wrap(e, "checkpoint %u", index - 1);
 	state = json_object_get(w->resumed, "state");
 	w->resume_model = (unsigned)json_int_or(state, "model", 0);
 	w->resume_epoch = (unsigned)json_int_or(state, "done", 0);
-	ctx_event(l->c, "goes on from checkpoint %u", index);
+	ctx_event(l->c, "goes on with iteration %u, from checkpoint %u",
+		  w->resume_epoch, index - 1);
 	return 0;
 }
 
@@ -251,7 +253,7 @@ static int save(struct linear_watch *w, struct linear_fit *f, unsigned epoch,
 		struct err *e)
 {
 	struct linear *l = w->l;
-	unsigned index = w->model * l->p.max_iter + epoch + 1;
+	unsigned index = w->model * l->p.max_iter + epoch;
 	struct linear_set one = { .n = 1, .m = f->m };
 	json_t *param = f->m ? linear_set_json(l, f->d, &one) : json_object();
 	json_t *models = json_array();
