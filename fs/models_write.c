@@ -297,6 +297,14 @@ static bool forgotten(const struct model_at *a)
 	       (a->whole && !strcmp(a->rest, "deployed"));
 }
 
+/* Also a link that leads nowhere. */
+static bool there(const char *disk)
+{
+	struct stat st;
+
+	return !lstat(disk, &st);
+}
+
 static bool own_dsl(const struct model_at *a)
 {
 	return a->whole && !strcmp(a->rest, MODEL_DSL_PATH) && model_trained(a);
@@ -364,7 +372,7 @@ static int make(const struct who *w, const struct model_at *a, mode_t mode)
 			no = import_create(a, mode, &e);
 		return no && e.no ? refused(w, a, no, &e) : no;
 	}
-	if (!access(a->disk, F_OK)) /* removed and made again: compared */
+	if (there(a->disk)) /* removed and made again: compared */
 		return 0;
 	if (own_dsl(a)) {
 		ghost_set(a->path, GHOST_FILE, NULL);
@@ -455,7 +463,7 @@ static int make_dir(const struct who *w, const struct model_at *a)
 		bool was = ghost_of(a->path, NULL) == GHOST_GONE;
 
 		ghost_clear(a->path);
-		if (was && !access(a->disk, F_OK))
+		if (was && there(a->disk))
 			return 0;
 		no = err_set(&e, EEXIST,
 			     "the version is whole and has no directory of "
@@ -517,11 +525,10 @@ static int unlink_at(uid_t uid, const struct model_at *a)
 {
 	if (!a->rest)
 		return -EISDIR;
-	if (a->whole
-		? name_temporary(a->name)
-		: strcmp(a->rest, "missing") != 0 && !access(a->disk, F_OK))
+	if (a->whole ? name_temporary(a->name)
+		     : strcmp(a->rest, "missing") != 0 && there(a->disk))
 		return import_unlink(a);
-	if (own_dsl(a) && !access(a->disk, F_OK))
+	if (own_dsl(a) && there(a->disk))
 		return set_dsl(uid, a, "", 0);
 	/* A version goes as a whole, and rm -r comes to its files first. */
 	ghost_set(a->path, GHOST_GONE, NULL);
@@ -661,7 +668,7 @@ static int rename_at(const struct who *w, const struct model_at *a,
 		return -ENOENT;
 	if (b->whole && !name_temporary(b->name))
 		return onto_whole(w, a, b);
-	if (keep && !access(b->disk, F_OK))
+	if (keep && there(b->disk))
 		return -EEXIST;
 	no = import_name(b, false, &e);
 	if (no)

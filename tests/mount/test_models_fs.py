@@ -583,6 +583,20 @@ def test_a_deployed_version_is_seen_and_moves(trained, target, source):
         assert os.listdir(p.path("models")) == []
 
 
+def test_what_a_cut_archive_left_of_deployed_is_no_hindrance(trained, target, tmp_path):
+    s, version = trained
+    g, (p, _) = s["9999"], target
+    if not os.path.lexists(g.path("models", ID, version, "deployed")):
+        sh('echo "deploy data_transform_0 hetero_lr_0" > "$1"',
+           g.path("models", ID, version, "ctl"))
+    a = str(tmp_path / "a.tar")
+    sh('tar cf "$2" -C "$1" "$3"', g.path("models"), a, ID + "/" + version)
+    sh('head -c 6000 "$1" | tar x -C "$2" || true', a, p.path("models"))
+    for _ in range(2):
+        sh('tar xf "$1" -C "$2"', a, p.path("models"))
+        assert os.listdir(p.path("models", ID)) == [version]
+
+
 def test_an_own_predict_dsl_is_checked_and_kept(trained, tmp_path):
     s, version = trained
     g = s["9999"]
