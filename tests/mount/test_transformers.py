@@ -5,6 +5,7 @@ import csv
 import hashlib
 import json
 import math
+import os
 import random
 import struct
 
@@ -95,15 +96,20 @@ def rows_key(keys, cells, seed):
 
 # ---- the job
 
+def person(i):
+    return "person-%05d@example.org" % i
+
+
 def tables():
     rng = random.Random(4)
     words = {}
     guest, host = ["id,y,g0,g1"], ["id,h0"]
     for i in range(ROWS):
-        words["r%d" % i] = rng.choice(["benign", "benign", "malignant"])
-        guest.append("r%d,%s,%r,%r" % (i, words["r%d" % i], rng.gauss(5, 3), rng.uniform(-9, 9)))
+        words[person(i)] = rng.choice(["benign", "benign", "malignant"])
+        guest.append("%s,%s,%r,%r" % (person(i), words[person(i)], rng.gauss(5, 3),
+                                      rng.uniform(-9, 9)))
     for i in range(ROWS - COMMON, 2 * ROWS - COMMON):
-        host.append("r%d,%r" % (i, rng.gauss(0, 40)))
+        host.append("%s,%r" % (person(i), rng.gauss(0, 40)))
     return words, "\n".join(guest) + "\n", "\n".join(host) + "\n"
 
 
@@ -165,13 +171,15 @@ def job():
 
 
 @pytest.fixture(scope="module")
-def done(sandboxes):
-    s = sandboxes("9999", "10000", "10001")
+def done(sandboxes, tmp_path_factory):
+    d = tmp_path_factory.mktemp("wire")
+    s = sandboxes("9999", "10000", "10001", ROLLFS_HOOK_WIRE=d)
     s.words, guest, host = tables()
     s.raw = {"guest": guest, "host": host}
     s[9999].upload("experiment", "guest", guest)
     s[10000].upload("experiment", "host", host)
     s.job = s[9999].run(*job(), seconds=120)
+    s.wire = b"".join((d / n).read_bytes() for n in os.listdir(d))
     return s
 
 
@@ -295,6 +303,29 @@ def test_predictions_get_their_words_back(done):
         assert r["predict_score"] == before[i]["predict_score"]
         d = json.loads(r["predict_detail"])
         assert d["malignant"] == json.loads(before[i]["predict_detail"])["1"] and len(d) == 2
+
+
+def test_only_row_numbers_cross(done):
+    keys = list(output(done, "guest", "feature_scale_0"))
+    train = output(done, "guest", "hetero_data_split_0", "train_data")
+    numbers = [i for i, k in enumerate(keys) if k in train]
+    assert struct.pack("<%dI" % len(numbers), *numbers) in done.wire
+    assert b"example.org" not in done.wire
+    # FATE's predictions tell the guest x.w of the host, no feature.
+    for role, columns in (("guest", ("g0", "g1")), ("host", ("h0",))):
+        for rows in (raw(done, role), output(done, role, "feature_scale_0")):
+            for r in rows.values():
+                for v in (float(r[c]) for c in columns):
+                    if v not in (0, 1): # the bounds of the scale
+                        assert struct.pack("<d", v) not in done.wire
+                        assert struct.pack(">d", v) not in done.wire
+    assert b"malignant" not in done.wire and b"benign" not in done.wire
+    labels = [int(r["y"]) for r in output(done, "guest", "feature_scale_0").values()]
+    for y in (labels, [labels[i] for i in numbers]):
+        for code in "bhiqdf":
+            for end in "<>":
+                assert struct.pack(end + "40" + code, *y[50:90]) not in done.wire
+    assert not any(k.encode() in done.wire for k in output(done, "guest", "federated_sample_2"))
 
 
 def test_what_cannot_work_is_refused_with_a_sentence(done):
