@@ -2,6 +2,8 @@
 /*
  * The conf: who takes part, how the job runs, and each task's parameters.
  */
+#include <strings.h>
+
 #include "lib/conf.h"
 
 #include "scheduler/check_priv.h"
@@ -592,8 +594,24 @@ static void add_task(struct check *c, const char *name, const json_t *spec,
 		      params ? params : json_null(), "pointer", place.s));
 }
 
-/* Folds are made of the training rows: no other rows may be wired. */
-static bool check_folds(struct check *c, const char *name, const json_t *params)
+static bool stops_early(const json_t *params)
+{
+	const json_t *list = json_object_get(
+	    json_object_get(params, "callback_param"), "callbacks");
+	const json_t *old = json_object_get(params, "early_stopping_rounds");
+	const json_t *v;
+	size_t i;
+
+	json_array_foreach (list, i, v)
+		if (json_is_string(v) &&
+		    !strcasecmp(json_string_value(v), "EarlyStopping"))
+			return true;
+	return json_is_integer(old);
+}
+
+/* Folds are made of the training rows: no other rows may be wired.  Early
+ * stopping needs rows to look at. */
+static bool check_wired(struct check *c, const char *name, const json_t *params)
 {
 	static const struct {
 		const char *object, *flag;
@@ -620,6 +638,13 @@ static bool check_folds(struct check *c, const char *name, const json_t *params)
 				   folds[i].object, folds[i].flag);
 			right = false;
 		}
+	if (right && json_object_get(wired, "train_data") &&
+	    stops_early(params) && !json_object_get(wired, "validate_data") &&
+	    !json_object_get(wired, "eval_data")) {
+		defect_add(c->d, EINVAL, at.s,
+			   "early stopping needs validate_data too");
+		right = false;
+	}
 	return right;
 }
 
@@ -657,7 +682,7 @@ static void component_tasks(struct check *c, const char *name,
 					 json_string_value(party), index);
 	}
 	for (size_t i = before; i < json_array_size(tasks); i++)
-		if (!check_folds(
+		if (!check_wired(
 			c, name,
 			json_object_get(json_array_get(tasks, i), "params")))
 			break;
