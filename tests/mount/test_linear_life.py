@@ -44,8 +44,8 @@ def kill_in_epoch(lab, party, number, epoch):
     one (0 is the first)."""
     paths = [os.path.join(lab.s[p].state, "jobs", number, role, "linear_0/checkpoints/%d.json")
              for p, role in ROLES.items()]
-    eventually(lambda: all(os.path.exists(p % epoch) for p in paths), 60, every=.002)
-    assert not any(os.path.exists(p % (epoch + 1)) for p in paths)
+    eventually(lambda: all(os.path.exists(p % (epoch - 1)) for p in paths), 60, every=.002)
+    assert not any(os.path.exists(p % epoch) for p in paths)
     pid, = task(lab, party, number)
     os.kill(pid, signal.SIGKILL)
 
@@ -74,7 +74,7 @@ def test_a_killed_task_goes_on_from_its_newest_checkpoint(lab, undisturbed, part
     assert far(r.summary()["loss_history"], undisturbed[1]) < 1e-12
     # It did not begin anew: the second attempt says where it went on, and no epoch was
     # trained twice.
-    assert "goes on from checkpoint 7" in r.file("guest/linear_0/events")
+    assert "goes on with iteration 7, from checkpoint 6" in r.file("guest/linear_0/events")
     log = r.file("guest/linear_0/log")
     for epoch in range(9):
         assert len(re.findall("iteration %d: loss" % epoch, log)) == 1, (epoch, log)
@@ -87,12 +87,12 @@ def test_checkpoints_are_the_models_after_each_epoch(lab):
     names = sorted(os.listdir(lab.guest.path("jobs", r.number, "guest/linear_0/checkpoints")))
     assert len(names) >= 2
     for name in names:
-        n = int(name.split(".")[0])  # epochs that were done
+        n = int(name.split(".")[0])
         g = r.json("guest/linear_0/checkpoints/" + name)
         h = r.json("host/linear_0/checkpoints/" + name, HOSTS[0])
         w = [g["param"]["coef"][x] for x in r.data.names[0]] + \
             [h["param"]["coef"][x] for x in r.data.names[1]] + [g["param"]["intercept"]]
-        assert far(w, fit.trail[n - 1]) < 1e-6
+        assert far(w, fit.trail[n]) < 1e-6
         assert "intercept" not in h["param"]
 
 
@@ -164,23 +164,14 @@ def beside(dsl, conf, table):
     return dsl, conf
 
 
-def test_a_warm_start_takes_the_columns_of_its_model(lab):
+@pytest.mark.parametrize("first, second", [("binary", "wide"), ("wide", "binary")])
+def test_a_column_more_or_less_than_the_models_is_named(lab, first, second):
     lab.upload("wide", make(21, guest=4))
-    dsl, conf = beside(*then(lab, *lab.job("HeteroLR", "binary", max_iter=1), max_iter=2), "wide")
-    r = lab.submit(dsl, conf, "binary")
-    d = lab.data["wide"]
-    x = np.delete(d.x, 3, axis=1)
-    first = like(ref.Logistic, r.data, iterations=1)
-    want = ref.fit(ref.Logistic, x, np.where(d.y == 1, 1., -1.), iterations=2, first=1, w0=first.w)
-    assert far(r.weights("linear_1"), want.w) < 1e-6
-
-
-def test_a_column_of_the_model_that_is_not_there_is_named(lab):
-    lab.upload("wide", make(21, guest=4))
-    dsl, conf = beside(*then(lab, *lab.job("HeteroLR", "wide", max_iter=1), max_iter=2), "binary")
-    job = lab.guest.submit(dsl, conf)
+    job = lab.guest.submit(*beside(*then(lab, *lab.job("HeteroLR", first, max_iter=1), max_iter=2),
+                                   second))
     assert lab.guest.wait(job) == "failed"
     assert "linear_1" in lab.guest.error(job) and "x3" in lab.guest.error(job)
+    assert "x3" not in lab.s[HOSTS[0]].error(job)
 
 
 def test_a_stored_model_is_trained_on(lab):
@@ -203,9 +194,9 @@ def test_a_stored_checkpoint_is_trained_on(lab):
     conf["component_parameters"]["common"]["loader_0"] = dict(
         model, component_name="linear_0", step_index=2)
     r = lab.submit(dsl, conf, "binary")
-    # Epochs 0 and 1 are in the checkpoint, 2 to 5 are new.
+    # Epochs 0, 1, 2 are in the checkpoint, 3, 4, 5 are new.
     assert far(r.weights(), like(ref.Logistic, r.data, iterations=6).w) < 1e-6
-    assert [x for x, _ in r.metric("train", "loss")] == [2, 3, 4, 5]
+    assert [x for x, _ in r.metric("train", "loss")] == [3, 4, 5]
 
 
 # ---- deployment and prediction ---------------------------------------------
