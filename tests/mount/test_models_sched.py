@@ -288,3 +288,109 @@ def test_a_loaded_model_is_applied(three, trained):
     assert "model_loader_0 loads a model of HeteroLR, not of DataTransform" in refused(p, text)
     load["component_name"] = "hetero_lr_1"
     assert "did you mean hetero_lr_0?" in refused(p, json.dumps(dsl) + json.dumps(conf))
+
+
+# ---- ends in the midst -----------------------------------------------------------
+
+
+def lr_checkpoints(iterations=4, **job):
+    dsl, conf = breast(max_iter=iterations, tol=1e-30,
+                       callback_param={"callbacks": ["ModelCheckpoint"]})
+    conf["job_parameters"]["common"].update(job)
+    return dsl, quick_keys(conf)
+
+
+def test_a_checkpoint_is_deployed_in_place_of_the_model(three):
+    p = three[9999]
+    job = p.run(*lr_checkpoints())
+    steps = os.listdir(store(p, job, "guest-9999/hetero_lr_0/checkpoints"))
+    assert len(steps) >= 3
+    assert "state" not in p.read(store(p, job, "guest-9999/hetero_lr_0/checkpoints", steps[0],
+                                       "param.json"))
+    new = deploy(three, job, "data_transform_0 hetero_lr_0:checkpoint-%s" % min(steps))
+    for q, part in ((p, "guest-9999"), (three[10000], "host-10000")):
+        assert read_json(store(q, new, part, "hetero_lr_0/param.json")) == \
+            read_json(store(q, job, part, "hetero_lr_0/checkpoints", min(steps), "param.json"))
+        assert sorted(os.listdir(store(q, new, part, "hetero_lr_0"))) == \
+            ["meta.json", "param.json"]
+    assert read_json(store(p, new, "info.json"))["components"]["hetero_lr_0"]["checkpoint"] == \
+        int(min(steps))
+
+
+def test_a_forced_rerun_begins_without_the_checkpoints(three):
+    p = three[9999]
+    job = p.run(*lr_checkpoints())
+    before = read_json(store(p, job, "guest-9999/hetero_lr_0/param.json"))
+    marks = [os.path.join(q.state, "jobs", job, role, "hetero_lr_0/checkpoints/mark")
+             for q, role in ((p, "guest"), (three[10000], "host"))]
+    for mark in marks:
+        with open(mark, "w", encoding="utf-8"):
+            pass
+    ctl(p, job, "rerun hetero_lr_0 force")
+    assert p.wait(job) == "success", p.error(job)
+    for mark in marks:
+        assert not os.path.exists(mark) and os.listdir(os.path.dirname(mark))
+    assert read_json(store(p, job, "guest-9999/hetero_lr_0/param.json")) == before
+
+
+def test_a_version_that_a_job_uses_is_not_removed(three, trained):
+    new = deploy(three, trained, "data_transform_0 intersection_0 hetero_lr_0")
+    p = three[9999]
+    job = p.submit_text(json.dumps(predict_conf(three, new)))
+    r = subprocess.run(["rm", "-r", p.path("models", ID, new)], capture_output=True, text=True)
+    assert r.returncode and "busy" in r.stderr, r.stderr
+    assert p.wait(job) == "success", p.error(job)
+    subprocess.run(["rm", "-r", p.path("models", ID, new)], check=True)
+    assert new not in versions(p)
+    assert new in versions(three[10000])
+
+
+def test_a_failed_job_leaves_what_had_succeeded(three):
+    p = three[9999]
+    job = p.submit(*lr_checkpoints(10000))
+    path = os.path.join(p.state, "jobs", job, "guest/hetero_lr_0/status")
+    eventually(lambda: os.path.exists(path) and open(path).read() == "running\n", 60)
+    os.kill(three[10000].pid("rollfs-task"), 9)
+    assert p.wait(job) == "failed"
+    for q in three.parties.values():
+        assert os.path.exists(store(q, job, "info.json"))
+    info = read_json(store(p, job, "info.json"))
+    assert info["status"] == "failed" and list(info["components"]) == ["data_transform_0"]
+    with pytest.raises(OSError):
+        ctl(p, job, "deploy")
+    assert "this version has no model of hetero_lr_0" in p.read("errors")
+    deploy(three, job, "data_transform_0 intersection_0")
+
+
+@pytest.mark.parametrize("party", ["9999", "10000"])
+def test_a_kill_at_the_end_loses_no_model(three, party):
+    p = three[9999]
+    for _ in range(3):
+        job = p.submit(*lr_checkpoints(1))
+        events = os.path.join(three[party].state, "jobs", job, "events")
+        what = "hetero_lr_0 %s-%s success" % ("guest" if party == "9999" else "host", party)
+        eventually(lambda: os.path.exists(events) and what in open(events).read(), 60, every=.001)
+        three[party].kill("rollfs")
+        three[party].start()
+        assert p.wait(job, 60) == "success", p.error(job)
+        for q in three.parties.values():
+            eventually(lambda: q.status(job) == "success", 20)
+            assert os.path.exists(store(q, job, "info.json")), q.id
+            assert not [x for x in os.listdir(os.path.dirname(store(q))) if x.startswith(".new")]
+
+
+def test_rows_are_handed_on_by_any_module(three):
+    dsl, conf = breast()
+    for name in ("hetero_lr_0", "evaluation_0"):
+        del dsl["components"][name]
+        conf["component_parameters"]["common"].pop(name, None)
+        for section in conf["component_parameters"]["role"].values():
+            for one in section.values():
+                one.pop(name, None)
+    conf["component_parameters"]["common"].setdefault("intersection_0", {})["need_run"] = False
+    p = three[9999]
+    job = p.run(dsl, conf)
+    for q, role in ((p, "guest"), (three[10000], "host")):
+        assert q.read("jobs", job, role, "intersection_0/status") == "pass\n"
+        assert q.read(q.path("jobs", job, role, "intersection_0/out/data"), "count") == \
+            q.read(q.path("jobs", job, role, "data_transform_0/out/data"), "count")
