@@ -304,17 +304,18 @@ def test_rows_of_unequal_length_say_what_to_write(p):
     assert "input_format" in p.read("errors")
 
 
-def test_a_tree_copied_away_and_back_is_the_same_table(p, tmp_path):
-    """cp -r to a disk and from there into the mount: upload.json goes first."""
+def test_a_table_copied_away_and_back_is_the_same(p, tmp_path):
+    """Through a disk, where nothing is shared: upload.json goes first."""
     meta = {"input_format": "sparse", "with_label": True}
     upload(p, "src", "a,1,0:3\nb,0,0:3,1:4\n", head=0, meta=meta)
     upload(p, "made", "q,5\nq,6\n", head=0, extend_sid=True)
     for name in ("src", "made"):
         there, back = str(tmp_path / name), p.path("tables/transform", name + "_back")
         os.mkdir(there)
+        os.mkdir(back)
         for f in ("upload.json", "data.csv"):
             subprocess.run(["cp", p.path("tables/transform", name, f), there], check=True)
-        subprocess.run(["cp", "-r", there, back], check=True)
+            subprocess.run(["cp", os.path.join(there, f), back], check=True)
         assert read(back, "data.csv") == p.read("tables/transform", name, "data.csv")
     number, (names, got) = run_one(p, "src_back")
     assert names == ["id", "label", "x0", "x1"]
@@ -324,6 +325,12 @@ def test_a_tree_copied_away_and_back_is_the_same_table(p, tmp_path):
     subprocess.run(["cp", "-r", p.path("tables/transform/src"),
                     p.path("tables/transform/src_copy")], check=True)
     assert run_one(p, "src_copy")[1][1] == got
+    # tar keeps the order in which the mount lists them.
+    os.makedirs(p.path("tables/tarred"))
+    subprocess.run("tar cf - src | (cd ../tarred && tar xf -)", shell=True, check=True,
+                   cwd=p.path("tables/transform"), timeout=60)
+    assert p.read_json("tables/tarred/src/schema.json")["extra"] == {"meta": meta}
+    assert p.read("tables/tarred/src/data.csv") == p.read("tables/transform/src/data.csv")
 
 
 def peak_kib(pid):
