@@ -128,7 +128,7 @@ def job():
     parts = ("train_data", "validate_data", "test_data")
     dsl = {"components": {
         "reader_0": component("Reader", None),
-        "data_transform_0": component("DataTransform", ["reader_0.data"]),
+        "data_transform_0": component("DataTransform", ["reader_0.data"], keep=True),
         "intersection_0": component("Intersection", ["data_transform_0.data"]),
         "label_transform_0": component("LabelTransform", ["intersection_0.data"], keep=True),
         "feature_scale_0": component("FeatureScale", ["label_transform_0.data"], keep=True),
@@ -140,7 +140,8 @@ def job():
         "federated_sample_1": component("FederatedSample", ["hetero_data_split_0.train_data"]),
         "sample_weight_0": component("SampleWeight", ["hetero_data_split_0.test_data"], keep=True),
         "federated_sample_2": component("FederatedSample", ["sample_weight_0.data"]),
-        "hetero_lr_0": component("HeteroLR", {"train_data": ["hetero_data_split_0.train_data"]}),
+        "hetero_lr_0": component("HeteroLR", {"train_data": ["hetero_data_split_0.train_data"]},
+                                 keep=True),
         "label_transform_1": component("LabelTransform", ["hetero_lr_0.data"],
                                        model="label_transform_0.model")}}
 
@@ -326,6 +327,34 @@ def test_only_row_numbers_cross(done):
             for end in "<>":
                 assert struct.pack(end + "40" + code, *y[50:90]) not in done.wire
     assert not any(k.encode() in done.wire for k in output(done, "guest", "federated_sample_2"))
+
+
+def test_deployed_transformers_prepare_new_rows(done):
+    """Rows without labels, columns in another order, get the scores of the training."""
+    guest = [[r["g1"], i, r["g0"]] for i, r in raw(done, "guest").items()]
+    text = "id,g1,g0\n" + "".join("%s,%s,%s\n" % (i, b, a) for b, i, a in guest)
+    done[9999].upload("experiment", "new", text)
+    done[10000].upload("experiment", "new", done.raw["host"])
+    model = {"model_id": "arbiter-10001#guest-9999#host-10000#model", "model_version": done.job}
+    at = done[9999].path("models", model["model_id"], done.job)
+    with open(at + "/ctl", "w", encoding="utf-8") as f:
+        f.write("deploy data_transform_0 intersection_0 label_transform_0 feature_scale_0 "
+                "hetero_lr_0 label_transform_1\n")
+    model["model_version"] = os.path.basename(os.readlink(at + "/deployed"))
+    table = {"reader_0": {"table": {"namespace": "experiment", "name": "new"}}}
+    conf = {"dsl_version": 2, "initiator": {"role": "guest", "party_id": 9999},
+            "role": {"guest": [9999], "host": [10000], "arbiter": [10001]},
+            "job_parameters": {"common": dict(model, job_type="predict")},
+            "component_parameters": {"role": {"guest": {"0": table}, "host": {"0": table}}}}
+    job_id = done[9999].submit_text(json.dumps(conf))
+    assert done[9999].wait(job_id, 60) == "success", done[9999].error(job_id)
+    got = {r["id"]: r for r in csv.DictReader(done[9999].read(
+        "jobs", job_id, "guest/label_transform_1/out/data/data.csv").splitlines())}
+    assert len(got) == COMMON
+    for i, r in output(done, "guest", "label_transform_1").items():
+        assert got[i]["predict_score"] == r["predict_score"]
+        assert got[i]["predict_result"] == r["predict_result"]
+        assert got[i]["label"] == "" and got[i]["type"] == "predict"
 
 
 def test_what_cannot_work_is_refused_with_a_sentence(done):
