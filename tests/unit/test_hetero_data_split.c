@@ -156,6 +156,29 @@ static void split_points_make_strata_of_a_continuous_label(void **state)
 	parties_end(ctx, 2);
 }
 
+static void every_host_follows(void **state)
+{
+	struct common_row first[ROWS], second[ROWS];
+	struct ctx ctx[3] = { 0 };
+	size_t n;
+
+	(void)state;
+	bus.hosts = 2;
+	for (size_t i = 0; i < 3; i++) {
+		ctx[i].role = i ? "host" : "guest";
+		ctx[i].index = i == 2;
+		ctx[i].params = json_object();
+		ctx[i].table = common_table(i ? "host" : "guest", &data, !i);
+	}
+	parties_run(ctx, 3, &component_hetero_data_split);
+	assert_int_equal(ctx[0].status, 0);
+	n = common_both(0, first, ROWS);
+	assert_int_equal(common_output("host1", second, ROWS), n);
+	for (size_t i = 0; i < n; i++)
+		assert_string_equal(first[i].key, second[i].key);
+	parties_end(ctx, 3);
+}
+
 static void other_rows_at_the_host_end_the_task(void **state)
 {
 	struct common d = data;
@@ -245,6 +268,7 @@ int main(void)
 		cmocka_unit_test(strata_do_not_come_from_the_seed_alone),
 		cmocka_unit_test(
 		    split_points_make_strata_of_a_continuous_label),
+		cmocka_unit_test(every_host_follows),
 		cmocka_unit_test(other_rows_at_the_host_end_the_task),
 		cmocka_unit_test(a_guest_that_names_rows_twice_is_found),
 		cmocka_unit_test(sizes_that_do_not_fit_the_table_are_refused),
