@@ -316,13 +316,14 @@ static void keep_for(const json_t *dsl, json_t *section)
 
 	json_object_foreach_safe(section, next, name, v)
 	{
-		if (!component_of(dsl, name))
-			json_object_del(section, name);
-		else if (is_reader(dsl, name))
+		if (!component_of(dsl, name)) {
+			json_object_del(section, name); /* frees name */
+			continue;
+		}
+		if (is_reader(dsl, name))
 			json_object_del(v, "table");
 		for (size_t i = 0; i < ARRAY_SIZE(folds); i++)
-			json_object_del(json_object_get(section, name),
-					folds[i]);
+			json_object_del(v, folds[i]);
 	}
 }
 
