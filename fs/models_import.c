@@ -203,6 +203,7 @@ static int load_info(struct import *x, struct err *e)
 {
 	_cleanup_strbuf_ struct strbuf text = STRBUF_INIT(MODEL_INFO_MAX);
 	_cleanup_free_ char *disk = disk_of(x, "info.json");
+	struct model_files *files = NULL;
 	struct stat st;
 	int no;
 
@@ -215,13 +216,14 @@ static int load_info(struct import *x, struct err *e)
 	no = file_read(disk, &text, e);
 	if (!no)
 		no = model_files_parse(text.buf, text.len, fs.conf->party,
-				       x->id, x->version, &x->files, e);
-	if (no) {
+				       x->id, x->version, &files, e);
+	if (no || !files) {
 		err_wrap(e, "info.json");
 		(void)unlink(disk);
 		return no;
 	}
-	x->due = x->files->n;
+	x->files = files;
+	x->due = files->n;
 	return 0;
 }
 
@@ -230,14 +232,16 @@ static int load_info(struct import *x, struct err *e)
 static int load(struct import *x, struct err *e)
 {
 	_cleanup_strbuf_ struct strbuf bad = STRBUF_INIT(sizeof(e->text) - 1);
+	const struct model_files *all;
 	int no = load_info(x, e), first = 0;
 
 	if (no)
 		return no;
 	x->loaded = true;
+	all = x->files;
 	free(TAKE_PTR(x->trouble));
-	for (size_t i = 0; x->files && i < x->files->n; i++) {
-		struct model_file *f = &x->files->of[i];
+	for (size_t i = 0; all && i < all->n; i++) {
+		struct model_file *f = &all->of[i];
 		struct err why = { 0 };
 
 		if (written(x, f->path))

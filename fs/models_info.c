@@ -298,16 +298,20 @@ static bool number(struct scan *x)
 	return true;
 }
 
+static bool one_of(struct scan *x, const char *set)
+{
+	if (x->s == x->end || !*x->s || !strchr(set, *x->s))
+		return false;
+	x->s++;
+	return true;
+}
+
 static bool escape(struct scan *x)
 {
-	if (x->s == x->end)
-		return false;
-	if (*x->s != 'u')
-		return memchr("\"\\/bfnrt", *x->s++, 8);
-	x->s++;
-	for (unsigned i = 0; i < 4; i++, x->s++)
-		if (x->s == x->end ||
-		    !memchr("0123456789abcdefABCDEF", *x->s, 22))
+	if (!take(x, 'u'))
+		return one_of(x, "\"\\/bfnrt");
+	for (unsigned i = 0; i < 4; i++)
+		if (!one_of(x, "0123456789abcdefABCDEF"))
 			return false;
 	return true;
 }

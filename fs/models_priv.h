@@ -40,7 +40,7 @@ void model_refused(uid_t uid, const struct model_at *a, int status,
 /* What a name is for a moment, when a tool has removed or made what is not
  * its to remove or make: tar removes what it is going to extract. */
 enum ghost { GHOST_NONE, GHOST_GONE, GHOST_FILE, GHOST_LINK };
-void ghost_set(const char *path, enum ghost g, const char *to);
+void ghost_set(const char *path, enum ghost what, const char *to);
 /* Also of everything below. */
 void ghost_clear(const char *path);
 /* *ret_to: where a link leads; caller frees; ret_to may be NULL. */
