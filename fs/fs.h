@@ -317,6 +317,8 @@ int sink_open(const struct who *w, struct nid n, int flags,
 char *options_path(uint64_t id);
 /* The file becomes the table's data. */
 int upload_file(const struct who *w, uint64_t id, const char *path);
+/* The file becomes its upload.json, if it is one. */
+int options_file(const struct who *w, uint64_t id, const char *path);
 /* Somebody writes the table's data.csv now. */
 bool upload_active(uint64_t id);
 /* The whole of a published data.csv into a handle that uploads. */

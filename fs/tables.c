@@ -848,9 +848,7 @@ static int tables_rename(const struct who *w, struct nid dir, const char *name,
 	if (!strcmp(to_name, "data.csv")) {
 		no = upload_file(w, to.number, path);
 	} else if (!strcmp(to_name, "upload.json")) {
-		_cleanup_free_ char *opt = options_path(to.number);
-
-		return opt && !rename(path, opt) ? 0 : -EIO;
+		return options_file(w, to.number, path);
 	} else {
 		return -EPERM;
 	}

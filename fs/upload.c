@@ -333,26 +333,48 @@ static void options_write(fuse_req_t r, struct handle *h, const char *buf,
 		fuse_reply_write(r, n);
 }
 
+/* Is it one? Told in errors if not. */
+static int options_check(const struct who *w, uint64_t id, const char *text,
+			 size_t n)
+{
+	struct err e = { 0 };
+	json_t *v = json_parse(text, n, &e);
+	int no = v ? table_upload_check(v, &e) : -EINVAL;
+
+	json_decref(v);
+	if (no)
+		table_refused(w, id, "upload.json", no, e.text);
+	return no;
+}
+
 static int options_store(struct handle *h)
 {
 	_cleanup_free_ char *path = options_path(h->nid.number);
 	struct who w = who_was(h);
 	struct err e = { 0 };
-	json_t *v;
 	int no;
 
 	if (!h->bytes)
 		return 0;
-	v = json_parse(h->text.buf, h->text.len, &e);
-	no = v ? table_upload_check(v, &e) : -EINVAL;
-	json_decref(v);
-	if (!no)
-		no = path ? file_replace(path, h->text.buf, h->text.len, 0600,
-					 true, &e)
-			  : -ENOMEM;
+	no = options_check(&w, h->nid.number, h->text.buf, h->text.len);
+	if (no)
+		return no;
+	no = path ? file_replace(path, h->text.buf, h->text.len, 0600, true, &e)
+		  : -ENOMEM;
 	if (no)
 		table_refused(&w, h->nid.number, "upload.json", no, e.text);
 	return no;
+}
+
+int options_file(const struct who *w, uint64_t id, const char *path)
+{
+	_cleanup_free_ char *to = options_path(id);
+	_cleanup_strbuf_ struct strbuf text = STRBUF_INIT(OPTIONS_MAX);
+	int no = to ? file_read(path, &text, NULL) : -ENOMEM;
+
+	if (!no)
+		no = options_check(w, id, text.buf, text.len);
+	return no ? no : rename(path, to) ? -errno : 0;
 }
 
 static void options_flush(fuse_req_t r, struct handle *h)

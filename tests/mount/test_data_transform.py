@@ -296,6 +296,18 @@ def test_illegal_upload_options_are_refused_when_they_are_written(p):
                 o.write(text)
         assert word in p.read("errors")
     assert not os.path.exists(f)
+    # As an editor or rsync writes it: aside, then renamed.
+    aside = p.path("tables/transform/refused/.upload.json.Ab3xYz")
+    for text, good in (('{"heads": 0}', False), ('{"head": 0}', True)):
+        with open(aside, "w", encoding="utf-8") as o:
+            o.write(text)
+        if good:
+            os.rename(aside, f)
+        else:
+            with pytest.raises(OSError):
+                os.rename(aside, f)
+            assert "heads" in p.read("errors") and not os.path.exists(f)
+    assert read(f) == '{"head": 0}'
 
 
 def test_rows_of_unequal_length_say_what_to_write(p):
