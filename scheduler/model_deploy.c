@@ -234,6 +234,8 @@ static int prepare(struct deploy *x, const char *caller, struct err *e)
 
 	if (!json_is_object(x->dsl) || !components_valid(x->components))
 		return err_set(e, EINVAL, "deploy: not a predict DSL");
+	if (model_exists(state, x->id, x->version))
+		return err_set(e, EEXIST, "deploy: the version is there");
 	x->info = model_info(state, x->id, x->parent, NULL);
 	if (!x->info || !initiated_by(x->info, caller) ||
 	    json_bool_or(x->info, "deployed", false)) {
@@ -306,6 +308,15 @@ static int drop(struct deploy *x, const char *caller)
 	return 0;
 }
 
+/* Ids end with the party that makes them: nobody meets another's. */
+static bool made_by(const char *version, const char *party)
+{
+	size_t n = strlen(version), m = strlen(party);
+
+	return model_version_valid(version) && n == 20 + m &&
+	       !strcmp(version + 20, party);
+}
+
 int deploy_step(struct sched *s, const char *caller, const json_t *body,
 		struct err *e)
 {
@@ -318,7 +329,7 @@ int deploy_step(struct sched *s, const char *caller, const json_t *body,
 			    .components = json_object_get(body, "components") };
 
 	if (!model_id_valid(x.id) || !model_version_valid(x.parent) ||
-	    !model_version_valid(x.version))
+	    !made_by(x.version, caller))
 		return err_set(e, EINVAL, "deploy: not a model's version");
 	if (!strcmp(step, "prepare"))
 		return prepare(&x, caller, e);

@@ -153,14 +153,31 @@ static int keep_task(struct keep *k, const struct kept *t, const char *dir)
 	return r;
 }
 
+/* A job that was run again replaces what it left; nothing else is replaced. */
+static bool may_replace(const struct keep *k)
+{
+	json_t *old =
+	    model_info(k->s->o.conf->state,
+		       json_str_or(k->info, "model_id", ""), k->job, NULL);
+	bool may = !old || (json_equal(json_object_get(old, "initiator"),
+				       json_object_get(k->info, "initiator")) &&
+			    !json_bool_or(old, "deployed", false));
+
+	json_decref(old);
+	return may;
+}
+
 static int make_version(struct keep *k)
 {
 	const char *state = k->s->o.conf->state;
-	_cleanup_free_ char *dir = model_workshop(state, k->job, &k->e);
-	_cleanup_free_ char *train = NULL, *dsl = NULL, *conf = NULL;
-	_cleanup_free_ char *info = NULL;
+	_cleanup_free_ char *dir = NULL, *train = NULL, *dsl = NULL;
+	_cleanup_free_ char *conf = NULL, *info = NULL;
 	int r;
 
+	if (!may_replace(k))
+		return err_set(&k->e, EEXIST,
+			       "the store has another version %s", k->job);
+	dir = model_workshop(state, k->job, &k->e);
 	if (!dir)
 		return -k->e.no;
 	train = xasprintf("%s/train", dir);

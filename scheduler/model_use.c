@@ -315,7 +315,7 @@ static void check_predict(struct use *u, const json_t *dsl, const json_t *conf)
 		       "missing)",
 		       "has this model of other parties");
 	else
-		model_check_refs(dsl, conf, info, false, u->d);
+		model_check_refs(dsl, conf, info, u->own, u->d);
 	json_decref(own);
 	json_decref(info);
 }
@@ -478,6 +478,21 @@ bool model_in_use(struct sched *s, const char *id, const char *version)
 	return false;
 }
 
+/* Has this party a part for the role?  1 no, 0 yes, negative: no version. */
+static int has_part(struct sched *s, const char *id, const char *version,
+		    const char *role, const char *component, struct err *e)
+{
+	size_t n = strcspn(component, "/"); /* a checkpoint's is the same */
+	_cleanup_free_ char *name = xasprintf("%.*s", (int)n, component);
+	json_t *info = model_info(s->o.conf->state, id, version, e);
+	const json_t *one =
+	    json_object_get(json_object_get(info, "components"), name);
+	int r = !info ? -e->no : !list_has(json_object_get(one, "roles"), role);
+
+	json_decref(info);
+	return r;
+}
+
 int model_to_file(struct sched *s, const char *id, const char *version,
 		  const char *role, const char *component, const char *path,
 		  struct err *e)
@@ -488,25 +503,23 @@ int model_to_file(struct sched *s, const char *id, const char *version,
 	_cleanup_free_ char *param_at =
 	    xasprintf("%s/%s/param.json", member, component);
 	const char *state = s->o.conf->state;
-	struct err why = { 0 };
-	json_t *meta = model_read(state, id, version, meta_at, &why);
-	json_t *param =
-	    meta ? model_read(state, id, version, param_at, &why) : NULL;
-	json_t *o;
-	int r = 0;
+	json_t *meta, *param, *o = NULL;
+	int r = has_part(s, id, version, role, component, e);
 
-	if (meta && param) {
+	if (r)
+		return r;
+	meta = model_read(state, id, version, meta_at, e);
+	param = meta ? model_read(state, id, version, param_at, e) : NULL;
+	if (meta && param)
 		o = json_pack("{s:s, s:O, s:O}", "module",
 			      json_str_or(meta, "module", ""), "meta",
 			      json_object_get(meta, "meta"), "param", param);
+	if (!meta || !param)
+		r = -e->no;
+	else
 		r = o ? json_write_file(path, o, 0600, false, e)
 		      : err_set(e, EBADMSG, "%s: not a model", meta_at);
-		json_decref(o);
-	} else if (why.no == ENOENT && !meta) {
-		r = 1;
-	} else {
-		r = err_set(e, why.no ? why.no : EIO, "%s", why.text);
-	}
+	json_decref(o);
 	json_decref(meta);
 	json_decref(param);
 	return r;

@@ -345,6 +345,39 @@ def test_a_version_that_a_job_uses_is_not_removed(three, trained):
     assert new in versions(three[10000])
 
 
+def test_a_model_that_has_gone_is_not_left_out(three, trained):
+    new = deploy(three, trained, "data_transform_0 intersection_0")
+    p = three[9999]
+    job = p.submit_text(json.dumps(predict_conf(three, new)))
+    assert p.wait(job) == "success", p.error(job)
+    subprocess.run(["rm", "-r", three[10000].path("models", ID, new)], check=True)
+    ctl(p, job, "rerun force")
+    assert p.wait(job) == "failed" # and does not fit anew
+    assert "the task could not be started" in p.error(job)
+    assert "no info.json in model" in three[10000].error(job)
+
+
+def test_nobody_makes_a_version_in_the_name_of_another(three, trained):
+    """A partner's own training with our version's number does not replace it."""
+    before = three[10000].read(store(three[10000], trained, "info.json"))
+    dsl, conf = breast(max_iter=1)
+    conf["initiator"] = {"role": "host", "party_id": 10000}
+    job = three[10000].run(dsl, quick_keys(conf))
+    path = store(three[9999], job, "info.json")
+    info = read_json(path)
+    assert info["initiator"]["party"] == "10000"
+    info["initiator"] = {"role": "guest", "party": "9999"} # as if it were ours
+    os.unlink(path)
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump(info, f)
+    ctl(three[10000], job, "rerun hetero_lr_0 force")
+    assert three[10000].wait(job) == "success"
+    eventually(lambda: "the model was not kept: the store has another version" in
+               three[9999].error(job), 10)
+    assert read_json(path) == info
+    assert three[10000].read(store(three[10000], trained, "info.json")) == before
+
+
 def test_a_failed_job_leaves_what_had_succeeded(three):
     p = three[9999]
     job = p.submit(*lr_checkpoints(10000))
