@@ -597,11 +597,41 @@ def test_what_a_cut_archive_left_of_deployed_is_no_hindrance(trained, target, tm
         assert os.listdir(p.path("models", ID)) == [version]
 
 
+def test_a_version_in_use_is_whole_after_a_refused_removal(trained, tmp_path):
+    s, version = trained
+    g = s["9999"]
+    if not os.path.lexists(g.path("models", ID, version, "deployed")):
+        sh('echo "deploy data_transform_0 hetero_lr_0" > "$1"',
+           g.path("models", ID, version, "ctl"))
+    top = os.path.realpath(g.path("models", ID, version, "deployed"))
+    sh('cp -r "$1" "$2"', top, str(tmp_path / "copy"))
+    conf = g.read_json("models", ID, os.path.basename(top), "predict/conf.template.json")
+    for role, ns in (("guest", "breast_guest"), ("host", "breast_host")):
+        conf["component_parameters"]["role"][role]["0"]["reader_0"]["table"] = {
+            "namespace": "experiment", "name": ns}
+    stopped = s["10000"].pids("rollsite")
+    job = g.submit_text(json.dumps(conf))
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        r = sh('rm -r "$1"', top, ok=False)
+        assert r.returncode != 0 and "busy" in r.stderr, r.stderr
+        assert "used" in last_error(g)
+        assert sh('diff -r "$1" "$2"', top, str(tmp_path / "copy")).stdout == ""
+        assert os.listdir(top) == os.listdir(g.path("models", ID, version, "deployed"))
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+    assert g.wait(job) == "success", g.error(job)
+    sh('rm -r "$1"', top)
+    assert not os.path.lexists(g.path("models", ID, version, "deployed"))
+    assert os.listdir(g.path("models", ID)) == [version]
+
+
 def test_an_own_predict_dsl_is_checked_and_kept(trained, tmp_path):
     s, version = trained
     g = s["9999"]
     f = g.path("models", ID, version, "predict/dsl.json")
-    good = g.read("models", ID, version, "train/dsl.json")
     assert not os.path.exists(f)
     for bad in ('{"components": {"x": {"module": "NoSuch"}}}', "{nonsense}", "{}"):
         with open(str(tmp_path / "bad.json"), "w", encoding="utf-8") as o:
@@ -611,16 +641,16 @@ def test_an_own_predict_dsl_is_checked_and_kept(trained, tmp_path):
     assert not os.path.exists(f)
     r = sh("""echo '{"components": {"x": {"module": "NoSuch"}}}' > "$1" """, f, ok=False)
     assert r.returncode != 0  # the shell's own echo, told by write
-    deployed = [v for v in os.listdir(g.path("models", ID)) if v != version]
-    if deployed:
-        good = g.read("models", ID, deployed[-1], "predict/dsl.json")
-        with open(str(tmp_path / "good.json"), "w", encoding="utf-8") as o:
-            o.write(good)
-        for way in ('cp "$1" "$2"', 'cat "$1" > "$2"', 'rsync "$1" "$2"'):
-            sh(way, str(tmp_path / "good.json"), f)
-            assert json.loads(read(f)) == json.loads(good)
-            os.unlink(f)
-            assert not os.path.exists(f)
+    sh('echo "deploy data_transform_0 hetero_lr_0" > "$1"',
+       g.path("models", ID, version, "ctl"))
+    good = g.read("models", ID, version, "deployed/predict/dsl.json")
+    with open(str(tmp_path / "good.json"), "w", encoding="utf-8") as o:
+        o.write(good)
+    for way in ('cp "$1" "$2"', 'cat "$1" > "$2"', 'rsync "$1" "$2"'):
+        sh(way, str(tmp_path / "good.json"), f)
+        assert json.loads(read(f)) == json.loads(good)
+        os.unlink(f)
+        assert not os.path.exists(f)
 
 
 def test_a_random_storm_ends_with_the_model(target, source):
