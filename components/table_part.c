@@ -91,6 +91,34 @@ static int get_column(const json_t *o, json_t *seen, struct table_schema *s,
 	const char *name, *anonymous, *type;
 	size_t t;
 
+	if (json_object_size(o) != 3)
+		return err_set(e, EPROTO, "a column has other members");
+	if (get_name(o, "name", false, &name, e) ||
+	    get_name(o, "type", false, &type, e) ||
+	    get_name(o, "anonymous", true, &anonymous, e))
+		return -EPROTO;
+	for (t = 0; t < ARRAY_SIZE(type_names); t++)
+		if (!strcmp(type, type_names[t]))
+			break;
+	if (t == ARRAY_SIZE(type_names))
+		return err_set(e, EPROTO, "a column of an unknown type");
+	if (!strcmp(name, s->id) || json_object_get(seen, name))
+		return err_set(e, EPROTO, "two columns have the same name");
+	json_object_set_new(seen, name, json_true());
+	schema_add_column(s, name, (enum cell_type)t, anonymous);
+	return 0;
+}
+
+struct table_schema *table_part_schema(const json_t *o, struct err *e)
+{
+	const json_t *columns = json_object_get(o, "columns"), *c;
+	struct table_schema *s = schema_new();
+	const char *id, *label, *weight, *match_id, *content;
+	json_t *seen = json_object();
+	int64_t partitions;
+	int r = 0;
+	size_t i;
+
 	if (json_object_size(o) !=
 		5 + (size_t)(json_object_get(o, "weight") != NULL) +
 		    (json_object_get(o, "match_id") != NULL) ||
