@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Every component, sorted. */
+/* Every component, sorted by the names of their modules. */
 COMPONENT(data_transform)
 COMPONENT(evaluation)
 COMPONENT(feature_scale)
 COMPONENT(federated_sample)
 COMPONENT(hetero_data_split)
-COMPONENT(hetero_linr)
 COMPONENT(hetero_lr)
+COMPONENT(hetero_linr)
 COMPONENT(hetero_poisson)
 COMPONENT(intersection)
 COMPONENT(label_transform)
