@@ -185,7 +185,7 @@ void cores_give(struct sched *s, struct job *j);
 void waiters_answer(struct sched *s, struct job *j);
 /* The attempt that a waiting component gets: beyond any it has had. */
 unsigned next_attempt(const struct job *j, const char *name);
-void *sched_loop(void *s); /* the thread */
+void *sched_loop(void *arg); /* the thread */
 
 /* ---- job.c: the directory ---------------------------------------------- */
 struct job *job_new(struct sched *s, const char *id, json_t *plan, json_t *dsl,

@@ -54,7 +54,7 @@ static void add_role(struct strbuf *sb, const char *role, const json_t *list)
 char *model_id_of(const json_t *roles)
 {
 	struct strbuf sb = STRBUF_INIT(65536);
-	const char *names[16], *role;
+	const char *names[16] = { NULL }, *role;
 	size_t n = 0;
 	json_t *v;
 
