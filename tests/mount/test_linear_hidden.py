@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""predict_param.hide_scores: the guest gets rounded scores, nobody the hosts'
-shares."""
-import json
+"""predict_param/hide_scores: predictions for which no host sends x.w."""
 import os
 import struct
 
@@ -9,78 +7,99 @@ import linear_reference as ref
 import numpy as np
 import pytest
 from conftest import BUILD
-from linear_jobs import Lab, far, make
+from linear_jobs import Lab, far, like, make
 
-FAMILIES = {"HeteroLR": ref.Logistic, "HeteroLinR": ref.Linear, "HeteroPoisson": ref.Poisson}
-
-
-class Hidden:
-    def __init__(self, sandboxes, directory):
-        self.directory = directory
-        self.lab = Lab(sandboxes("9999", "10000", "10001", "10002", ROLLFS_HOOK_WIRE=directory))
-        for name, d in (("binary", make(50)), ("binary_two", make(51, hosts=(2, 3))),
-                        ("three", make(52, kind="three")),
-                        ("regression", make(53, kind="regression")),
-                        ("count", make(54, kind="count"))):
-            self.lab.upload(name, d)
-
-    def crossed(self):
-        return b"".join((self.directory / n).read_bytes()
-                        for n in sorted(os.listdir(self.directory)))
+CASES = {"binary": ("HeteroLR", ref.Logistic), "binary_two": ("HeteroLR", ref.Logistic),
+         "regression": ("HeteroLinR", ref.Linear), "count": ("HeteroPoisson", ref.Poisson)}
+START = {"init_method": "random_uniform", "random_seed": 11}
 
 
 @pytest.fixture(scope="module")
-def hidden(sandboxes, tmp_path_factory):
-    return Hidden(sandboxes, tmp_path_factory.mktemp("hidden"))
+def wire(tmp_path_factory):
+    return tmp_path_factory.mktemp("wire")
 
 
-def params(digits):
-    return {"predict_param": {"hide_scores": True, "score_digits": digits}}
+@pytest.fixture(scope="module")
+def lab(sandboxes, wire):
+    lab = Lab(sandboxes("9999", "10000", "10001", "10002", ROLLFS_HOOK_WIRE=wire))
+    for name in CASES:
+        lab.upload(name, make(50, kind=name.split("_")[0],
+                              hosts=(2, 3) if name.endswith("two") else (4,)))
+    lab.upload("three", make(51, kind="three"))
+    return lab
 
 
-@pytest.mark.parametrize("module, table, digits", [
-    ("HeteroLR", "binary", 2), ("HeteroLR", "binary_two", 4), ("HeteroLR", "binary", 0),
-    ("HeteroLinR", "regression", 3), ("HeteroPoisson", "count", 1)])
-def test_scores_are_those_of_the_model_rounded(hidden, module, table, digits):
-    more = {"exposure_colname": "days"} if module == "HeteroPoisson" else {}
-    r = hidden.lab.run(module, table, max_iter=3, **params(digits), **more,
-                       label_type="float" if table == "regression" else "int")
-    offset = {"offset": np.log(r.data.extra["days"])} if more else {}
-    want = ref.score(FAMILIES[module], r.data.x, r.weights(), **offset)
-    # A score in the middle of two may go either way.
-    assert far(r.scores(), want) <= .5 * 10 ** -digits + 1e-6
-    assert all(abs(v * 10 ** digits - round(v * 10 ** digits)) < 1e-6 for v in r.scores())
+def run(lab, name, module=None, digits=6, **how):
+    extra = {"exposure_colname": "days"} if name == "count" else {}
+    return lab.run(module or CASES[name][0], name, init_param=START,
+                   label_type="float" if name == "regression" else "int",
+                   predict_param={"hide_scores": True, "score_digits": digits}, **extra, **how)
+
+
+def offset(data):
+    return ref.offset_of(data.extra["days"]) if data.extra else 0.
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("digits", [2, 6])
+def test_scores_are_rounded(lab, name, digits):
+    r = run(lab, name, digits=digits)
+    want = ref.score(CASES[name][1], r.data.x, r.weights(), offset(r.data))
+    have = r.scores()
+    assert far(have, want) <= .5 * 10 ** -digits + 2e-6
+    assert far(have, np.round(have, digits)) < 1e-12
+
+
+def test_no_digits_are_classes(lab):
+    r = run(lab, "binary", digits=0)
+    p = ref.score(ref.Logistic, r.data.x, r.weights())
+    assert set(r.scores().tolist()) == {0., 1.}
+    assert far(r.scores(), np.round(p)) == 0
+    assert all(int(x["predict_result"]) == int(float(x["predict_score"]))
+               for x in r.rows().values())
+
+
+def test_the_largest_of_three_classes(lab):
+    r = run(lab, "three", module="HeteroLR", max_iter=4)
+    g = r.summary()["one_vs_rest"]
+    h = r.parts()[1]["one_vs_rest"]
+    scores = []
+    for (_, a), k in zip(g.items(), sorted(h, key=float)):
+        w = [a["coef"][n] for n in r.data.names[0]] + \
+            [h[k]["coef"][n] for n in r.data.names[1]] + [a["intercept"]]
+        scores.append(ref.score(ref.Logistic, r.data.x, np.array(w)))
+    assert far(r.scores(), np.max(scores, axis=0)) < 1e-5
+
+
+def test_training_is_what_it_was(lab):
+    r = run(lab, "binary", callback_param={"callbacks": ["PerformanceEvaluate"],
+                                           "validation_freqs": 1, "metrics": ["auc"]})
+    fit = like(ref.Logistic, r.data, w0=ref.seeded(11, (3, 4)))
+    r.agrees(fit)
+    assert far([y for _, y in r.metric("train", "auc")],
+               [ref.auc(r.data.y, ref.score(ref.Logistic, r.data.x, w)) for w in fit.trail]) < .01
+
+
+@pytest.mark.parametrize("name", ["binary", "count"])
+def test_deployed_models_predict_the_same(lab, name):
+    r = run(lab, name)
+    assert lab.predict(lab.deploy(r), name).scores().tolist() == r.scores().tolist()
 
 
 @pytest.mark.skipif(os.path.basename(BUILD) == "release", reason="a release has no hooks")
-@pytest.mark.parametrize("table", ["binary", "binary_two"])
-def test_no_share_and_no_sum_crosses(hidden, table):
-    r = hidden.lab.run("HeteroLR", table, max_iter=2, **params(2))
+@pytest.mark.parametrize("name", CASES)
+def test_no_share_of_a_score_crosses(lab, wire, name):
+    r = run(lab, name, cv_param={"need_cv": False})
     w = r.weights()
-    at, shares = 0, []
-    for names in r.data.names:
-        shares.append(r.data.x[:, at:at + len(names)] @ w[at:at + len(names)])
-        at += len(names)
-    shares += [shares[0] + w[-1], sum(shares) + w[-1]]
-    crossed = hidden.crossed()
-    assert len(crossed) > 20000, "the hook recorded next to nothing"
-    assert b"host_prob" not in crossed
-    for z in np.concatenate(shares):
-        assert struct.pack("<d", z) not in crossed
-        assert struct.pack("<q", int(np.rint(z * 2 ** 24))) not in crossed
-
-
-def test_three_classes_are_told_apart_by_rounded_scores(hidden):
-    r = hidden.lab.run("HeteroLR", "three", max_iter=3, **params(3))
-    for row in r.rows().values():
-        detail = json.loads(row["predict_detail"])
-        best = max(detail.values())
-        assert float(row["predict_score"]) == best
-        assert detail[row["predict_result"]] == best
-
-
-def test_a_deployed_model_predicts_hidden_with_the_arbiter(hidden):
-    r = hidden.lab.run("HeteroLR", "binary", max_iter=3, **params(3))
-    p = hidden.lab.predict(hidden.lab.deploy(r), "binary")
-    assert far(p.scores(), r.scores()) == 0
-    assert b"masked_score" in hidden.crossed()
+    bodies = b"".join((wire / n).read_bytes() for n in os.listdir(wire))
+    at = [list(range(3))] + [list(range(3 + sum(len(n) for n in r.data.names[1:k + 1]),
+                                        3 + sum(len(n) for n in r.data.names[1:k + 2])))
+                             for k in range(len(r.data.names) - 1)]
+    for k, columns in enumerate(at):
+        z = r.data.x[:, columns] @ w[columns] + (0 if k else w[-1] + offset(r.data))
+        for v in z[::3]:
+            for x in (v, np.nextafter(v, 99), np.nextafter(v, -99)):
+                assert struct.pack("<d", x) not in bodies
+            for bits in (24, 32, 40):
+                for d in (-1, 0, 1):
+                    assert struct.pack("<q", round(v * 2 ** bits) + d) not in bodies

@@ -2,6 +2,8 @@
 """What every coordinated linear trainer can do, against the same done in
 plaintext: weights, sparse rows, classes, batches, validation, early stopping,
 folds, stepwise search."""
+import csv
+import io
 import json
 
 import linear_reference as ref
@@ -141,6 +143,15 @@ def test_weights_of_rows_in_batches(lab):
     r = lab.run("HeteroLR", "weighted", before=("SampleWeight", {"sample_weight_name": "s"}),
                 batch_size=25, shuffle=False, masked_rate=0, max_iter=2)
     r.agrees(like(ref.Logistic, data, weights=data.extra["s"], batch_size=25, iterations=2))
+
+
+def test_poisson_does_not_use_weights_and_says_so(lab):
+    d = make(16, kind="count")
+    lab.upload("counts_weighted", d)
+    r = lab.run("HeteroPoisson", "counts_weighted",
+                before=("SampleWeight", {"sample_weight_name": "days"}))
+    r.agrees(like(ref.Poisson, d))
+    assert "weight" in r.file("guest/linear_0/events")
 
 
 @pytest.mark.parametrize("module, family, name", [
@@ -301,6 +312,36 @@ def test_early_stopping_gives_the_best_epoch(lab, old_style):
     assert far([float(rows[i]["predict_score"]) for i in d.ids], p) < 1e-6
 
 
+def test_early_stopping_with_two_hosts(lab):
+    train, validate, d, v = halves(lab, 28, "binary", noise=2.5, hosts=(2, 2))
+    r = lab.run("HeteroLR", train, validate=validate, max_iter=20, optimizer="adam",
+                learning_rate=.1, callback_param=dict(EARLY, metrics=["auc"]))
+    fit = like(ref.Logistic, d, optimizer="adam", rate=.1, iterations=20)
+    best, last = ref.best_epoch([[ref.auc(v.y, ref.score(ref.Logistic, v.x, w))
+                                  for w in fit.trail]], 3, [True])
+    assert best and last < 19
+    assert [s["best_iteration"] for s in r.parts()] == [best] * 3
+    assert far(r.weights(), fit.trail[best]) < 1e-6
+
+
+def test_each_class_stops_by_itself(lab):
+    train, validate, d, v = halves(lab, 40, "three", noise=2.5)
+    r = lab.run("HeteroLR", train, validate=validate, max_iter=12, optimizer="adam",
+                learning_rate=.1, callback_param=dict(EARLY, metrics=["auc"]))
+    want = ref.one_vs_rest(d.x, d.y, optimizer="adam", rate=.1, iterations=12)
+    ends = []
+    for k, (c, fit) in enumerate(want.items()):
+        curve = [ref.auc(v.y == c, ref.score(ref.Logistic, v.x, w)) for w in fit.trail]
+        best, last = ref.best_epoch([curve], 3, [True])
+        if best is None:
+            best = int(np.argmax(curve))
+        ends.append(last)
+        assert far(class_weights(r, k), fit.trail[best]) < 1e-6
+        assert far([y for _, y in r.metric("validate", "auc_class_%d" % k)],
+                   curve[:last + 1]) < 1e-9
+    assert min(ends) < 11
+
+
 def test_early_stopping_of_a_regression(lab):
     train, validate, d, v = halves(lab, 32, "regression", noise=2.5)
     fit = like(ref.Linear, d, iterations=20)
@@ -404,6 +445,21 @@ def test_without_history_each_row_has_its_validation_score(lab):
     assert far(r.scores(), want) < 1e-6
 
 
+def test_folds_of_the_rows_themselves(lab):
+    r = lab.run("HeteroLR", "binary", max_iter=1, cv_param={
+        "need_cv": True, "n_splits": 2, "shuffle": False, "history_value_type": "instance"})
+    d = r.data
+    rows = list(csv.DictReader(io.StringIO(r.file("guest/linear_0/out/data/data.csv"))))
+    rows = {x["id"]: x for x in rows}
+    for k, (train, test) in enumerate(ref.folds(len(d.ids), 2, False, 0)):
+        for kind, at in (("train", train), ("validate", test)):
+            for i in at:
+                row = rows.pop("%s#fold%d#%s" % (d.ids[i], k, kind))
+                assert [float(row[n]) for n in d.names[0]] == d.x[i, :3].tolist()
+                assert int(row["y"]) == d.y[i]
+    assert not rows
+
+
 def test_folds_of_three_classes(lab):
     r = lab.run("HeteroLR", "three", max_iter=3, cv_param={
         "need_cv": True, "n_splits": 2, "shuffle": True, "random_seed": 4})
@@ -463,7 +519,22 @@ def test_stepwise_picks_the_columns_of_a_plaintext_search(lab, module, direction
     assert r.summary()["steps"]
 
 
-def test_stepwise_keeps_to_its_bounds(lab):
+@pytest.mark.parametrize("bounds", [{"direction": "forward", "nvmax": 2},
+                                    {"direction": "backward", "nvmin": 5}])
+def test_stepwise_keeps_to_its_numbers_of_columns(lab, bounds):
+    d = steps_data("regression")
+    lab.upload("steps_regression", d)
+    r = lab.run("HeteroLinR", "steps_regression", label_type="float", max_iter=4, seconds=120,
+                learning_rate=.5, alpha=0, decay=0,
+                stepwise_param=dict({"need_stepwise": True}, **bounds))
+    want = ref.stepwise(ref.Linear, d.x, d.y, name="AIC", optimizer="sgd", rate=.5, alpha=0.,
+                        iterations=4, decay=0., **bounds)
+    assert len(want) == list(bounds.values())[1]
+    names = sum(d.names, [])
+    assert sorted(sum(selected(r), [])) == sorted(names[j] for j in want)
+
+
+def test_stepwise_keeps_to_its_number_of_steps(lab):
     d = steps_data("regression")
     lab.upload("steps_regression", d)
     r = lab.run("HeteroLinR", "steps_regression", label_type="float", max_iter=4, seconds=120,
