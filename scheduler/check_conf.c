@@ -648,6 +648,28 @@ static bool check_wired(struct check *c, const char *name, const json_t *params)
 	return right;
 }
 
+/* Guests, hosts and arbiter must agree on it: a partner sees only its own. */
+static void check_hides(struct check *c, const char *name, size_t from)
+{
+	const json_t *tasks = json_object_get(c->plan, "tasks");
+	struct at at = at_root("conf#/component_parameters/common");
+	size_t hide = 0, n = json_array_size(tasks);
+
+	for (size_t i = from; i < n; i++)
+		hide += json_bool_or(
+		    json_object_get(
+			json_object_get(json_array_get(tasks, i), "params"),
+			"predict_param"),
+		    "hide_scores", false);
+	if (!hide || hide == n - from || c->party)
+		return;
+	at = at_add(&at, name);
+	at = at_add(&at, "predict_param");
+	at = at_add(&at, "hide_scores");
+	defect_add(c->d, EINVAL, at.s,
+		   "must be the same for all parties: put it under common");
+}
+
 static const json_t *doc_of(const struct check *c, const char *name)
 {
 	return json_object_get(json_object_get(c->dsl, "components"), name);
@@ -681,6 +703,7 @@ static void component_tasks(struct check *c, const char *name,
 				add_task(c, name, spec, role,
 					 json_string_value(party), index);
 	}
+	check_hides(c, name, before);
 	for (size_t i = before; i < json_array_size(tasks); i++)
 		if (!check_wired(
 			c, name,

@@ -106,6 +106,7 @@ bool model_expand(struct sched *s, json_t **dsl, json_t **conf,
 	json_t *train = NULL, *info = NULL, *own = NULL, *merged;
 	char **versions;
 	struct err e = { 0 };
+	bool right;
 
 	if (!is_predict(*conf))
 		return true;
@@ -130,7 +131,8 @@ bool model_expand(struct sched *s, json_t **dsl, json_t **conf,
 		own = model_read(state, id, version, MODEL_DSL_PATH, &e);
 		train = model_read(state, id, version, "train/conf.json", &e);
 	}
-	if (own && train) {
+	right = own && train;
+	if (right) {
 		merged = predict_conf_merge(train, *conf, own);
 		json_decref(*conf);
 		*conf = merged;
@@ -141,10 +143,8 @@ bool model_expand(struct sched *s, json_t **dsl, json_t **conf,
 	}
 	json_decref(train);
 	json_decref(info);
-	if (!own)
-		return false;
 	json_decref(own);
-	return true;
+	return right;
 }
 
 /* ---- the check at every party ----------------------------------------------

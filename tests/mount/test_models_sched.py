@@ -134,6 +134,34 @@ def test_a_trained_version_says_how_to_deploy_it(three, trained, deployed):
         refused(three[9999], conf)
 
 
+def test_scores_are_hidden_with_the_arbiter(three, trained, deployed):
+    conf = predict_conf(three, deployed)
+    common = conf["component_parameters"]["common"] = {
+        "hetero_lr_0": {"predict_param": {"hide_scores": True}}}
+    p = three[9999]
+    assert "conf#/role: no arbiter, which HeteroLR (hetero_lr_0) needs" in refused(p, conf)
+    conf["role"]["arbiter"] = [10001]
+    job = p.submit_text(json.dumps(conf))
+    assert p.wait(job, 60) == "success", p.error(job)
+    for a, b in zip(scores(p, job), scores(p, trained)):
+        assert a["id"] == b["id"]
+        assert float(a["predict_score"]) == pytest.approx(float(b["predict_score"]), abs=.006)
+    assert os.path.exists(three[10001].path("jobs", job, "arbiter/hetero_lr_0"))
+    conf["component_parameters"]["role"]["guest"]["0"]["hetero_lr_0"] = common.pop("hetero_lr_0")
+    assert "hetero_lr_0/predict_param/hide_scores: must be the same for all parties" in \
+        refused(p, conf)
+
+
+def test_an_arbiter_that_is_not_needed_has_no_task(three, trained, deployed):
+    conf = predict_conf(three, deployed)
+    conf["role"]["arbiter"] = ["10001"]
+    p = three[9999]
+    job = p.submit_text(json.dumps(conf))
+    assert p.wait(job, 60) == "success", p.error(job)
+    assert scores(p, job) == scores(p, trained)
+    assert not os.path.exists(three[10001].path("jobs", job, "arbiter"))
+
+
 def test_predict_jobs_need_their_tables_and_parties(three, deployed):
     conf = predict_conf(three, deployed)
     del conf["component_parameters"]["role"]["host"]
