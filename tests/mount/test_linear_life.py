@@ -40,7 +40,7 @@ def task(lab, party, number):
 
 
 def kill_in_epoch(lab, party, number, epoch):
-    """SIGKILL when every party has its checkpoint of the epochs before this
+    """SIGKILL when every party has its checkpoint of the epoch before this
     one (0 is the first)."""
     paths = [os.path.join(lab.s[p].state, "jobs", number, role, "linear_0/checkpoints/%d.json")
              for p, role in ROLES.items()]
@@ -78,6 +78,59 @@ def test_a_killed_task_goes_on_from_its_newest_checkpoint(lab, undisturbed, part
     log = r.file("guest/linear_0/log")
     for epoch in range(9):
         assert len(re.findall("iteration %d: loss" % epoch, log)) == 1, (epoch, log)
+
+
+EARLY = {"callbacks": ["PerformanceEvaluate", "EarlyStopping", "ModelCheckpoint"],
+         "validation_freqs": 1, "early_stopping_rounds": 3, "metrics": ["auc"]}
+# Whose task dies, on which table, before which epoch.
+STATES = {
+    "pairs of sqn": (HOSTS[0], "long", 8, {
+        "optimizer": "sqn", "max_iter": 11, "callback_param": KEEP,
+        "sqn_param": {"update_interval_L": 2, "memory_M": 3}}),
+    "sums of sqn": (GUEST, "long", 7, {
+        "optimizer": "sqn", "max_iter": 11, "callback_param": KEEP,
+        "sqn_param": {"update_interval_L": 2, "memory_M": 3}}),
+    "speed": (ARBITER, "long", 4, {
+        "optimizer": "nesterov_momentum_sgd", "max_iter": 6, "callback_param": KEEP}),
+    # Epoch 2 of the second class.
+    "classes": (GUEST, "three", 7, {
+        "optimizer": "adam", "max_iter": 5, "callback_param": KEEP}),
+    # The best was epoch 5, it stops at 8.
+    "the best so far": (HOSTS[0], "half", 7, {
+        "optimizer": "adam", "max_iter": 20, "learning_rate": .1, "validate": "other_half",
+        "callback_param": EARLY})}
+
+
+UNDISTURBED = {}
+
+
+def undisturbed_as(lab, state):
+    _, name, _, how = STATES[state]
+    if state not in UNDISTURBED:
+        UNDISTURBED[state] = lab.run("HeteroLR", name, **how)
+    return UNDISTURBED[state]
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_what_a_trainer_knows_survives_a_death(lab, state):
+    party, name, epoch, how = STATES[state]
+    if name == "half" and name not in lab.data:
+        d = make(28, noise=2.5)
+        lab.upload("half", d.part(range(35)))
+        lab.upload("other_half", d.part(range(35, 60)))
+    number = lab.guest.submit(*lab.job(
+        "HeteroLR", name, common={"auto_retries": 1, "auto_retry_delay": 0},
+        **dict(how, encrypt_param={"key_length": 2048})))
+    kill_in_epoch(lab, party, number, epoch)
+    assert lab.guest.wait(number, 120) == "success", lab.guest.error(number)
+    have = lab.submit_result(number, name)
+    assert "attempt 1 " in have.file("guest/linear_0/events")
+    assert "from checkpoint %d" % (epoch - 1) in have.file("guest/linear_0/events")
+    want = undisturbed_as(lab, state)
+    for a, b in zip(have.parts(), want.parts()):
+        assert a == b
+    assert {i: r["predict_score"] for i, r in have.rows().items()} == \
+        {i: r["predict_score"] for i, r in want.rows().items()}
 
 
 def test_checkpoints_are_the_models_after_each_epoch(lab):
