@@ -121,7 +121,7 @@ struct handle_ops {
 void reply_open(fuse_req_t r, struct handle *h);
 /* An open file. Members that matter to more than one kind. */
 struct handle {
-	struct handle *next, *prev; /* of all; mount.c's lock */
+	struct handle *next, *prev; /* of all; handle.c's lock */
 	const struct handle_ops *ops;
 	struct nid nid;
 	int flags; /* of open */
@@ -197,6 +197,8 @@ const struct ent *ent_by_slot(const struct ent *t, size_t n, unsigned slot);
 
 /* ---- mount.c ---------------------------------------------------------- */
 extern const struct fuse_lowlevel_ops mount_ops;
+
+/* ---- handle.c: what trees have in common ------------------------------- */
 /* Owner, group and the bits that others may have; times = now if 0. */
 void attr_fill(struct attr *a, fuse_ino_t ino, mode_t mode, uint64_t size,
 	       int64_t mtime_ms);
@@ -276,7 +278,8 @@ void named_forget(struct nid n, uint64_t count);
 int curves_lookup(const char *task, const char *name, struct attr *ret);
 void curves_list_task(const char *task, struct listing *l);
 
-/* ---- tables.c: names and derived files; upload.c: writing ------------- */
+/* ---- tables.c: names and derived files; tables_data.c: data.csv as it is
+ * published; upload.c: writing ------------------------------------------- */
 enum {
 	T_DIR,
 	T_SCHEMA,

@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <uthash.h>
 
-#include "fs/fs.h"
+#include "fs/tables_priv.h"
 
 #define PARTS_MAX   2048u
 #define PARENTS_MAX 1024u
@@ -27,7 +27,6 @@ static const struct ent table_files[] = {
 	/* Last, so that rm -r and cp -r come to it last. */
 	{ "data.csv", T_WRITE, S_IFREG | 0664, 0 },
 };
-#define DATA_MODE (S_IFREG | 0664)
 
 /* ---- numbers to names: whatever the kernel knows was looked up -------- */
 
@@ -228,41 +227,6 @@ int namespace_rmdir(const struct who *w, const char *name)
 	return ns ? namespace_remove(fs.tables, ns, NULL) : -ENOENT;
 }
 
-/* ---- writers' second lookup ------------------------------------------- */
-
-/* By thread only: the generation may be replaced between the two lookups. */
-static struct intent {
-	pid_t pid;
-	int64_t until_ms;
-} intents[64];
-static unsigned next_intent;
-static pthread_mutex_t intent_lock = PTHREAD_MUTEX_INITIALIZER;
-
-static void intent_add(pid_t pid)
-{
-	pthread_mutex_lock(&intent_lock);
-	intents[next_intent++ % ARRAY_SIZE(intents)] =
-	    (struct intent){ pid, now_mono_ms() + 1000 };
-	pthread_mutex_unlock(&intent_lock);
-}
-
-/* drop: the writer has arrived. */
-static bool intent_of(pid_t pid, bool drop)
-{
-	bool found = false;
-
-	pthread_mutex_lock(&intent_lock);
-	for (size_t i = 0; i < ARRAY_SIZE(intents); i++)
-		if (intents[i].pid == pid &&
-		    intents[i].until_ms > now_mono_ms()) {
-			found = true;
-			if (drop)
-				intents[i].until_ms = 0;
-		}
-	pthread_mutex_unlock(&intent_lock);
-	return found;
-}
-
 /* ---- attributes ------------------------------------------------------- */
 
 static char *schema_text(struct table *t)
@@ -305,14 +269,6 @@ static int parent_link(struct table *t, unsigned i, struct strbuf *ret)
 	if (!ens || !ename)
 		return -ENOMEM;
 	return sb_addf(ret, "../../../%s/%s", ens, ename);
-}
-
-static void data_attr(struct table *t, struct attr *ret)
-{
-	attr_fill(ret, nid_ino(K_DATA, table_generation(t), 0), DATA_MODE,
-		  table_csv_size(t), table_published_ms(t));
-	ret->entry_s = 0; /* the name may mean the next generation soon */
-	ret->attr_s = 3600;
 }
 
 static int table_getattr(const struct who *w, struct nid n, struct attr *ret)
@@ -420,8 +376,8 @@ static int data_lookup(const struct who *w, uint64_t id, struct attr *ret)
 
 	if (no)
 		return no;
-	if (t && !intent_of(w->pid, false)) {
-		data_attr(t, ret);
+	if (t && !table_intent_of(w->pid, false)) {
+		table_data_attr(t, ret);
 		return 0;
 	}
 	if (!t && !upload_active(id))
@@ -594,20 +550,6 @@ static int tables_readlink(struct nid n, struct strbuf *ret)
 
 /* ---- opening ---------------------------------------------------------- */
 
-static int open_table(const struct who *w, struct nid n, int flags,
-		      struct table *t, unsigned part, struct handle **ret)
-{
-	struct handle *h = handle_new(w, n, flags, NULL);
-
-	if (!h)
-		return -ENOMEM;
-	h->table = table_ref(t);
-	h->part = part;
-	h->cached = n.kind == K_DATA;
-	*ret = h;
-	return 0;
-}
-
 static int tables_open(const struct who *w, struct nid n, int flags,
 		       struct handle **ret)
 {
@@ -621,7 +563,7 @@ static int tables_open(const struct who *w, struct nid n, int flags,
 	if (no)
 		return no;
 	if (n.slot == T_WRITE && writes) {
-		intent_of(w->pid, true);
+		table_intent_of(w->pid, true);
 		return upload_open(w, n.number, flags, ret);
 	}
 	if (writes) /* derived: taken and forgotten */
@@ -629,9 +571,10 @@ static int tables_open(const struct who *w, struct nid n, int flags,
 	if (!t)
 		return open_text(w, n, flags, NULL, ret);
 	if (n.slot == T_WRITE)
-		return open_table(w, n, flags, t, 0, ret);
+		return table_data_open(w, n, flags, t, 0, ret);
 	if (n.slot >= T_PART0 && n.slot < T_PARENT0)
-		return open_table(w, n, flags, t, n.slot - T_PART0 + 1, ret);
+		return table_data_open(w, n, flags, t, n.slot - T_PART0 + 1,
+				       ret);
 	if (n.slot == T_SCHEMA)
 		return open_text(w, n, flags, schema_text(t), ret);
 	if (n.slot == T_COUNT)
@@ -887,61 +830,4 @@ const struct tree tree_tables = {
 	.rename = tables_rename,
 	.truncate = tables_truncate,
 	.xattrs = tables_xattrs,
-};
-
-/* ---- data.csv of a generation ----------------------------------------- */
-
-static int data_getattr(const struct who *w, struct nid n, struct attr *ret)
-{
-	_cleanup_table_ struct table *t = NULL;
-	int no = table_open_gen(fs.tables, n.number, &t, NULL);
-
-	(void)w;
-	if (!no)
-		data_attr(t, ret);
-	return no;
-}
-
-static int data_open(const struct who *w, struct nid n, int flags,
-		     struct handle **ret)
-{
-	_cleanup_table_ struct table *t = NULL;
-	int no;
-
-	if ((flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC)) {
-		intent_add(w->pid);
-		return -ESTALE;
-	}
-	no = table_open_gen(fs.tables, n.number, &t, NULL);
-	return no ? no : open_table(w, n, flags, t, 0, ret);
-}
-
-static int data_truncate(const struct who *w, struct nid n, off_t size)
-{
-	(void)w, (void)n, (void)size;
-	return -EPERM; /* a published generation never changes */
-}
-
-static int data_xattrs(struct nid n, struct strbuf *ret)
-{
-	_cleanup_table_ struct table *t = NULL;
-
-	if (table_open_gen(fs.tables, n.number, &t, NULL))
-		return 0;
-	sb_adds(ret, "user.rollfs.rows");
-	sb_addc(ret, '\0');
-	sb_addf(ret, "%llu", (unsigned long long)table_rows(t));
-	sb_addc(ret, '\0');
-	sb_adds(ret, "user.rollfs.generation");
-	sb_addc(ret, '\0');
-	sb_addf(ret, "%llu", (unsigned long long)n.number);
-	sb_addc(ret, '\0');
-	return 0;
-}
-
-const struct tree tree_data = {
-	.getattr = data_getattr,
-	.open = data_open,
-	.truncate = data_truncate,
-	.xattrs = data_xattrs,
 };
