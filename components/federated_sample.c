@@ -256,7 +256,7 @@ static int tell_hosts(struct sample *s, struct err *e)
 {
 	json_t *o = json_pack("{s:s, s:I}", "keys", keys_names[s->keys], "rows",
 			      (json_int_t)s->n);
-	int r = rows_agree(s->c, &s->rows, e);
+	int r = rows_agree(s->c, "", &s->rows, e);
 
 	for (size_t i = 0; i < ctx_count(s->c, "host") && r >= 0; i++)
 		r = ctx_send_json(s->c, "host", i, "sample_info", "", o, e);
@@ -299,7 +299,7 @@ static int follow(struct sample *s, struct err *e)
 	int r = rows_read(s->c, s->t, NULL, NULL, &s->rows, e);
 
 	if (r >= 0)
-		r = rows_agree(s->c, &s->rows, e);
+		r = rows_agree(s->c, "", &s->rows, e);
 	if (r >= 0)
 		r = read_info(s, &want, e);
 	if (r >= 0)

@@ -307,7 +307,7 @@ static int guest(struct split *s, struct err *e)
 	sort_classes(s);
 	r = decide_counts(s, e);
 	if (r >= 0)
-		r = rows_agree(s->c, &s->rows, e);
+		r = rows_agree(s->c, "", &s->rows, e);
 	s->part = xcalloc(s->rows.n + 1, 1);
 	if (r >= 0)
 		r = decide(s, e);
@@ -322,7 +322,7 @@ static int host(struct split *s, struct err *e)
 	int r = rows_read(s->c, s->t, NULL, NULL, &s->rows, e);
 
 	if (r >= 0)
-		r = rows_agree(s->c, &s->rows, e);
+		r = rows_agree(s->c, "", &s->rows, e);
 	left = s->rows.n;
 	s->part = xmalloc(s->rows.n + 1);
 	memset(s->part, PARTS, s->rows.n + 1);

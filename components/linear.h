@@ -7,7 +7,7 @@
  *
  *   linear_run.c       a task: what its inputs ask for, at any role
  *   linear_params.c    parameters of all three modules, and their rules
- *   linear_data.c      rows as a dense matrix; the same rows at all parties
+ *   linear_data.c      rows as a dense matrix
  *   linear_plan.c      batches, tags, ciphertexts as messages
  *   linear_family.c    what tells the three models apart
  *   linear_fit.c       one training: the loop over epochs and batches
@@ -31,10 +31,10 @@
 #include "components/crypto/paillier.h"
 #include "components/math/optimizer.h"
 #include "components/math/sqn.h"
+#include "components/rows.h"
 
 #define LINEAR_SCALE	    40
 #define LINEAR_FACTOR_SCALE 40
-#define LINEAR_ROWS_MAX	    (1u << 27)
 #define LINEAR_VALUE_MAX    1e8 /* of a feature and of a weight */
 #define LINEAR_CLASSES_MAX  1000
 #define LINEAR_METRICS_MAX  8
@@ -158,8 +158,8 @@ struct linear_data {
 	size_t label_column;
 	char **names; /* of the columns of x; owned, as anonymous */
 	char **anonymous;
-	uint32_t *at; /* rows of the table; NULL: all */
-	uint8_t digest[32];
+	uint32_t *at;	 /* rows of the table; NULL: all */
+	struct rows ids; /* of a whole table */
 };
 
 /*
@@ -171,9 +171,6 @@ int linear_data_read(struct linear *l, const char *key, const json_t *header,
 		     bool need_label, struct linear_data *ret,
 		     struct err *e) MUST_CHECK;
 void linear_data_free(struct linear_data *d);
-/* Guest and hosts make sure that they hold the same rows. */
-int linear_data_agree(struct linear *l, const char *key,
-		      const struct linear_data *d, struct err *e) MUST_CHECK;
 /* Copies of the rows at[0..n-1] (ascending), or of the columns with keep[j]. */
 void linear_data_rows(const struct linear_data *d, const uint32_t *at, size_t n,
 		      struct linear_data *ret);

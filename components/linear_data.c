@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The rows of a party as a dense matrix, and that all hold the same rows. */
+/* The rows of a party as a dense matrix. */
 #include <math.h>
-#include <openssl/core_names.h>
-#include <openssl/crypto.h>
-#include <openssl/evp.h>
 
 #include "lib/json.h"
 
@@ -22,35 +19,6 @@ static int cell_number(const struct cell *cell, double *ret)
 		break;
 	}
 	return num_parse(cell->str, cell->len, ret) ? 0 : -EINVAL;
-}
-
-static int digest_key(EVP_MAC_CTX *mac, const char *key, size_t n)
-{
-	uint8_t len[4] = { (uint8_t)n, (uint8_t)(n >> 8), (uint8_t)(n >> 16),
-			   (uint8_t)(n >> 24) };
-
-	return EVP_MAC_update(mac, len, sizeof(len)) == 1 &&
-		       EVP_MAC_update(mac, (const uint8_t *)key, n) == 1
-		   ? 0
-		   : -EIO;
-}
-
-static EVP_MAC_CTX *digest_begin(const uint8_t *secret)
-{
-	OSSL_PARAM params[] = {
-		OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST,
-						 (char[]){ "SHA256" }, 0),
-		OSSL_PARAM_construct_end(),
-	};
-	EVP_MAC *mac = EVP_MAC_fetch(NULL, "HMAC", NULL);
-	EVP_MAC_CTX *m = mac ? EVP_MAC_CTX_new(mac) : NULL;
-
-	EVP_MAC_free(mac);
-	if (m && EVP_MAC_init(m, secret, 32, params) != 1) {
-		EVP_MAC_CTX_free(m);
-		m = NULL;
-	}
-	return m;
 }
 
 /* Where the columns of the matrix and the others stand in the table. */
@@ -101,49 +69,30 @@ static int read_guest_cells(struct linear_data *d, const struct columns *k,
 	return 0;
 }
 
-static int read_row(struct linear_data *d, const struct columns *k, size_t row,
-		    const struct cell *cells, struct err *e)
-{
-	const struct table_schema *s = table_schema(d->table);
-	double *x = d->x + row * d->cols;
+struct reading {
+	struct linear_data *d;
+	const struct columns *k;
+};
 
+static int read_row(void *arg, size_t row, const struct cell *cells,
+		    struct err *e)
+{
+	const struct reading *x = arg;
+	struct linear_data *d = x->d;
+	const struct table_schema *s = table_schema(d->table);
+	double *to = d->x + row * d->cols;
+
+	if (row == d->rows)
+		return err_set(e, EIO, "more rows than the table says");
 	for (size_t j = 0; j < d->cols; j++) {
-		if (read_cell(s, k->at[j], cells, &x[j], e))
+		if (read_cell(s, x->k->at[j], cells, &to[j], e))
 			return -e->no;
-		if (fabs(x[j]) > LINEAR_VALUE_MAX)
+		if (fabs(to[j]) > LINEAR_VALUE_MAX)
 			return err_set(e, ERANGE,
 				       "column %s has values beyond 1e8",
 				       d->names[j]);
 	}
-	return read_guest_cells(d, k, row, cells, e);
-}
-
-static int read_rows(struct linear_data *d, const struct columns *k,
-		     EVP_MAC_CTX *mac, struct err *e)
-{
-	struct table_iter *it;
-	const struct cell *cells;
-	const char *key;
-	size_t len;
-	size_t n = 0;
-	int r = table_scan(d->table, NULL, 0, &it, e);
-
-	if (r < 0)
-		return r;
-	while ((r = table_next(it, &key, &len, &cells, e)) > 0) {
-		if (n == d->rows)
-			r = err_set(e, EIO, "more rows than the table says");
-		else if (digest_key(mac, key, len))
-			r = err_set(e, EIO, "cannot digest the ids");
-		else
-			r = read_row(d, k, n++, cells, e);
-		if (r < 0)
-			break;
-	}
-	table_scan_end(it);
-	if (!r && n != d->rows)
-		r = err_set(e, EIO, "fewer rows than the table says");
-	return r;
+	return read_guest_cells(d, x->k, row, cells, e);
 }
 
 static void add_column(struct linear_data *d, struct columns *k, size_t at)
@@ -236,18 +185,13 @@ static int read_table(struct linear *l, struct linear_data *d,
 	const struct table_schema *s = table_schema(d->table);
 	bool guest = l->role == LINEAR_GUEST;
 	struct columns k = { .at = xcalloc(s->n_columns + 1, sizeof(size_t)) };
-	size_t len = sizeof(d->digest);
-	EVP_MAC_CTX *mac = NULL;
+	struct reading x = { d, &k };
 	int r = find_columns(l, d, &k, header, only, e);
 
 	if (!r && guest && need_label && k.label < 0)
 		r = err_set(e, EINVAL, "there is no label column");
 	if (!r && !guest && !header && !d->cols)
 		r = err_set(e, EINVAL, "there is no feature column");
-	if (!r) {
-		mac = digest_begin(ctx_secret(l->c));
-		r = mac ? 0 : err_set(e, EIO, "cannot set up HMAC-SHA256");
-	}
 	if (!r) {
 		d->label_column =
 		    guest && k.label >= 0 ? (size_t)k.label : SIZE_MAX;
@@ -258,11 +202,8 @@ static int read_table(struct linear *l, struct linear_data *d,
 			d->weight = xcalloc(d->rows, sizeof(*d->weight));
 		if (k.exposure >= 0)
 			d->offset = xcalloc(d->rows, sizeof(*d->offset));
-		r = read_rows(d, &k, mac, e);
+		r = rows_read(l->c, d->table, read_row, &x, &d->ids, e);
 	}
-	if (!r && EVP_MAC_final(mac, d->digest, &len, len) != 1)
-		r = err_set(e, EIO, "cannot digest the ids");
-	EVP_MAC_CTX_free(mac);
 	free(k.at);
 	return r;
 }
@@ -279,7 +220,7 @@ int linear_data_read(struct linear *l, const char *key, const json_t *header,
 	if (!t)
 		return err_set(e, EINVAL, "there is no input %s", key);
 	d.rows = table_rows(t);
-	if (!d.rows || d.rows > LINEAR_ROWS_MAX)
+	if (!d.rows || d.rows > ROWS_MAX)
 		return err_set(e, EINVAL, "%s has %zu rows", key, d.rows);
 	n = MAX(table_schema(t)->n_columns, json_array_size(header)) + 1;
 	d.names = xcalloc(n, sizeof(*d.names));
@@ -376,49 +317,5 @@ void linear_data_columns(const struct linear_data *d, const bool *keep,
 		ret->at = xcalloc(d->rows + 1, sizeof(*ret->at));
 	if (d->at)
 		memcpy(ret->at, d->at, d->rows * sizeof(*ret->at));
-	memcpy(ret->digest, d->digest, sizeof(d->digest));
-}
-
-/* ---- the same rows everywhere -------------------------------------------- */
-
-static int agree_recv(struct linear *l, const char *role, size_t i,
-		      const char *key, const void *mine, size_t n,
-		      struct err *e)
-{
-	_cleanup_free_ void *theirs = NULL;
-	size_t got;
-	int r = ctx_recv_bytes(l->c, role, i, "id_digest", key, n, &theirs,
-			       &got, e);
-
-	if (r < 0)
-		return r;
-	if (got == n && !CRYPTO_memcmp(mine, theirs, n))
-		return 0;
-	ctx_fail_code(
-	    l->c, "rows_differ",
-	    "the parties do not hold the same rows in this component");
-	return err_set(e, EINVAL,
-		       "%s: %s %s holds other rows than this party: both need "
-		       "the output of one Intersection",
-		       key, role, ctx_member(l->c, role, i));
-}
-
-int linear_data_agree(struct linear *l, const char *key,
-		      const struct linear_data *d, struct err *e)
-{
-	bool guest = l->role == LINEAR_GUEST;
-	size_t peers = guest ? l->hosts : 1;
-	const char *role = guest ? "host" : "guest";
-	uint8_t mine[8 + sizeof(d->digest)];
-	int r = 0;
-
-	for (size_t i = 0; i < 8; i++)
-		mine[i] = (uint8_t)((uint64_t)d->rows >> (8 * i));
-	memcpy(mine + 8, d->digest, sizeof(d->digest));
-	for (size_t i = 0; i < peers && r >= 0; i++)
-		r = ctx_send_bytes(l->c, role, i, "id_digest", key, mine,
-				   sizeof(mine), e);
-	for (size_t i = 0; i < peers && r >= 0; i++)
-		r = agree_recv(l, role, i, key, mine, sizeof(mine), e);
-	return r;
+	ret->ids = d->ids;
 }

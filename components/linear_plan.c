@@ -87,7 +87,7 @@ static int plan_get(const struct linear *l, const json_t *o,
 			(weighted || l->f->factors ? LINEAR_FACTOR_SCALE : 0);
 	int r;
 
-	if ((r = json_get_int(o, "rows", 1, LINEAR_ROWS_MAX, &rows, e)) < 0 ||
+	if ((r = json_get_int(o, "rows", 1, ROWS_MAX, &rows, e)) < 0 ||
 	    (r = json_get_int(o, "batch_size", 1, rows, &size, e)) < 0 ||
 	    (r = json_get_int(o, "masked_batch_size", size, rows, &masked, e)) <
 		0 ||

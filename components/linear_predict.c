@@ -122,8 +122,8 @@ static int open_masked(struct linear *l, const char *tag, struct err *e)
 		size_t n;
 
 		r = ctx_recv_fixed(l->c, k ? "host" : "guest", k ? k - 1 : 0,
-				   "masked_score", tag, 8,
-				   k ? rows : LINEAR_ROWS_MAX, &got, &n, e);
+				   "masked_score", tag, 8, k ? rows : ROWS_MAX,
+				   &got, &n, e);
 		if (r < 0)
 			return r;
 		if (k && n != rows)

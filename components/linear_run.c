@@ -69,9 +69,9 @@ static int read_rows(struct run *x, const json_t *header, struct err *e)
 		json_decref(names);
 	}
 	if (r >= 0)
-		r = linear_data_agree(l, "train_data", &x->d, e);
+		r = rows_agree(l->c, "train_data", &x->d.ids, e);
 	if (r >= 0 && x->validate)
-		r = linear_data_agree(l, x->validate_key, &x->v, e);
+		r = rows_agree(l->c, x->validate_key, &x->v.ids, e);
 	for (size_t i = 0;
 	     r >= 0 && l->f->counts && x->d.label && i < x->d.rows; i++)
 		if (x->d.label[i] < 0)
@@ -270,7 +270,7 @@ static int run_prediction(struct run *x, const char *key, struct err *e)
 		r = linear_data_read(l, key, json_object_get(param, "header"),
 				     false, &x->d, e);
 	if (r >= 0)
-		r = linear_data_agree(l, key, &x->d, e);
+		r = rows_agree(l->c, key, &x->d.ids, e);
 	if (r >= 0 && l->p.hide_scores && l->role == LINEAR_GUEST)
 		r = ctx_send_u32(l->c, "arbiter", 0, "model_count", "",
 				 &x->set.n, 1, e);

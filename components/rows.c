@@ -148,13 +148,13 @@ int rows_key(const struct rows *r, int64_t seed, uint8_t ret[32], struct err *e)
 
 /* ---- agreement --------------------------------------------------------- */
 
-static int compare(struct ctx *c, const char *role, size_t i,
+static int compare(struct ctx *c, const char *role, size_t i, const char *tag,
 		   const uint8_t mine[ID_MESSAGE], struct err *e)
 {
 	_cleanup_free_ void *theirs = NULL;
 	size_t got;
-	int r = ctx_recv_bytes(c, role, i, "id_digest", "", ID_MESSAGE, &theirs,
-			       &got, e);
+	int r = ctx_recv_bytes(c, role, i, "id_digest", tag, ID_MESSAGE,
+			       &theirs, &got, e);
 
 	if (r < 0)
 		return r;
@@ -169,7 +169,8 @@ static int compare(struct ctx *c, const char *role, size_t i,
 		       role, ctx_member(c, role, i));
 }
 
-int rows_agree(struct ctx *c, const struct rows *rows, struct err *e)
+int rows_agree(struct ctx *c, const char *tag, const struct rows *rows,
+	       struct err *e)
 {
 	bool guest = !strcmp(ctx_role(c), "guest");
 	const char *role = guest ? "host" : "guest";
@@ -181,10 +182,10 @@ int rows_agree(struct ctx *c, const struct rows *rows, struct err *e)
 		mine[i] = (uint8_t)((uint64_t)rows->n >> (8 * i));
 	memcpy(mine + 8, rows->ids, sizeof(rows->ids));
 	for (size_t i = 0; i < peers && r >= 0; i++)
-		r = ctx_send_bytes(c, role, i, "id_digest", "", mine,
+		r = ctx_send_bytes(c, role, i, "id_digest", tag, mine,
 				   sizeof(mine), e);
 	for (size_t i = 0; i < peers && r >= 0; i++)
-		r = compare(c, role, i, mine, e);
+		r = compare(c, role, i, tag, mine, e);
 	return r;
 }
 

@@ -27,8 +27,10 @@ int rows_read(struct ctx *c, struct table *t,
 			struct err *e),
 	      void *arg, struct rows *ret, struct err *e) MUST_CHECK;
 
-/* Guest and hosts make sure that they hold the same rows (id_digest). */
-int rows_agree(struct ctx *c, const struct rows *r, struct err *e) MUST_CHECK;
+/* Guest and hosts make sure that they hold the same rows (id_digest under this
+ * tag). */
+int rows_agree(struct ctx *c, const char *tag, const struct rows *r,
+	       struct err *e) MUST_CHECK;
 
 /* Row numbers to every host; any order, repeated or not. */
 int rows_send(struct ctx *c, const char *name, const uint32_t *v, size_t n,
