@@ -246,6 +246,24 @@ def test_all_accept_or_nothing_stays(three, trained):
         os.rename(away + ".away", away)
 
 
+def test_a_partner_that_is_away_is_named(three, trained):
+    before = {q.id: versions(q) for q in three.parties.values()}
+    three[10001].kill("rollfs")
+    three[10001].kill("rollsite")
+    try:
+        start = time.monotonic()
+        with pytest.raises(OSError):
+            ctl(three[9999], trained, "deploy data_transform_0")
+        assert time.monotonic() - start < 16
+        assert "10001" in three[9999].read("errors").split("jobs/")[1]
+    finally:
+        three[10001].start()
+    for q in three.parties.values():
+        assert versions(q) == before[q.id]
+        assert not [x for x in os.listdir(os.path.dirname(store(q))) if x.startswith(".new")]
+    deploy(three, trained, "data_transform_0")
+
+
 def test_the_model_outlives_its_job(three, deployed):
     dsl, conf = breast(max_iter=1)
     p = three[9999]
