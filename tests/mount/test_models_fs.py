@@ -10,6 +10,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import threading
 import time
 
 import pytest
@@ -237,6 +238,42 @@ def test_it_comes_in_any_order_and_missing_says_what_is_due(target, source, rng)
         same(d, source)
         sh('rm -r "$1"', os.path.dirname(d))
     assert os.listdir(p.path("models")) == []
+
+
+def test_many_writers_and_readers_at_once(target, source):
+    p, d = target
+    for _ in range(5):
+        begin(d)
+        stop, bad = threading.Event(), []
+
+        def look(stop=stop, bad=bad):
+            while not stop.is_set():
+                r = sh('ls -lR "$1"; find "$1"; cat "$2/missing"', p.path("models"), d, ok=False,
+                       seconds=10)
+                if "Input/output" in r.stderr or "Bad address" in r.stderr:
+                    bad.append(r.stderr)
+
+        def write(name, bad=bad):
+            try:
+                put(d, name, source[name])
+            except OSError as e:
+                bad.append("%s: %s" % (name, e))
+
+        readers = [threading.Thread(target=look) for _ in range(2)]
+        writers = [threading.Thread(target=write, args=(n,)) for n in source]
+        for n in source:
+            os.makedirs(os.path.dirname(os.path.join(d, n)), exist_ok=True)
+        for t in readers + writers:
+            t.start()
+        for t in writers:
+            t.join(20 * SLOW)
+        stop.set()
+        for t in readers:
+            t.join(20 * SLOW)
+        assert not bad
+        assert whole(d)
+        same(d, source)
+        sh('rm -r "$1"', d)
 
 
 # ---- refused ----------------------------------------------------------------
