@@ -171,7 +171,8 @@ def fit(family, x, y, optimizer="sgd", rate=.15, alpha=.01, iterations=5, penalt
     rule = Optimizer(optimizer, rate, cols + 1, decay, decay_sqrt)
     newton = None
     if optimizer == "sqn":
-        newton = QuasiNewton(family.curvature * x.T @ x / n + np.diag(ridge), interval, memory)
+        newton = QuasiNewton(family.curvature * (x.T * s) @ x / n + np.diag(ridge), interval,
+                             memory)
     result = Fit(w, [], 0, False, [])
     for t in range(first, iterations):
         losses, total = [], 0.
