@@ -300,6 +300,22 @@ static const char *metric_name(const struct linear_family *f, const char *s)
 	return NULL;
 }
 
+/* FATE takes these and leaves them out while it trains: they are curves, or
+ * of other kinds of labels. */
+static bool metric_left_out(const char *s)
+{
+	static const char *const names[] = {
+		"accuracy", "precision",   "recall",   "lift",
+		"gain",	    "roc",	   "f1_score", "confusion_mat",
+		"psi",	    "quantile_pr", "msle",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (!strcasecmp(s, names[i]))
+			return true;
+	return false;
+}
+
 static void check_freqs(const json_t *v, const char *pointer, defect_fn defect,
 			void *arg)
 {
