@@ -348,7 +348,9 @@ static void check_metrics(const struct linear_family *f, const json_t *v,
 		return;
 	}
 	json_array_foreach (v, i, x)
-		if (!json_is_string(x) || !metric_name(f, json_string_value(x)))
+		if (!json_is_string(x) ||
+		    (!metric_name(f, json_string_value(x)) &&
+		     !metric_left_out(json_string_value(x))))
 			defect(arg, pointer,
 			       f->regression
 				   ? "there are rmse, mae, mse, r2, median_ae "
@@ -454,9 +456,15 @@ static void read_metrics(struct linear *l, const json_t *list)
 	json_array_foreach (list, i, x) {
 		const char *s = json_string_value(x);
 
-		s = s ? metric_name(l->f, s) : NULL;
-		if (s && n < LINEAR_METRICS_MAX)
-			l->p.metrics[n++] = s;
+		const char *known = s ? metric_name(l->f, s) : NULL;
+
+		if (known && n < LINEAR_METRICS_MAX)
+			l->p.metrics[n++] = known;
+		else if (s)
+			ctx_event(l->c,
+				  "metrics: %s is no single number, Evaluation "
+				  "has it",
+				  s);
 	}
 	for (i = 0; !n && i < 2; i++)
 		l->p.metrics[i] = usual[i];
