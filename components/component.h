@@ -149,8 +149,8 @@ int ctx_get_checkpoint(struct ctx *c, unsigned index, json_t **ret,
 		       struct err *e) MUST_CHECK;
 /*
  * Appends "x<TAB>y" to metrics/<ns>/<name>.tsv of this task, which people
- * watch while it grows ("train", "loss").  A file that an earlier attempt
- * left is begun anew at the first call.
+ * watch while it grows ("train", "loss").  Of what an earlier attempt left,
+ * the first call keeps the lines with a smaller x: x grows.
  */
 int ctx_metric(struct ctx *c, const char *ns, const char *name, double x,
 	       double y, struct err *e) MUST_CHECK;

@@ -124,6 +124,27 @@ int ctx_get_checkpoint(struct ctx *c, unsigned index, json_t **ret,
 
 /* ---- curves ----------------------------------------------------------- */
 
+/* What an earlier attempt wrote stays below the first x of this one: a task
+ * that goes on from a checkpoint shows the whole curve. */
+static int curve_begin(const char *path, double x, struct err *e)
+{
+	_cleanup_fclose_ FILE *f = fopen(path, "re");
+	char line[2 * NUM_MAX + 4];
+	off_t keep = 0;
+
+	if (!f)
+		return errno == ENOENT ? 0 : err_sys(e, errno, "%s", path);
+	while (fgets(line, sizeof(line), f) && strchr(line, '\n')) {
+		char *end;
+		double at = strtod(line, &end);
+
+		if (end == line || *end != '\t' || !(at < x))
+			break;
+		keep += (off_t)strlen(line);
+	}
+	return truncate(path, keep) < 0 ? err_sys(e, errno, "%s", path) : 0;
+}
+
 int ctx_metric(struct ctx *c, const char *ns, const char *name, double x,
 	       double y, struct err *e)
 {
@@ -135,12 +156,11 @@ int ctx_metric(struct ctx *c, const char *ns, const char *name, double x,
 	int fd, n, r;
 
 	r = begun ? 0 : mkdir_p(dir, 0755, e);
+	if (!begun && r >= 0)
+		r = curve_begin(path, x, e);
 	if (r < 0)
 		return r;
-	fd = open(path,
-		  O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC |
-		      (begun ? 0 : O_TRUNC),
-		  0644);
+	fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
 	if (fd < 0)
 		return err_sys(e, errno, "%s", path);
 	(void)num_format(a, x);
