@@ -331,7 +331,7 @@ int arbiter_epoch(struct linear_fit *f, unsigned epoch,
 /* A pair of the quasi-Newton memory from all, after batch k. */
 int arbiter_sqn(struct linear_fit *f, struct err *e) MUST_CHECK;
 json_t *arbiter_state(const struct linear_fit *f);
-int arbiter_restore(struct linear_fit *f, const json_t *state,
+int arbiter_restore(struct linear_fit *f, const json_t *o,
 		    struct err *e) MUST_CHECK;
 void arbiter_free(struct linear_fit *f);
 
@@ -339,7 +339,7 @@ void arbiter_free(struct linear_fit *f);
 void linear_sqn_before(struct linear_fit *f);
 int linear_sqn_after(struct linear_fit *f, struct err *e) MUST_CHECK;
 json_t *linear_sqn_state(const struct linear_fit *f);
-int linear_sqn_restore(struct linear_fit *f, const json_t *state,
+int linear_sqn_restore(struct linear_fit *f, const json_t *o,
 		       struct err *e) MUST_CHECK;
 
 /*

@@ -63,7 +63,7 @@ void arbiter_free(struct linear_fit *f)
 
 /*
  * A vector of party k, decrypted.  max: exactly so many values, or (exact
- * false) at most.  Caller frees.
+ * false) at most.  Caller frees; *ret_n is set in any case.
  */
 static int recv_vector(struct linear_fit *f, size_t k, const char *what,
 		       const char *tag, unsigned scale, size_t max, bool exact,
@@ -73,10 +73,12 @@ static int recv_vector(struct linear_fit *f, size_t k, const char *what,
 	const struct paillier_public *pub = paillier_public(l->secret);
 	_cleanup_cipher_ struct cipher_vec *v = NULL;
 	_cleanup_free_ uint8_t *data = NULL;
+	_cleanup_free_ double *plain = NULL;
 	char name[64];
-	size_t n;
+	size_t n = 0;
 	int r;
 
+	*ret_n = 0;
 	(void)snprintf(name, sizeof(name), "%s_%s", role_of(f, k), what);
 	r = ctx_recv_fixed(l->c, role_of(f, k), index_of(f, k), name, tag,
 			   cipher_width(pub), max, &data, &n, e);
@@ -88,13 +90,13 @@ static int recv_vector(struct linear_fit *f, size_t k, const char *what,
 	r = cipher_vec_import(pub, data, n, scale, ctx_cores(l->c), &v, e);
 	if (r < 0)
 		return err_wrap(e, "%s", name);
-	*ret = xcalloc(n + 1, sizeof(**ret));
+	plain = xcalloc(n + 1, sizeof(*plain));
+	r = paillier_decrypt(l->secret, v, plain, ctx_cores(l->c), e);
+	if (r < 0)
+		return err_wrap(e, "%s", name);
+	*ret = TAKE_PTR(plain);
 	*ret_n = n;
-	r = paillier_decrypt(l->secret, v, *ret, ctx_cores(l->c), e);
-	if (r >= 0)
-		return 0;
-	free(*ret);
-	return err_wrap(e, "%s", name);
+	return 0;
 }
 
 /* The gradient of party k to a->gradient + at. */
@@ -249,7 +251,8 @@ int arbiter_sqn(struct linear_fit *f, struct err *e)
 					 e);
 		if (r < 0)
 			return r;
-		memcpy(y + at, v, n * sizeof(*v));
+		for (size_t i = 0; i < n; i++)
+			y[at + i] = v[i];
 		at += n;
 	}
 	if (!sqn_add(&a->memory, s, y))

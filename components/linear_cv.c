@@ -48,7 +48,6 @@ static int test_rows(struct cv *v, unsigned k, uint32_t **ret, size_t *ret_n,
 				r = -EPROTO;
 		if (r >= 0 && *ret_n && *ret_n < rows)
 			return 0;
-		free(*ret);
 		return err_set(e, EPROTO, "test_sid: bad rows");
 	}
 	from = k * (rows / folds) + MIN((size_t)k, rows % folds);
@@ -106,7 +105,7 @@ static int keep_instances(struct cv *v, const struct linear_data *d,
 			break;
 		}
 		memcpy(name, key, len);
-		memcpy(name + len, suffix, more);
+		memcpy(name + len, suffix, more + 1);
 		r = table_build_add(v->result.b, name, len + more, cells, e);
 		if (r < 0)
 			break;
@@ -171,7 +170,7 @@ static int look_at(struct cv *v, unsigned k, const char *kind,
 	r = linear_set_scores(l, flow, set, d, &score, e);
 	if (r < 0)
 		return r;
-	if (l->role == LINEAR_GUEST) {
+	if (l->role == LINEAR_GUEST && d) {
 		m = linear_measure(l, set, d, score);
 		r = note_metrics(v, k, kind, m, fold, e);
 		json_decref(m);

@@ -165,26 +165,14 @@ static int read_classes(const struct linear *l, const struct linear_data *d,
 	return 0;
 }
 
-/* Hosts and the arbiter hear how many models there are, not the classes. */
-static int agree_classes(struct linear *l, const char *flow, bool warm,
-			 struct linear_set *set, struct err *e)
+static int recv_classes(struct linear *l, const char *flow, bool warm,
+			struct linear_set *set, struct err *e)
 {
-	static const char *const roles[] = { "host", "arbiter" };
 	_cleanup_free_ uint32_t *got = NULL;
-	uint32_t n = set->n;
-	size_t len;
-	int r = 0;
+	size_t len = 0;
+	int r = ctx_recv_u32(l->c, "guest", 0, "aggregate_classes", flow, 1,
+			     &got, &len, e);
 
-	if (!l->f->classes)
-		return 0;
-	for (size_t k = 0; l->role == LINEAR_GUEST && k < 2; k++)
-		for (size_t i = 0; i < ctx_count(l->c, roles[k]) && r >= 0; i++)
-			r = ctx_send_u32(l->c, roles[k], i, "aggregate_classes",
-					 flow, &n, 1, e);
-	if (r < 0 || l->role == LINEAR_GUEST)
-		return r;
-	r = ctx_recv_u32(l->c, "guest", 0, "aggregate_classes", flow, 1, &got,
-			 &len, e);
 	if (r < 0)
 		return r;
 	if (len != 1 || !got[0] || got[0] > LINEAR_CLASSES_MAX ||
@@ -192,6 +180,25 @@ static int agree_classes(struct linear *l, const char *flow, bool warm,
 		return err_set(e, EPROTO, "aggregate_classes: a bad number");
 	set->n = got[0];
 	return 0;
+}
+
+/* Hosts and the arbiter hear how many models there are, not the classes. */
+static int agree_classes(struct linear *l, const char *flow, bool warm,
+			 struct linear_set *set, struct err *e)
+{
+	static const char *const roles[] = { "host", "arbiter" };
+	uint32_t n = set->n;
+	int r = 0;
+
+	if (!l->f->classes)
+		return 0;
+	if (l->role != LINEAR_GUEST)
+		return recv_classes(l, flow, warm, set, e);
+	for (size_t k = 0; k < 2; k++)
+		for (size_t i = 0; i < ctx_count(l->c, roles[k]) && r >= 0; i++)
+			r = ctx_send_u32(l->c, roles[k], i, "aggregate_classes",
+					 flow, &n, 1, e);
+	return r;
 }
 
 double *linear_targets(const struct linear *l, const struct linear_set *set,

@@ -478,7 +478,7 @@ static int add_key(struct adding *a, size_t row, const char *key, size_t len,
 			       "an id is too long to get \"%s\" behind it",
 			       suffix);
 	memcpy(name, key, len);
-	memcpy(name + len, suffix, more);
+	memcpy(name + len, suffix, more + 1);
 	return add_row(a, row, name, len + more, cells, e);
 }
 

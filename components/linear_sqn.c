@@ -34,52 +34,60 @@ static int compare_u32(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+/* n of all rows, drawn without replacement, to the front and in order. */
+static void draw_rows(uint32_t *at, size_t rows, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		size_t k = i + random_below((uint32_t)(rows - i));
+		uint32_t t = at[i];
+
+		at[i] = at[k];
+		at[k] = t;
+	}
+	qsort(at, n, sizeof(*at), compare_u32);
+}
+
+static int recv_rows(struct linear_fit *f, const char *tag, size_t n,
+		     uint32_t **ret, size_t *ret_n, struct err *e)
+{
+	_cleanup_free_ uint32_t *at = NULL;
+	size_t got = 0;
+	int r = ctx_recv_u32(f->l->c, "guest", 0, "sqn_sample_index", tag, n,
+			     &at, &got, e);
+
+	if (r < 0)
+		return r;
+	if (got != n)
+		return err_set(e, EPROTO, "sqn_sample_index: %zu rows", got);
+	for (size_t i = 0; i < n; i++)
+		if (at[i] >= f->d->rows || (i && at[i] <= at[i - 1]))
+			return err_set(e, EPROTO, "sqn_sample_index: bad row");
+	*ret = TAKE_PTR(at);
+	*ret_n = n;
+	return 0;
+}
+
 /* The rows of a Hessian product: all, or those the guest drew. */
 static int sample(struct linear_fit *f, const char *tag, uint32_t **ret,
 		  size_t *ret_n, struct err *e)
 {
 	size_t rows = f->d->rows, n = MIN(rows, f->l->p.sqn_sample);
-	_cleanup_free_ uint32_t *at = NULL;
-	int r;
+	uint32_t *at;
+	int r = 0;
 
-	if (n == rows || f->l->role == LINEAR_GUEST) {
-		at = xcalloc(rows + 1, sizeof(*at));
-		for (size_t i = 0; i < rows; i++)
-			at[i] = (uint32_t)i;
-	}
-	if (n < rows && f->l->role == LINEAR_GUEST) {
-		for (size_t i = 0; i < n; i++) {
-			size_t k = i + random_below((uint32_t)(rows - i));
-			uint32_t t = at[i];
-
-			at[i] = at[k];
-			at[k] = t;
-		}
-		qsort(at, n, sizeof(*at), compare_u32);
-		for (size_t i = 0; i < f->l->hosts; i++) {
-			r = ctx_send_u32(f->l->c, "host", i, "sqn_sample_index",
-					 tag, at, n, e);
-			if (r < 0)
-				return r;
-		}
-	} else if (n < rows) {
-		size_t got;
-
-		r = ctx_recv_u32(f->l->c, "guest", 0, "sqn_sample_index", tag,
-				 n, &at, &got, e);
-		if (r < 0)
-			return r;
-		for (size_t i = 0; i < got; i++)
-			if (at[i] >= rows || (i && at[i] <= at[i - 1]))
-				return err_set(e, EPROTO,
-					       "sqn_sample_index: bad row");
-		if (got != n)
-			return err_set(e, EPROTO, "sqn_sample_index: %zu rows",
-				       got);
-	}
-	*ret = TAKE_PTR(at);
+	if (n < rows && f->l->role == LINEAR_HOST)
+		return recv_rows(f, tag, n, ret, ret_n, e);
 	*ret_n = n;
-	return 0;
+	*ret = at = xcalloc(rows + 1, sizeof(*at));
+	for (size_t i = 0; i < rows; i++)
+		at[i] = (uint32_t)i;
+	if (n == rows)
+		return 0;
+	draw_rows(at, rows, n);
+	for (size_t i = 0; i < f->l->hosts && r >= 0; i++)
+		r = ctx_send_u32(f->l->c, "host", i, "sqn_sample_index", tag,
+				 at, n, e);
+	return r;
 }
 
 /* x.s of a row. */

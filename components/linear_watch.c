@@ -335,8 +335,9 @@ static int measure(struct linear_watch *w, struct linear_fit *f,
 		   uint32_t *improved, struct err *e)
 {
 	const char *const *names = linear_metric_names(w->l);
+	size_t rows = d ? d->rows : 0;
 	_cleanup_free_ double *score =
-	    d ? xcalloc(d->rows + 1, sizeof(*score)) : NULL;
+	    d ? xcalloc(rows + 1, sizeof(*score)) : NULL;
 	char tag[LINEAR_TAG];
 	int r;
 
@@ -345,7 +346,7 @@ static int measure(struct linear_watch *w, struct linear_fit *f,
 	if (r < 0 || w->l->role != LINEAR_GUEST)
 		return r;
 	for (size_t i = 0; names[i] && r >= 0; i++) {
-		double v = linear_metric(w->l, names[i], y, score, d->rows);
+		double v = linear_metric(w->l, names[i], y, score, rows);
 
 		r = linear_curve(w->l, f->flow, kind, names[i], epoch, v, e);
 		if (judged && i < w->n_best &&

@@ -74,3 +74,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	dsl_docs_free(&docs);
 	return 0;
 }
+
+#ifdef REPLAY
+#include "tests/fuzz/replay.h"
+#endif
