@@ -17,6 +17,7 @@ struct arbiter {
 	double *gradient;  /* hosts, guest, and behind it the guest's loss */
 	double *epoch_sum; /* of the updates, for weight_diff */
 	double loss, before;
+	bool have_before;
 	struct optimizer rule;
 	struct sqn_memory memory;
 };
@@ -177,7 +178,7 @@ int arbiter_batch(struct linear_fit *f, unsigned epoch, unsigned b,
 
 /* ---- the end of an epoch ------------------------------------------------ */
 
-static bool converged(const struct linear_fit *f, unsigned epoch, double loss)
+static bool converged(const struct linear_fit *f, double loss)
 {
 	const struct linear_params *p = &f->l->p;
 	const struct arbiter *a = f->a;
@@ -185,7 +186,7 @@ static bool converged(const struct linear_fit *f, unsigned epoch, double loss)
 
 	switch (p->early_stop) {
 	case STOP_DIFF:
-		return f->plan.loss && epoch > f->start &&
+		return f->plan.loss && a->have_before &&
 		       fabs(a->before - loss) < p->tol;
 	case STOP_ABS:
 		return f->plan.loss && loss <= p->tol;
@@ -206,9 +207,10 @@ int arbiter_epoch(struct linear_fit *f, unsigned epoch, struct err *e)
 	char tag[LINEAR_TAG];
 	int r = 0;
 
-	f->stop = converged(f, epoch, loss);
+	f->stop = converged(f, loss);
 	v[0] = f->stop;
 	f->loss = a->before = loss;
+	a->have_before = true;
 	a->loss = 0;
 	for (size_t i = 0; i < a->total; i++)
 		a->epoch_sum[i] = 0;
@@ -325,6 +327,7 @@ int arbiter_restore(struct linear_fit *f, const json_t *o, struct err *e)
 	a->gradient = xcalloc(total + 2, sizeof(*a->gradient));
 	a->rule.calls = (uint64_t)json_int_or(o, "calls", 0);
 	a->before = json_num_or(o, "loss", 0);
+	a->have_before = true;
 	f->k = (unsigned)json_int_or(o, "k", 0);
 	if ((r = numbers_read(o, "m", a->rule.m, total, e)) < 0 ||
 	    (r = numbers_read(o, "v", a->rule.v, total, e)) < 0)

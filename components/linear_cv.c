@@ -3,6 +3,8 @@
  * Cross validation: the rows in key order are split as scikit-learn's KFold
  * splits them; hosts get the row numbers of each fold.
  */
+#include <math.h>
+
 #include "lib/json.h"
 
 #include "components/linear.h"
@@ -14,7 +16,6 @@ struct cv {
 	uint32_t *order;	     /* guest */
 	struct linear_result result;
 	json_t *summary;
-	json_t *sums; /* of the metrics, "train" and "validate" */
 };
 
 static int compare_u32(const void *a, const void *b)
@@ -133,27 +134,51 @@ static int keep_rows(struct cv *v, unsigned k, const char *kind,
 				 e);
 }
 
+/* A fold may lack a number: rows of one class have no AUC. */
 static int note_metrics(struct cv *v, unsigned k, const char *kind,
 			json_t *measures, json_t *fold, struct err *e)
 {
-	json_t *sum = json_object_get(v->sums, kind), *x;
 	const char *name;
 	char flow[32];
+	json_t *x;
 	int r = 0;
 
 	(void)snprintf(flow, sizeof(flow), "fold_%u.", k);
 	json_object_foreach (measures, name, x) {
-		double value = json_number_value(x);
+		double value = json_is_number(x) ? json_number_value(x) : NAN;
 
-		json_object_set_new(sum, name,
-				    json_real(json_num_or(sum, name, 0) +
-					      value / v->l->p.folds));
 		r = linear_curve(v->l, flow, kind, name, k, value, e);
 		if (r < 0)
 			break;
 	}
 	json_object_set(fold, kind, measures);
 	return r;
+}
+
+/* Of each measure over the folds that have it; null when none has. */
+static json_t *mean_of(const struct cv *v, const char *kind)
+{
+	json_t *mean = json_object(), *fold, *x, *y;
+	const char *at, *name;
+
+	json_object_foreach (v->summary, at, fold)
+		json_object_foreach (json_object_get(fold, kind), name, x) {
+			const char *other;
+			double sum = 0, n = 0;
+
+			if (json_object_get(mean, name))
+				continue;
+			json_object_foreach (v->summary, other, y) {
+				x = json_object_get(json_object_get(y, kind),
+						    name);
+				n += json_is_number(x);
+				sum += json_number_value(x);
+			}
+			json_object_set_new(mean, name,
+					    n > 0 ? json_real(sum / n)
+						  : json_null());
+		}
+	return mean;
 }
 
 static int look_at(struct cv *v, unsigned k, const char *kind,
@@ -270,17 +295,16 @@ static int begin(struct cv *v, struct err *e)
 
 int linear_cv(struct linear *l, const struct linear_data *d, struct err *e)
 {
-	struct cv v = { .l = l,
-			.d = d,
-			.summary = json_object(),
-			.sums =
-			    json_pack("{s:{}, s:{}}", "train", "validate") };
+	struct cv v = { .l = l, .d = d, .summary = json_object() };
 	int r = begin(&v, e);
 
 	for (unsigned k = 0; k < l->p.folds && r >= 0; k++)
 		r = one_fold(&v, k, e);
 	if (r >= 0 && l->role == LINEAR_GUEST) {
-		json_object_set(v.summary, "mean", v.sums);
+		json_object_set_new(v.summary, "mean",
+				    json_pack("{s:o, s:o}", "train",
+					      mean_of(&v, "train"), "validate",
+					      mean_of(&v, "validate")));
 		r = ctx_put_summary(l->c, v.summary, e);
 	}
 	if (r >= 0 && v.result.b)
@@ -288,6 +312,5 @@ int linear_cv(struct linear *l, const struct linear_data *d, struct err *e)
 	linear_result_abort(&v.result);
 	free(v.order);
 	json_decref(v.summary);
-	json_decref(v.sums);
 	return r;
 }

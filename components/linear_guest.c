@@ -65,6 +65,8 @@ static int scale_weights(struct linear_fit *f, struct err *e)
 		sum += d->weight[i];
 	if (!(sum > 0))
 		return err_set(e, EINVAL, "the sample weights are all zero");
+	if (!isfinite(sum * (double)d->rows))
+		return err_set(e, ERANGE, "the sample weights are too large");
 	f->weight = xcalloc(d->rows + 1, sizeof(*f->weight));
 	for (size_t i = 0; i < d->rows; i++)
 		f->weight[i] = d->weight[i] * (double)d->rows / sum;

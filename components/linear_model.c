@@ -141,8 +141,7 @@ json_t *linear_set_json(const struct linear *l, const struct linear_data *d,
 
 			/* Hosts do not know the classes, only their number. */
 			if (s->classes)
-				(void)snprintf(name, sizeof(name), "%.15g",
-					       s->classes[k]);
+				(void)num_format(name, s->classes[k]);
 			else
 				(void)snprintf(name, sizeof(name), "%u", k);
 			json_object_set_new(one, "index", json_integer(k));

@@ -491,12 +491,15 @@ static void read_callbacks(struct linear *l, const json_t *p)
 	r->freqs = given(o, "validation_freqs")
 		       ? json_object_get(o, "validation_freqs")
 		       : NULL;
-	r->rounds = r->stop_early
-			? (unsigned)json_int_or(o, "early_stopping_rounds", 0)
-			: 0;
+	r->rounds =
+	    r->stop_early
+		? (unsigned)MIN(json_int_or(o, "early_stopping_rounds", 1),
+				1000000)
+		: 0;
 	r->first_metric_only = json_bool_or(o, "use_first_metric_only", false);
-	r->save_freq = (unsigned)json_int_or(
-	    json_object_get(p, "callback_param"), "save_freq", 1);
+	r->save_freq = (unsigned)MIN(
+	    json_int_or(json_object_get(p, "callback_param"), "save_freq", 1),
+	    1000000);
 	if (!r->freqs)
 		r->evaluate = r->stop_early = false;
 	read_metrics(l, json_object_get(o, "metrics"));

@@ -381,9 +381,10 @@ static void judge(const struct linear *l, const struct linear_set *set,
 	*p = score[k][row];
 	*result = set->classes[k];
 	for (k = 0; k < set->n; k++) {
+		(void)num_format(num, set->classes[k]);
+		(void)sb_addf(detail, "%s\"%s\": ", k ? ", " : "{", num);
 		(void)num_format(num, score[k][row]);
-		(void)sb_addf(detail, "%s\"%.15g\": %s", k ? ", " : "{",
-			      set->classes[k], num);
+		(void)sb_adds(detail, num);
 	}
 	(void)sb_addc(detail, '}');
 }

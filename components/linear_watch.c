@@ -224,6 +224,9 @@ int linear_watch_restore(struct linear_watch *w, struct linear_fit *f,
 	if (r < 0)
 		return r;
 	f->stop = json_bool_or(state, "stop", false);
+	w->stopped_by = (size_t)json_int_or(state, "stopped_by", 0);
+	if (w->stopped_by >= LINEAR_METRICS_MAX)
+		return err_set(e, EINVAL, "the checkpoint is damaged");
 	return f->m ? linear_sqn_restore(f, json_object_get(state, "sqn"), e)
 		    : arbiter_restore(f, json_object_get(state, "arbiter"), e);
 }
@@ -264,8 +267,9 @@ static int save(struct linear_watch *w, struct linear_fit *f, unsigned epoch,
 		json_array_append_new(
 		    models, linear_model_json(l, f->d, &w->set->m[k]));
 	state = json_pack(
-	    "{s:I, s:I, s:b, s:o, s:o}", "model", (json_int_t)w->model, "done",
-	    (json_int_t)epoch + 1, "stop", f->stop, "models", models, "best",
+	    "{s:I, s:I, s:b, s:I, s:o, s:o}", "model", (json_int_t)w->model,
+	    "done", (json_int_t)epoch + 1, "stop", f->stop, "stopped_by",
+	    (json_int_t)w->stopped_by, "models", models, "best",
 	    best_json(w, f->m ? f->m->cols + f->m->intercept : 0));
 	if (f->m)
 		json_object_set_new(state, "sqn", linear_sqn_state(f));
@@ -303,7 +307,7 @@ static bool note(struct linear_best *b, const char *name, double value,
 	    !b->have ||
 	    (linear_metric_larger(name) ? value > b->value : value < b->value);
 
-	if (isnan(value))
+	if (!isfinite(value))
 		better = false;
 	if (!better) {
 		b->since++;
