@@ -9,6 +9,8 @@
 #include "components/data_transform.h"
 #include "lib/json.h"
 
+#define MATCH_IDS_MAX TABLE_COLUMNS_MAX
+
 static enum format format_of(const char *s)
 {
 	return !strcasecmp(s, "tag")	 ? FORMAT_TAG
@@ -16,7 +18,7 @@ static enum format format_of(const char *s)
 					 : FORMAT_SPARSE;
 }
 
-static void read_format(struct transform *d)
+static int read_format(struct transform *d, struct err *e)
 {
 	struct row_format *f = &d->source.row;
 	const json_t *p = d->params;
@@ -32,6 +34,13 @@ static void read_format(struct transform *d)
 	f->match_ids =
 	    json_bool_or(p, "with_match_id", false) ? MAX(ids, range) : 0;
 	f->label = json_bool_or(p, "with_label", false);
+	/* Parameters are checked before; those of a model are not. */
+	if (!*f->delimiter || (f->inner && !*f->inner))
+		return err_set(e, EINVAL, "model: an empty delimiter");
+	return f->match_ids > MATCH_IDS_MAX
+		   ? err_set(e, EINVAL, "model: more than %d match ids",
+			     MATCH_IDS_MAX)
+		   : 0;
 }
 
 /* A dense row in one column that the upload's delimiter did not cut. */
@@ -116,7 +125,8 @@ int source_open(struct transform *d, struct err *e)
 	const json_t *meta = json_object_get(s->extra, "meta");
 
 	sb_init(&x->joined, 2u * TABLE_ROW_MAX);
-	read_format(d);
+	if (read_format(d, e))
+		return -e->no;
 	x->text = x->row.format != FORMAT_DENSE || uncut(d);
 	for (size_t i = 0; x->text && i < s->n_columns; i++)
 		if (s->columns[i].type != CELL_STRING)

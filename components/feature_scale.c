@@ -391,11 +391,20 @@ static int fit(struct scale *s, struct err *e)
 	}
 	if (r >= 0)
 		r = s->cap ? bounds_cap(s, e) : bounds_normal(s, e);
-	if (r < 0 || !s->standard)
-		return r;
-	r = each_row(s, see_mean, NULL, e);
-	if (r >= 0)
+	if (r >= 0 && s->standard)
+		r = each_row(s, see_mean, NULL, e);
+	if (r >= 0 && s->standard)
 		deviation(s);
+	for (size_t i = 0; r >= 0 && i < s->n; i++) {
+		const struct column *k = &s->columns[i];
+
+		if (!isfinite(k->upper - k->lower) || !isfinite(k->mean) ||
+		    !isfinite(k->std))
+			r = err_set(e, ERANGE,
+				    "column %s has values too large to be "
+				    "scaled",
+				    k->name);
+	}
 	return r;
 }
 

@@ -156,6 +156,11 @@ static int fit(struct weighing *w, struct err *e)
 	if (!w->source || !json_bool_or(w->params, "normalize", false))
 		return 0;
 	w->base = w->sum / (double)table_rows(w->t);
+	if (!isfinite(w->base))
+		return err_set(e, ERANGE,
+			       "column %s: the weights are too large to be "
+			       "normalized",
+			       w->source);
 	return w->base > 0 ? 0
 			   : err_set(e, EINVAL,
 				     "column %s: normalize needs a weight "
