@@ -342,10 +342,13 @@ json_t *linear_sqn_state(const struct linear_fit *f);
 int linear_sqn_restore(struct linear_fit *f, const json_t *o,
 		       struct err *e) MUST_CHECK;
 
+/* How many models the labels at the guest need, and of which classes. */
+int linear_classes(const struct linear *l, const struct linear_data *d,
+		   struct linear_set *set, struct err *e) MUST_CHECK;
 /*
  * All models of a training: one, or one per class in their order.  A set that
- * holds models already is trained on.  ret_loss (may be NULL): of the last
- * epoch, at guest and arbiter.
+ * holds models already is trained on; one with classes keeps them.  ret_loss
+ * (may be NULL): of the last epoch, at guest and arbiter.
  */
 int linear_train(struct linear *l, const char *flow,
 		 const struct linear_data *d, struct linear_watch *w,

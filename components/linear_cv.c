@@ -15,6 +15,7 @@ struct cv {
 	const struct linear_data *d; /* NULL at the arbiter */
 	uint32_t *order;	     /* guest */
 	struct linear_result result;
+	struct linear_set classes; /* guest: of all rows */
 	json_t *summary;
 };
 
@@ -208,6 +209,14 @@ static int look_at(struct cv *v, unsigned k, const char *kind,
 	return r;
 }
 
+static double *copy_classes(const struct linear_set *set)
+{
+	double *v = xcalloc(set->n, sizeof(*v));
+
+	memcpy(v, set->classes, set->n * sizeof(*v));
+	return v;
+}
+
 static int one_fold(struct cv *v, unsigned k, struct err *e)
 {
 	struct linear *l = v->l;
@@ -223,6 +232,11 @@ static int one_fold(struct cv *v, unsigned k, struct err *e)
 	(void)snprintf(flow, sizeof(flow), "fold_%u.", k);
 	l->from = (double)k / l->p.folds;
 	l->span = 1.0 / l->p.folds;
+	if (v->classes.n) {
+		set.n = v->classes.n;
+		if (v->classes.classes)
+			set.classes = copy_classes(&v->classes);
+	}
 	if (rows)
 		r = test_rows(v, k, &at, &n, e);
 	if (r >= 0 && rows)
@@ -278,13 +292,20 @@ static int begin(struct cv *v, struct err *e)
 {
 	const struct linear_params *p = &v->l->p;
 	size_t rows = v->d ? v->d->rows : SIZE_MAX;
+	int r;
 
-	if (rows < p->folds)
+	if (rows < p->folds) {
+		ctx_fail_code(v->l->c, "too_few_rows",
+			      "cv_param/n_splits is more than there are rows");
 		return err_set(e, EINVAL,
 			       "cv_param/n_splits: %u folds of %zu rows",
 			       p->folds, rows);
+	}
 	if (v->l->role != LINEAR_GUEST)
 		return 0;
+	r = linear_classes(v->l, v->d, &v->classes, e);
+	if (r < 0)
+		return r;
 	v->order = xcalloc(rows + 1, sizeof(*v->order));
 	for (size_t i = 0; i < rows; i++)
 		v->order[i] = (uint32_t)i;
@@ -311,6 +332,7 @@ int linear_cv(struct linear *l, const struct linear_data *d, struct err *e)
 		r = linear_result_end(&v.result, 0, e);
 	linear_result_abort(&v.result);
 	free(v.order);
+	free(v.classes.classes);
 	json_decref(v.summary);
 	return r;
 }

@@ -132,8 +132,8 @@ static int compare_double(const void *a, const void *b)
 }
 
 /* More than two classes: sorted; otherwise labels 1 and the rest. */
-static int read_classes(const struct linear *l, const struct linear_data *d,
-			struct linear_set *set, struct err *e)
+int linear_classes(const struct linear *l, const struct linear_data *d,
+		   struct linear_set *set, struct err *e)
 {
 	_cleanup_free_ double *v = NULL;
 	bool one = false;
@@ -253,8 +253,8 @@ int linear_train(struct linear *l, const char *flow,
 	bool warm = set->m != NULL;
 	int r = 0;
 
-	if (l->role == LINEAR_GUEST && !warm)
-		r = read_classes(l, d, set, e);
+	if (l->role == LINEAR_GUEST && !set->n)
+		r = linear_classes(l, d, set, e);
 	else if (!set->n)
 		set->n = 1;
 	if (r >= 0)

@@ -46,8 +46,11 @@ static int check_legality(struct linear_fit *f, struct err *e)
 			      "a batch must have more rows than a party has "
 			      "columns");
 		return err_set(e, EINVAL,
-			       "host %s needs batches of at least %lld rows: "
-			       "batch_size is too small",
+			       "the last of %u batches has %zu rows, host %s "
+			       "needs at least %lld: another batch_size leaves "
+			       "a larger rest",
+			       f->plan.batches,
+			       linear_batch_sent(&f->plan, f->plan.batches - 1),
 			       ctx_member(l->c, "host", i), (long long)least);
 	}
 	return 0;

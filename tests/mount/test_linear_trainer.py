@@ -548,3 +548,38 @@ def test_stepwise_keeps_to_its_number_of_steps(lab):
     names = sum(d.names, [])
     assert sum(selected(r), []) == [names[j] for j in want]
     assert len(want) == 1
+
+
+def test_a_class_that_a_fold_lacks_does_not_change_what_is_measured(lab):
+    d = make(17, rows=30, kind="three")
+    d.y[:] = [1, 3] * 15
+    d.y[0] = 5 # in the validation rows of fold 0 only
+    lab.upload("rare", d)
+    r = lab.run("HeteroLR", "rare", max_iter=3,
+                cv_param={"need_cv": True, "n_splits": 3, "shuffle": False})
+    s = r.summary()
+    folds = [s["fold_%d" % k] for k in range(3)]
+    for kind in "train", "validate":
+        assert all(set(f[kind]) == {"accuracy"} for f in folds)
+        assert abs(s["mean"][kind]["accuracy"] -
+                   np.mean([f[kind]["accuracy"] for f in folds])) < 1e-12
+
+
+def test_a_metric_that_a_fold_does_not_define_is_left_out_of_the_mean(lab):
+    d = make(18, rows=30)
+    d.y[:10] = 0
+    d.y[10:] = [0, 1] * 10
+    lab.upload("one_sided", d)
+    s = lab.run("HeteroLR", "one_sided", max_iter=2,
+                cv_param={"need_cv": True, "n_splits": 3, "shuffle": False}).summary()
+    assert s["fold_0"]["validate"]["auc"] is None
+    have = [s["fold_%d" % k]["validate"]["auc"] for k in (1, 2)]
+    assert abs(s["mean"]["validate"]["auc"] - np.mean(have)) < 1e-12
+
+
+def test_more_folds_than_rows_are_named_to_all(lab):
+    lab.upload("few", make(19, rows=20))
+    job = lab.guest.submit(*lab.job("HeteroLR", "few",
+                                    cv_param={"need_cv": True, "n_splits": 30}))
+    assert lab.guest.wait(job) == "failed"
+    assert "n_splits" in lab.guest.error(job)
