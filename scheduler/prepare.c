@@ -7,6 +7,7 @@
 #include "lib/json.h"
 #include "lib/log.h"
 
+#include "scheduler/check_priv.h"
 #include "scheduler/engine.h"
 #include "scheduler/model_priv.h"
 
@@ -49,26 +50,6 @@ static bool same_word(const char *a, const char *b)
 		b++;
 	}
 	return !*a && !*b;
-}
-
-/* Does the selector ("0", "0|2", "all") hold this index? */
-static bool selects(const char *sel, size_t index)
-{
-	char *end;
-
-	if (!strcmp(sel, "all"))
-		return true;
-	for (;;) {
-		unsigned long v = strtoul(sel, &end, 10);
-
-		if (end == sel)
-			return false;
-		if (v == index)
-			return true;
-		if (*end != '|')
-			return false;
-		sel = end + 1;
-	}
 }
 
 static const char *party_text(const json_t *v, char *buf, size_t n)
@@ -142,56 +123,59 @@ static void check_table(struct table_use *u, const char *pointer,
 	}
 }
 
-/* The table parameter of every Reader of ours. */
+/* Where the table of a Reader of ours is given. */
+static char *table_pointer(const json_t *conf, const char *role, size_t index,
+			   const char *name)
+{
+	const json_t *sections = json_object_get(
+	    json_object_get(json_object_get(conf, "component_parameters"),
+			    "role"),
+	    role);
+	const char *selector, *last = NULL;
+	json_t *section;
+
+	json_object_foreach ((json_t *)sections, selector, section)
+		if (conf_selector_valid(selector) &&
+		    conf_selector_has(selector, index) &&
+		    json_object_get(json_object_get(section, name), "table"))
+			last = selector;
+	return last ? xasprintf("conf#/component_parameters/role/%s/%s/%s/"
+				"table",
+				role, last, name)
+		    : xasprintf("conf#/component_parameters/common/%s/table",
+				name);
+}
+
+/* The table parameter of every Reader of ours: as its task gets it, which may
+ * be put together from several sections. */
 static void check_tables(struct table_use *u, const json_t *dsl,
 			 const json_t *conf)
 {
-	json_t *params = json_object_get(conf, "component_parameters");
-	json_t *common = json_object_get(params, "common");
-	json_t *by_role = json_object_get(params, "role");
 	json_t *components = json_object_get(dsl, "components"), *c;
 	json_t *roles = json_object_get(conf, "role"), *list, *p;
 	const char *name, *role;
 	char buf[32];
 	size_t i;
 
-	json_object_foreach (roles, role, list) {
+	json_object_foreach (roles, role, list)
 		json_array_foreach (list, i, p) {
 			if (strcmp(party_text(p, buf, sizeof(buf)),
 				   u->s->party))
 				continue;
 			json_object_foreach (components, name, c) {
-				json_t *sels = json_object_get(by_role, role);
-				json_t *sel, *table;
 				_cleanup_free_ char *at = NULL;
-				const char *key;
+				json_t *params;
 
 				if (!same_word(json_str_or(c, "module", ""),
 					       "reader"))
 					continue;
-				table = json_object_get(
-				    json_object_get(common, name), "table");
-				at = xasprintf("conf#/component_parameters/"
-					       "common/%s/table",
-					       name);
-				json_object_foreach (sels, key, sel) {
-					json_t *mine = json_object_get(
-					    json_object_get(sel, name),
-					    "table");
-
-					if (!mine || !selects(key, i))
-						continue;
-					table = mine;
-					free(at);
-					at = xasprintf(
-					    "conf#/component_parameters/"
-					    "role/%s/%s/%s/table",
-					    role, key, name);
-				}
-				check_table(u, at, table);
+				params = conf_params(conf, role, i, name);
+				at = table_pointer(conf, role, i, name);
+				check_table(u, at,
+					    json_object_get(params, "table"));
+				json_decref(params);
 			}
 		}
-	}
 }
 
 static void check_policy(struct sched *s, const json_t *dsl, const json_t *conf,
