@@ -10,7 +10,7 @@ import random
 import subprocess
 
 import pytest
-from conftest import Refused, eventually, read
+from conftest import SLOW, Refused, eventually, read
 
 MISSING = ("", "NULL", "null", "NA", "na", "none", "None", "nan", "NaN")
 
@@ -379,4 +379,5 @@ def test_a_large_file_is_streamed(p):
         assert p.read_json("jobs", number, "guest/data_transform_0/summary.json")["count"] == n
         assert peak[0] > 0
         peaks.append(peak[0])
-    assert peaks[1] < peaks[0] + 16 * 1024, peaks
+    # A sanitizer keeps what was freed for a while.
+    assert peaks[1] < peaks[0] + 16 * 1024 * SLOW, peaks
