@@ -14,6 +14,10 @@
 
 #include "scheduler/engine.h"
 
+/* Of all tasks together: a version has room for so many files, and each is
+ * digested and synced before the job ends. */
+#define CHECKPOINTS_MAX 2000
+
 /* A task of ours whose model stays. */
 struct kept {
 	char *role, *component, *output;
@@ -107,21 +111,53 @@ static int split_model(const char *from, const char *to, json_t **module,
 	return r;
 }
 
-static int keep_checkpoints(const char *from, const char *to, struct err *e)
+static int by_index(const void *a, const void *b)
+{
+	unsigned long x = *(const unsigned long *)a;
+	unsigned long y = *(const unsigned long *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* Numbers of the checkpoints, ascending; caller frees. */
+static unsigned long *list_checkpoints(const char *all, size_t *ret_n)
+{
+	_cleanup_closedir_ DIR *d = opendir(all);
+	unsigned long *v = NULL;
+	const struct dirent *de;
+	size_t n = 0, alloc = 0;
+
+	while (d && (de = readdir(d))) {
+		size_t k = strspn(de->d_name, "0123456789");
+
+		if (!k || k > 7 || strcmp(de->d_name + k, ".json") != 0)
+			continue;
+		if (n == alloc) {
+			alloc = 2 * alloc + 64;
+			v = xrealloc(v, alloc * sizeof(*v));
+		}
+		v[n++] = strtoul(de->d_name, NULL, 10);
+	}
+	if (n)
+		qsort(v, n, sizeof(*v), by_index);
+	*ret_n = n;
+	return v;
+}
+
+/* The newest ones. */
+static int keep_checkpoints(const char *from, const char *to, size_t max,
+			    struct err *e)
 {
 	_cleanup_free_ char *all = xasprintf("%s/checkpoints", from);
-	_cleanup_closedir_ DIR *d = opendir(all);
-	const struct dirent *de;
+	size_t n;
+	_cleanup_free_ unsigned long *v = list_checkpoints(all, &n);
 	int r = 0;
 
-	while (d && !r && (de = readdir(d))) {
-		size_t n = strspn(de->d_name, "0123456789");
-		_cleanup_free_ char *one = NULL, *dir = NULL;
+	for (size_t i = n > max ? n - max : 0; i < n && !r; i++) {
+		_cleanup_free_ char *one = xasprintf("%s/%lu.json", all, v[i]);
+		_cleanup_free_ char *dir =
+		    xasprintf("%s/checkpoints/%lu", to, v[i]);
 
-		if (!n || n > 7 || strcmp(de->d_name + n, ".json") != 0)
-			continue;
-		one = xasprintf("%s/%s", all, de->d_name);
-		dir = xasprintf("%s/checkpoints/%.*s", to, (int)n, de->d_name);
 		r = split_model(one, dir, NULL, e);
 	}
 	return r;
@@ -146,7 +182,8 @@ static int keep_task(struct keep *k, const struct kept *t, const char *dir)
 	if (!r) /* of a ModelLoader: what it loaded */
 		json_object_set_new(one, "module", module);
 	if (!r)
-		r = keep_checkpoints(t->dir, to, &k->e);
+		r = keep_checkpoints(t->dir, to, CHECKPOINTS_MAX / k->n_tasks,
+				     &k->e);
 	if (!r)
 		json_array_append_new(json_object_get(one, "roles"),
 				      json_string(t->role));
