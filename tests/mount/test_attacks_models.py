@@ -4,9 +4,10 @@ store."""
 import json
 import os
 
+import numpy as np
 import pytest
-from conftest import Refused, job_files
-from test_jobs import breast, quick_keys
+from conftest import Refused
+from linear_jobs import Lab, make
 
 
 def allow(p, partner, text):
@@ -63,3 +64,82 @@ def test_a_table_that_is_not_allowed_is_not_read_in_pieces(three, common, sectio
         assert os.path.exists(host.path("jobs", job, "host/data_transform_0/out/data"))
     finally:
         allow(host, 9999, old)
+
+
+# ---- trainings with odd numbers ----------------------------------------------
+
+
+KEEP = {"callbacks": ["ModelCheckpoint"], "save_freq": 1}
+
+
+@pytest.fixture(scope="module")
+def linear(sandboxes):
+    return Lab(sandboxes("9999", "10000", "10001", "10002"))
+
+
+def test_many_checkpoints_cost_no_model(linear):
+    linear.upload("binary", make(8))
+    r = linear.run("HeteroLR", "binary", max_iter=2, callback_param=KEEP,
+                   evaluation={"eval_type": "binary"})
+    p = linear.guest
+    here = os.path.join(p.state, "jobs", r.number, "guest/linear_0/checkpoints")
+    for k in range(2, 2100):
+        os.link(os.path.join(here, "1.json"), os.path.join(here, "%d.json" % k))
+    with open(p.path("jobs", r.number, "ctl"), "w", encoding="ascii") as f:
+        f.write("rerun evaluation_0 force\n")
+    assert p.wait(r.number, 120) == "success"
+    assert not p.error(r.number)
+    model = linear.model_of(r)
+    kept = p.path("models", model["model_id"], model["model_version"], "guest-9999/linear_0")
+    assert sorted(int(k) for k in os.listdir(os.path.join(kept, "checkpoints"))) == \
+        list(range(2100 - 2000 // 2, 2100))
+
+
+def test_steps_and_rounds_without_end(linear):
+    """2^32 is not 0: of save_freq that was a division by it."""
+    d = make(8)
+    linear.upload("first", d.part(range(40)))
+    linear.upload("second", d.part(range(40, 60)))
+    r = linear.run("HeteroLR", "first", max_iter=3, validate="second", callback_param={
+        "callbacks": ["ModelCheckpoint", "EarlyStopping"], "save_freq": 2 ** 32,
+        "validation_freqs": 1, "early_stopping_rounds": 2 ** 32})
+    assert r.summary()["iterations"] == 3
+
+
+def test_weights_whose_sum_is_no_number(linear):
+    d = make(12)
+    d.extra = {"s": np.full(60, 1e308)}
+    linear.upload("heavy", d)
+    number = linear.guest.submit(*linear.job(
+        "HeteroLR", "heavy", before=("SampleWeight", {"sample_weight_name": "s"})))
+    assert linear.guest.wait(number) == "failed"
+    assert "weights are too large" in linear.guest.error(number)
+
+
+def test_a_fold_without_a_measure_is_not_zero(linear):
+    """All rows of class 0 are in one fold: it has no AUC."""
+    d = make(8)
+    d.y = np.array([0 if i < 20 else 1 for i in range(60)])
+    linear.upload("sorted", d)
+    r = linear.run("HeteroLR", "sorted", max_iter=2, cv_param={
+        "need_cv": True, "n_splits": 3, "shuffle": False})
+    s = r.summary()
+    assert all(s["fold_%d" % k]["validate"]["auc"] is None for k in range(3))
+    assert s["mean"]["validate"]["auc"] is None
+    # The first fold's training rows are of one class too.
+    have = [s["fold_%d" % k]["train"]["auc"] for k in (1, 2)]
+    assert s["fold_0"]["train"]["auc"] is None
+    assert abs(s["mean"]["train"]["auc"] - np.mean(have)) < 1e-9
+    text = r.file("guest/linear_0/metrics/fold_0_validate/auc.tsv")
+    assert text == "0\t\n"
+
+
+def test_classes_that_differ_behind_15_digits(linear):
+    d = make(10, kind="three")
+    big = 9007199254740000
+    d.y = np.array([big + v for v in d.y])
+    linear.upload("big", d)
+    r = linear.run("HeteroLR", "big", max_iter=2)
+    assert len(r.summary()["one_vs_rest"]) == 3
+    detail = json.loads(next(iter(r.rows().values()))["predict_detail"])
+    assert sorted(detail) == [str(big + v) for v in (1, 3, 5)]
