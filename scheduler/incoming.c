@@ -536,6 +536,12 @@ void party_handler(void *arg, struct transfer_call *call, const char *party,
 			in.e.no = 0;
 			r = verbs[i].fn(&in);
 		}
+	/* Where our files are is nobody's business. */
+	if (r && strstr(in.e.text, in.s->o.conf->state)) {
+		log_warn("scheduler", "%s of party %s: %s", verb, party,
+			 in.e.text);
+		err_set(&in.e, -r, "party %s: %s", in.s->party, strerror(-r));
+	}
 	transfer_answer(in.s->o.transfer, call, r, r ? NULL : in.answer,
 			r ? in.e.text : NULL);
 	json_decref(in.answer);

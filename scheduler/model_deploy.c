@@ -16,8 +16,10 @@
 #include "scheduler/check_priv.h"
 #include "scheduler/engine.h"
 
-#define DEPLOY_MS 5000 /* of one call */
-#define YOUNG_S	  120  /* a version that may still be dropped */
+#define DEPLOY_MS  5000 /* of one call */
+#define YOUNG_S	   120	/* a version that may still be dropped */
+#define STALE_S	   600	/* one that nobody will finish */
+#define UNDONE_MAX 64	/* versions that are prepared at once */
 
 /* ---- one party ------------------------------------------------------------
  */
@@ -188,6 +190,35 @@ static int fill(struct deploy *x, const char *dir, struct err *e)
 	return r ? r : write_info(x, dir, e);
 }
 
+/* An initiator that dies, or means harm, does not fill our disk: what it has
+ * left behind goes, and there is room for so many. */
+static int room_aside(const char *state, struct err *e)
+{
+	_cleanup_free_ char *all = model_path(state, NULL, NULL);
+	_cleanup_closedir_ DIR *d = opendir(all);
+	const struct dirent *de;
+	unsigned n = 0;
+
+	while (d && (de = readdir(d))) {
+		_cleanup_free_ char *dir = NULL, *info = NULL;
+		struct stat st;
+
+		if (strncmp(de->d_name, ".new-", 5) != 0)
+			continue;
+		dir = xasprintf("%s/%s", all, de->d_name);
+		info = xasprintf("%s/info.json", dir);
+		n++;
+		if (!stat(info, &st) && time(NULL) - st.st_mtime > STALE_S) {
+			(void)remove_tree(dir, NULL);
+			n--;
+		}
+	}
+	return n < UNDONE_MAX ? 0
+			      : err_set(e, EBUSY,
+					"deploy: too many versions are being "
+					"made at once");
+}
+
 static int prepare_new(struct deploy *x, struct err *e)
 {
 	struct defects d = { 0 };
@@ -203,6 +234,9 @@ static int prepare_new(struct deploy *x, struct err *e)
 				  "party %s cannot run this predict DSL",
 				  x->s->party);
 	sb_free(&d.text);
+	if (r)
+		return r;
+	r = room_aside(x->s->o.conf->state, e);
 	if (r)
 		return r;
 	dir = model_workshop(x->s->o.conf->state, x->version, e);

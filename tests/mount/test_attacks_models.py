@@ -143,3 +143,52 @@ def test_classes_that_differ_behind_15_digits(linear):
     assert len(r.summary()["one_vs_rest"]) == 3
     detail = json.loads(next(iter(r.rows().values()))["predict_detail"])
     assert sorted(detail) == [str(big + v) for v in (1, 3, 5)]
+
+
+# ---- deploying ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(linear):
+    linear.upload("deployed", make(8))
+    return linear.run("HeteroLR", "deployed", max_iter=1)
+
+
+def deploy_error(linear, trained):
+    model = linear.model_of(trained)
+    with pytest.raises(OSError):
+        linear.deploy(trained)
+    return linear.guest.read("errors").splitlines()[-1], model
+
+
+def test_a_partner_cannot_leave_versions_without_end(linear, trained):
+    host = linear.s["10000"]
+    made = [os.path.join(host.state, "models", ".new-202001010000%08d9999" % k)
+            for k in range(64)]
+    for d in made:
+        os.mkdir(d)
+        with open(os.path.join(d, "info.json"), "w", encoding="ascii") as f:
+            f.write("{}")
+    text, _ = deploy_error(linear, trained)
+    assert "too many versions" in text
+    for d in made:
+        os.utime(os.path.join(d, "info.json"), (0, 0))
+    linear.deploy(trained)
+    assert not any(os.path.exists(d) for d in made)
+
+
+def test_where_files_are_is_told_to_nobody(linear, trained):
+    host, model = linear.s["10000"], linear.model_of(trained)
+    at = os.path.join(host.state, "models", model["model_id"], model["model_version"],
+                      "train/conf.json")
+    with open(at, "rb") as f:
+        was = f.read()
+    try:
+        with open(at, "wb") as f:
+            f.write(b"{")
+        text, _ = deploy_error(linear, trained)
+        assert "party 10000" in text and host.state not in text
+    finally:
+        with open(at, "wb") as f:
+            f.write(was)
+    linear.deploy(trained)
