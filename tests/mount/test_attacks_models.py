@@ -7,7 +7,8 @@ import os
 import numpy as np
 import pytest
 from conftest import Refused
-from linear_jobs import Lab, make
+from linear_jobs import HOSTS, Lab, far, make
+from test_linear_life import DIE, kill_in_epoch
 
 
 def allow(p, partner, text):
@@ -192,3 +193,31 @@ def test_where_files_are_is_told_to_nobody(linear, trained):
         with open(at, "wb") as f:
             f.write(was)
     linear.deploy(trained)
+
+
+# ---- going on from a checkpoint -------------------------------------------------
+
+
+def resumed(linear, name, epoch, **how):
+    number = linear.guest.submit(*linear.job(
+        "HeteroLR", name, common={"auto_retries": 1, "auto_retry_delay": 0}, **how))
+    kill_in_epoch(linear, HOSTS[0], number, epoch)
+    assert linear.guest.wait(number, 120) == "success", linear.guest.error(number)
+    r = linear.submit_result(number, name)
+    assert "from checkpoint %d" % (epoch - 1) in r.file("guest/linear_0/events")
+    return r
+
+
+def test_it_converges_where_an_undisturbed_training_does(linear):
+    """In the first epoch after a checkpoint, by the loss before it."""
+    linear.upload("long", make(20, rows=150))
+    loss = linear.run("HeteroLR", "long", **DIE).summary()["loss_history"]
+    step = np.abs(np.diff(loss))
+    assert step[6] < step[5]
+    tol = float(np.sqrt(step[5] * step[6]))
+    first = next(i for i, v in enumerate(step) if v < tol)
+    want = linear.run("HeteroLR", "long", **dict(DIE, tol=tol))
+    assert want.summary()["iterations"] == first + 2
+    have = resumed(linear, "long", first + 1, **dict(DIE, tol=tol))
+    assert have.summary()["iterations"] == first + 2 and have.summary()["is_converged"]
+    assert far(have.weights(), want.weights()) < 1e-12
