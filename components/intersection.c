@@ -172,6 +172,8 @@ static int run(struct ctx *c, struct err *e)
 		rc = summary(&p, count, e);
 	if (rc == 0) {
 		ctx_log(c, "%u of %u rows in the intersection", count, p.rows);
+		if (count == 0)
+			ctx_event(c, "warning: no id is common to all parties");
 		ctx_progress(c, 1);
 	}
 	free(p.keep);

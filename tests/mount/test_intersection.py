@@ -65,3 +65,15 @@ def test_exactly_the_true_set(s, method, hosts):
     assert set(have) == want and len(have) == len(want)
     for h in hosts:
         assert keys(s[h], name, "host") == have
+
+
+def test_without_a_common_id_a_warning_says_so(s):
+    s[9999].upload("set", "alone", table(["only-%d" % i for i in range(50)], "a"))
+    dsl, conf = job("ecdh", [10000])
+    role = conf["component_parameters"]["role"]
+    role["guest"] = {"0": dict(role["guest"]["0"],
+                               reader_0={"table": {"namespace": "set", "name": "alone"}})}
+    name = s[9999].run(dsl, conf)
+    assert keys(s[9999], name, "guest") == []
+    for p in (9999, 10000):
+        assert "no id is common to all parties" in s[p].read("jobs", name, "events")
