@@ -312,6 +312,29 @@ int upload_file(const struct who *w, uint64_t id, const char *path)
 
 /* ---- upload.json: small, kept whole, replaced at close ---------------- */
 
+/* Is it one? Told in errors if not. */
+static int options_check(const struct who *w, uint64_t id, const char *text,
+			 size_t n)
+{
+	struct err e = { 0 };
+	json_t *v = json_parse(text, n, &e);
+	int no = v ? table_upload_check(v, &e) : -EINVAL;
+
+	json_decref(v);
+	if (no)
+		table_refused(w, id, "upload.json", no, e.text);
+	return no;
+}
+
+static bool options_whole(const struct handle *h)
+{
+	struct err e = { 0 };
+	json_t *v = json_parse(h->text.buf, h->text.len, &e);
+
+	json_decref(v);
+	return v != NULL;
+}
+
 static void options_write(fuse_req_t r, struct handle *h, const char *buf,
 			  size_t n, off_t off)
 {
@@ -326,25 +349,18 @@ static void options_write(fuse_req_t r, struct handle *h, const char *buf,
 		no = sb_add(&h->text, buf, n);
 	if (!no)
 		h->bytes += n;
+	/* A shell's echo tells of a failed write, not of a failed close. */
+	if (!no && options_whole(h)) {
+		struct who who = who_was(h);
+
+		no = options_check(&who, h->nid.number, h->text.buf,
+				   h->text.len);
+	}
 	pthread_mutex_unlock(&h->lock);
 	if (no)
 		fuse_reply_err(r, -no);
 	else
 		fuse_reply_write(r, n);
-}
-
-/* Is it one? Told in errors if not. */
-static int options_check(const struct who *w, uint64_t id, const char *text,
-			 size_t n)
-{
-	struct err e = { 0 };
-	json_t *v = json_parse(text, n, &e);
-	int no = v ? table_upload_check(v, &e) : -EINVAL;
-
-	json_decref(v);
-	if (no)
-		table_refused(w, id, "upload.json", no, e.text);
-	return no;
 }
 
 static int options_store(struct handle *h)

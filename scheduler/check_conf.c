@@ -670,6 +670,29 @@ static void check_hides(struct check *c, const char *name, size_t from)
 		   "must be the same for all parties: put it under common");
 }
 
+/* Who runs and who hands rows on must be the same everywhere in a module whose
+ * parties talk: the others would wait for ever. */
+static void check_need_run(struct check *c, const char *name,
+			   const json_t *spec, size_t from)
+{
+	const json_t *tasks = json_object_get(c->plan, "tasks");
+	struct at at = at_root("conf#/component_parameters/common");
+	size_t runs = 0, n = json_array_size(tasks);
+
+	for (size_t i = from; i < n; i++)
+		runs += json_bool_or(
+		    json_object_get(json_array_get(tasks, i), "params"),
+		    "need_run", true);
+	if (!runs || runs == n - from || c->party ||
+	    json_array_size(json_object_get(spec, "needs_roles")) < 2)
+		return;
+	at = at_add(&at, name);
+	at = at_add(&at, "need_run");
+	defect_add(c->d, EINVAL, at.s,
+		   "must be the same for all parties, which talk to each "
+		   "other: put it under common");
+}
+
 static const json_t *doc_of(const struct check *c, const char *name)
 {
 	return json_object_get(json_object_get(c->dsl, "components"), name);
@@ -704,6 +727,7 @@ static void component_tasks(struct check *c, const char *name,
 					 json_string_value(party), index);
 	}
 	check_hides(c, name, before);
+	check_need_run(c, name, spec, before);
 	for (size_t i = before; i < json_array_size(tasks); i++)
 		if (!check_wired(
 			c, name,

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""need_run false: for all parties of a component that talk, or for none."""
+import os
+import subprocess
+
+import pytest
+from conftest import Refused
+from linear_jobs import GUEST, HOSTS, Lab, make
+
+
+@pytest.fixture(scope="module")
+def lab(sandboxes):
+    lab = Lab(sandboxes("9999", "10000", "10001"))
+    lab.upload("binary", make(60))
+    return lab
+
+
+@pytest.mark.parametrize("role, component", [("host", "linear_0"), ("guest", "intersection_0")])
+def test_leaving_out_one_side_of_a_component_is_refused(lab, role, component):
+    dsl, conf = lab.job("HeteroLR", "binary", max_iter=1)
+    section = conf["component_parameters"]["role"][role]
+    section.setdefault("0", {})[component] = {"need_run": False}
+    with pytest.raises(Refused) as e:
+        lab.guest.submit(dsl, conf)
+    assert component + "/need_run" in e.value.text
+
+
+def test_a_component_that_works_alone_may_be_left_out_at_one_party(lab):
+    dsl, conf = lab.job("HeteroLR", "binary", max_iter=1)
+    dsl["components"]["scale_0"] = {"module": "FeatureScale",
+                                    "input": {"data": {"data": ["data_transform_0.data"]}},
+                                    "output": {"data": ["data"]}}
+    dsl["components"]["intersection_0"]["input"]["data"]["data"] = ["scale_0.data"]
+    conf["component_parameters"]["role"]["host"].setdefault("0", {})["scale_0"] = {
+        "need_run": False}
+    r = lab.submit(dsl, conf, "binary")
+    assert lab.s[HOSTS[0]].read("jobs", r.number, "host/scale_0/status") == "pass\n"
+    assert lab.guest.read("jobs", r.number, "guest/scale_0/status") == "success\n"
+
+
+def test_a_shell_hears_that_its_upload_json_was_refused(lab):
+    d = lab.s[GUEST].path("tables/linear/options")
+    os.makedirs(d)
+    for shell in "bash", "dash":
+        r = subprocess.run([shell, "-c", "echo '{\"id_delimter\": \" \"}' > upload.json"], cwd=d,
+                           check=False, capture_output=True)
+        assert r.returncode != 0
+    subprocess.run(["sh", "-c", "echo '{\"id_delimiter\": \" \"}' > upload.json"], cwd=d, check=True)
