@@ -35,7 +35,9 @@ static int read_cell(const struct table_schema *s, size_t at,
 			       "column %s is not a column of numbers",
 			       s->columns[at].name);
 	if (!isfinite(*ret))
-		return err_set(e, EINVAL, "column %s has missing values",
+		return err_set(e, EINVAL,
+			       "column %s has missing values (DataTransform's "
+			       "missing_fill fills them)",
 			       s->columns[at].name);
 	return 0;
 }
@@ -221,7 +223,9 @@ int linear_data_read(struct linear *l, const char *key, const json_t *header,
 		return err_set(e, EINVAL, "there is no input %s", key);
 	d.rows = table_rows(t);
 	if (!d.rows || d.rows > ROWS_MAX)
-		return err_set(e, EINVAL, "%s has %zu rows", key, d.rows);
+		return err_set(e, EINVAL, "%s has %zu rows%s", key, d.rows,
+			       d.rows ? ""
+				      : ": do the tables have ids in common?");
 	n = MAX(table_schema(t)->n_columns, json_array_size(header)) + 1;
 	d.names = xcalloc(n, sizeof(*d.names));
 	d.anonymous = xcalloc(n, sizeof(*d.anonymous));

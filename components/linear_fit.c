@@ -150,6 +150,9 @@ int linear_classes(const struct linear *l, const struct linear_data *d,
 		if (!n || v[n - 1] < v[i])
 			v[n++] = v[i];
 	}
+	if (n <= 2 && one && v[0] != 0)
+		ctx_event(l->c, "labels other than 1 are the negative class; "
+				"predict_result is 1 or 0");
 	if (n <= 2)
 		return one ? 0
 			   : err_set(e, EINVAL,

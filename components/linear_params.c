@@ -275,6 +275,16 @@ static const char *const numbers[] = {
 };
 static const char *const binary[] = { "auc", "ks", NULL };
 
+static void defect_word(defect_fn defect, void *arg, const char *pointer,
+			const char *word, const char *known)
+{
+	char text[200];
+
+	(void)snprintf(text, sizeof(text), "%.40s is none of: %s",
+		       word ? word : "this", known);
+	defect(arg, pointer, text);
+}
+
 static const char *metric_name(const struct linear_family *f, const char *s)
 {
 	static const struct {
@@ -351,11 +361,11 @@ static void check_metrics(const struct linear_family *f, const json_t *v,
 		if (!json_is_string(x) ||
 		    (!metric_name(f, json_string_value(x)) &&
 		     !metric_left_out(json_string_value(x))))
-			defect(arg, pointer,
-			       f->regression
-				   ? "there are rmse, mae, mse, r2, median_ae "
-				     "and explained_variance"
-				   : "there are auc and ks");
+			defect_word(defect, arg, pointer, json_string_value(x),
+				    f->regression
+					? "rmse, mae, mse, r2, median_ae, "
+					  "explained_variance"
+					: "auc, ks");
 }
 
 static void check_callbacks(const struct linear_family *f, const json_t *p,
@@ -371,9 +381,9 @@ static void check_callbacks(const struct linear_family *f, const json_t *p,
 		if (!s || (strcasecmp(s, "PerformanceEvaluate") &&
 			   strcasecmp(s, "EarlyStopping") &&
 			   strcasecmp(s, "ModelCheckpoint")))
-			defect(arg, "callback_param/callbacks",
-			       "there are PerformanceEvaluate, EarlyStopping "
-			       "and ModelCheckpoint");
+			defect_word(defect, arg, "callback_param/callbacks", s,
+				    "PerformanceEvaluate, EarlyStopping, "
+				    "ModelCheckpoint");
 		else if (!strcasecmp(s, "EarlyStopping") &&
 			 (!given(o, "early_stopping_rounds") ||
 			  !given(o, "validation_freqs")))

@@ -150,6 +150,8 @@ static int visit(struct stepwise *s, const bool *mask, unsigned number,
 		       number);
 	if (s->d)
 		linear_data_columns(s->d, own(s, mask), &d);
+	ctx_log(l->c, "step %u, model %u: %zu columns", s->step, number,
+		count(s, mask));
 	r = linear_train(l, flow, s->d ? &d : NULL, NULL, &k->set, &loss, e);
 	linear_data_free(&d);
 	if (r >= 0 && k->set.n > 1)
