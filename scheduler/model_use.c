@@ -292,17 +292,96 @@ void model_check_refs(const json_t *dsl, const json_t *conf, const json_t *info,
 	}
 }
 
+/* predict_param of a component as a task of that party gets it; caller
+ * decrefs. */
+static json_t *predict_param(const json_t *conf, const char *party,
+			     const char *name)
+{
+	const json_t *roles = json_object_get(conf, "role"), *list, *v;
+	const char *role;
+	json_t *ret = NULL;
+	char id[32];
+	size_t i;
+
+	json_object_foreach ((json_t *)roles, role, list)
+		json_array_foreach ((json_t *)list, i, v) {
+			json_t *params;
+
+			conf_party_text(v, id, sizeof(id));
+			if (ret || !strcmp(role, "arbiter") ||
+			    strcmp(id, party) != 0)
+				continue;
+			params = conf_params(conf, role, i, name);
+			ret = json_incref(
+			    json_object_get(params, "predict_param"));
+			json_decref(params);
+		}
+	return ret;
+}
+
+/* Scores that were hidden in the training stay so, with as many digits. */
+static bool stays_hidden(const json_t *train, const json_t *conf,
+			 const char *party, const char *from, const char *name)
+{
+	json_t *was = predict_param(train, party, from);
+	json_t *is = predict_param(conf, party, name);
+	bool ok = !json_bool_or(was, "hide_scores", false) ||
+		  (json_bool_or(is, "hide_scores", false) &&
+		   json_int_or(is, "score_digits", 2) <=
+		       json_int_or(was, "score_digits", 2));
+
+	json_decref(was);
+	json_decref(is);
+	return ok;
+}
+
+static void check_hidden(struct use *u, const json_t *dsl, const json_t *conf,
+			 const json_t *train)
+{
+	const json_t *components = json_object_get(dsl, "components"), *c, *v;
+	const char *name;
+	size_t i;
+
+	json_object_foreach ((json_t *)components, name, c) {
+		const json_t *refs =
+		    json_object_get(json_object_get(c, "input"), "model");
+
+		json_array_foreach ((json_t *)refs, i, v) {
+			char from[NAME_MAX_LEN + 1], alias[NAME_MAX_LEN + 1];
+			_cleanup_free_ char *at = NULL;
+
+			if (!json_is_string(v) ||
+			    !pipeline_reference(json_string_value(v), from,
+						alias, sizeof(from)) ||
+			    stays_hidden(train, conf, u->s->party, from, name))
+				continue;
+			at = xasprintf("conf#/component_parameters/common/%s/"
+				       "predict_param/hide_scores",
+				       name);
+			refuse(u, at,
+			       "the model was trained with hide_scores: "
+			       "predictions hide them too, with no more "
+			       "score_digits",
+			       "hides the scores of this model");
+		}
+	}
+}
+
 static void check_predict(struct use *u, const json_t *dsl, const json_t *conf)
 {
 	const char *id = json_str_or(job_common(conf), "model_id", "");
 	const char *version =
 	    json_str_or(job_common(conf), "model_version", "");
-	json_t *info = usable(u, id, version, AT_VERSION), *own;
+	json_t *info = usable(u, id, version, AT_VERSION), *own, *train;
 
 	if (!info)
 		return;
 	own =
 	    model_read(u->s->o.conf->state, id, version, MODEL_DSL_PATH, NULL);
+	train = model_read(u->s->o.conf->state, id, version, "train/conf.json",
+			   NULL);
+	if (train)
+		check_hidden(u, dsl, conf, train);
 	if (!json_bool_or(info, "deployed", false) || !own)
 		refuse(u, AT_VERSION, "the version is not deployed",
 		       "has this version, but not deployed");
@@ -316,6 +395,7 @@ static void check_predict(struct use *u, const json_t *dsl, const json_t *conf)
 		       "has this model of other parties");
 	else
 		model_check_refs(dsl, conf, info, u->own, u->d);
+	json_decref(train);
 	json_decref(own);
 	json_decref(info);
 }

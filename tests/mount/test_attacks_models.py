@@ -221,3 +221,26 @@ def test_it_converges_where_an_undisturbed_training_does(linear):
     have = resumed(linear, "long", first + 1, **dict(DIE, tol=tol))
     assert have.summary()["iterations"] == first + 2 and have.summary()["is_converged"]
     assert far(have.weights(), want.weights()) < 1e-12
+
+
+# ---- scores that are hidden -------------------------------------------------------
+
+
+@pytest.mark.parametrize("change, refused", [
+    ({"hide_scores": False}, True), ({"score_digits": 3}, True), ({"score_digits": 1}, False)])
+def test_a_predict_job_does_not_uncover_scores(linear, change, refused):
+    if "hidden" not in linear.data:
+        linear.upload("hidden", make(8))
+        r = linear.run("HeteroLR", "hidden", max_iter=1,
+                       predict_param={"hide_scores": True, "score_digits": 2})
+        linear.hidden = linear.deploy(r)
+    conf = json.loads(linear.predict_text(linear.hidden, "hidden"))
+    conf["component_parameters"]["common"] = {"linear_0": {"predict_param": change}}
+    if not refused:
+        number = linear.guest.submit_text(json.dumps(conf))
+        assert linear.guest.wait(number) == "success"
+        return
+    with pytest.raises(Refused) as e:
+        linear.guest.submit_text(json.dumps(conf))
+    assert "the model was trained with hide_scores" in e.value.text
+    assert "party 10000 hides the scores of this model" in e.value.text
