@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Partners, models and numbers that mean harm to trainers and the model
 store."""
+import concurrent.futures
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -244,3 +246,46 @@ def test_a_predict_job_does_not_uncover_scores(linear, change, refused):
         linear.guest.submit_text(json.dumps(conf))
     assert "the model was trained with hide_scores" in e.value.text
     assert "party 10000 hides the scores of this model" in e.value.text
+
+
+# ---- at the same time ---------------------------------------------------------------
+
+
+def test_deploys_and_removals_at_once(linear):
+    """Of one model: every version is whole at all parties or at none."""
+    linear.upload("races", make(8))
+    model = linear.model_of(linear.run("HeteroLR", "races", max_iter=1))
+    top = linear.guest.path("models", model["model_id"])
+    at = os.path.join(top, model["model_version"])
+
+    def versions(party="9999"):
+        d = os.path.join(linear.s[party].state, "models", model["model_id"])
+        out = set()
+        for v in os.listdir(d):
+            with open(os.path.join(d, v, "info.json"), encoding="utf-8") as f:
+                if json.load(f)["parent"] == model["model_version"]:
+                    out.add(v)
+        return out
+
+    def deploy(_):
+        try:
+            with open(os.path.join(at, "ctl"), "w", encoding="ascii") as f:
+                f.write("deploy\n")
+            return True
+        except OSError:
+            return False
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(deploy, range(8)))
+        assert len(versions()) == 8
+        assert versions("10000") == versions("10001") == versions()
+        # While the trained version goes, each deploy works or leaves nothing.
+        done = pool.map(deploy, range(6))
+        pool.submit(shutil.rmtree, at, True).result()
+        done = sum(done)
+    assert len(versions()) == 8 + done
+    assert not os.path.exists(at)
+    assert versions("10000") == versions("10001") == versions()
+    for party in ("9999", "10000", "10001"):
+        left = os.listdir(os.path.join(linear.s[party].state, "models"))
+        assert not [n for n in left if n.startswith((".new-", ".gone-"))]
