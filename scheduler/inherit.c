@@ -257,6 +257,14 @@ void inherit_check(struct sched *s, const json_t *dsl, const json_t *conf,
 
 	if (!json_object_size(info) || !json_is_array(a.list))
 		return;
+	/* The scheduler stands still while we look: of a partner's list, too.
+	 */
+	if (json_array_size(a.list) > COMPONENTS_MAX) {
+		refuse(&a, AT "/component_list",
+		       "more names than a DSL has components",
+		       "does not look at so many components");
+		return;
+	}
 	pthread_mutex_lock(&s->lock);
 	a.old = job_find(s, json_str_or(info, "job_id", ""));
 	check_job(&a, initiator);

@@ -289,3 +289,15 @@ def test_deploys_and_removals_at_once(linear):
     for party in ("9999", "10000", "10001"):
         left = os.listdir(os.path.join(linear.s[party].state, "models"))
         assert not [n for n in left if n.startswith((".new-", ".gone-"))]
+
+
+def test_a_list_of_components_has_an_end(linear):
+    linear.upload("listed", make(8))
+    first = linear.run("HeteroLR", "listed", max_iter=1)
+    dsl, conf = linear.job("HeteroLR", "listed", max_iter=1, common={
+        "inheritance_info": {"job_id": first.number, "component_list": ["reader_0"] * 100000}})
+    with pytest.raises(Refused) as e:
+        linear.guest.submit(dsl, conf)
+    assert "more names than a DSL has components" in e.value.text
+    conf["job_parameters"]["common"]["inheritance_info"]["component_list"] = ["reader_0"] * 2
+    linear.submit(dsl, conf, "listed")
