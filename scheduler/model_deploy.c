@@ -677,6 +677,28 @@ static int not_used(const struct order *o, const json_t *dsl, struct err *e)
 	return 0;
 }
 
+/* What has learned nothing predicts nothing. */
+static int learned(const json_t *info, const json_t *wanted_ones, struct err *e)
+{
+	const json_t *have = json_object_get(info, "components"), *one;
+	size_t i;
+
+	if (!json_array_size(wanted_ones))
+		return err_set(e, EINVAL,
+			       "deploy: none of these components has a model");
+	json_array_foreach (wanted_ones, i, one) {
+		const char *name = json_str_or(one, "name", "");
+
+		if (!json_array_size(
+			json_object_get(json_object_get(have, name), "roles")))
+			return err_set(e, EINVAL,
+				       "deploy: this version has no model of "
+				       "%s (a cross validation makes none)",
+				       name);
+	}
+	return 0;
+}
+
 static int deploy(struct sched *s, const json_t *info, char *line,
 		  const char *stored, struct err *e)
 {
@@ -704,7 +726,11 @@ static int deploy(struct sched *s, const json_t *info, char *line,
 				 "model_version", parent, "version", version,
 				 "dsl", dsl, "components",
 				 wanted(dsl, o.components));
-		r = deploy_all(s, info, body, e);
+		r = o.own
+			? 0
+			: learned(info, json_object_get(body, "components"), e);
+		if (!r)
+			r = deploy_all(s, info, body, e);
 		json_decref(body);
 	}
 	if (!r && o.own && !unlink(stored))

@@ -46,3 +46,15 @@ def test_a_shell_hears_that_its_upload_json_was_refused(lab):
                            check=False, capture_output=True)
         assert r.returncode != 0
     subprocess.run(["sh", "-c", "echo '{\"id_delimiter\": \" \"}' > upload.json"], cwd=d, check=True)
+    with open(d + "/data.csv", "w", encoding="utf-8") as f:
+        f.write("a b\n1 2\n")
+    assert lab.s[GUEST].read("tables/linear/options/count") == "1\n"
+
+
+def test_what_has_no_model_is_not_deployed(lab):
+    r = lab.run("HeteroLR", "binary", max_iter=1,
+                cv_param={"need_cv": True, "n_splits": 2})
+    for components in "linear_0", "data_transform_0 linear_0", "intersection_0":
+        with pytest.raises(OSError):
+            lab.deploy(r, components)
+        assert "model" in lab.guest.read("errors").splitlines()[1]
