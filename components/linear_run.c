@@ -96,7 +96,9 @@ static int read_warm(struct run *x, const json_t **header, struct err *e)
 	*header = json_object_get(param, "header");
 	r = linear_set_read(&x->l, param, &x->set, e);
 	if (r >= 0)
-		ctx_event(x->l.c, "goes on from a model of %u iterations",
+		ctx_event(x->l.c,
+			  "goes on from a model of %u iterations; the "
+			  "optimizer starts anew",
 			  x->set.m[0].iterations);
 	return r;
 }

@@ -97,6 +97,43 @@ static int follow(struct linear *l, const unsigned *have, size_t n,
 	return 0;
 }
 
+static void rows_text(const struct linear_data *d, char ret[65])
+{
+	static const char digits[] = "0123456789abcdef";
+
+	for (size_t i = 0; i < 32; i++) {
+		ret[2 * i] = digits[d->ids.cells[i] >> 4];
+		ret[2 * i + 1] = digits[d->ids.cells[i] & 15];
+	}
+	ret[64] = '\0';
+}
+
+/* Checkpoints of other rows (what comes before this component ran again) are
+ * none. */
+static int of_these_rows(struct linear_watch *w, const unsigned *have,
+			 size_t *n, struct err *e)
+{
+	const char *rows;
+	char mine[65];
+	json_t *o;
+	int r;
+
+	if (!*n || !w->train)
+		return 0;
+	r = ctx_get_checkpoint(w->l->c, have[*n - 1], &o, e);
+	if (r < 0)
+		return err_wrap(e, "checkpoint %u", have[*n - 1]);
+	rows = json_str_or(json_object_get(o, "state"), "rows", "");
+	rows_text(w->train, mine);
+	if (strcmp(rows, mine) != 0) {
+		*n = 0;
+		ctx_event(w->l->c, "the checkpoints are of other rows: the "
+				   "training begins anew");
+	}
+	json_decref(o);
+	return 0;
+}
+
 int linear_watch_begin(struct linear_watch *w, struct err *e)
 {
 	struct linear *l = w->l;
@@ -118,6 +155,8 @@ int linear_watch_begin(struct linear_watch *w, struct err *e)
 	if (!l->p.checkpoints)
 		return 0;
 	r = ctx_checkpoints(l->c, &have, &n, e);
+	if (r >= 0)
+		r = of_these_rows(w, have, &n, e);
 	if (r >= 0)
 		r = l->role == LINEAR_GUEST ? choose(l, have, n, &index, e)
 					    : follow(l, have, n, &index, e);
@@ -271,6 +310,12 @@ static int save(struct linear_watch *w, struct linear_fit *f, unsigned epoch,
 	    "done", (json_int_t)epoch + 1, "stop", f->stop, "stopped_by",
 	    (json_int_t)w->stopped_by, "models", models, "best",
 	    best_json(w, f->m ? f->m->cols + f->m->intercept : 0));
+	if (w->train) {
+		char rows[65];
+
+		rows_text(w->train, rows);
+		json_object_set_new(state, "rows", json_string(rows));
+	}
 	if (f->m)
 		json_object_set_new(state, "sqn", linear_sqn_state(f));
 	else

@@ -90,6 +90,15 @@ static void own_table_missing(struct table_use *u, const char *pointer,
 	struct nearest x = { .n = 0 };
 	const char *near = NULL;
 
+	struct table_id id;
+
+	if (!table_lookup(u->s->o.tables, ns, name, &id, NULL)) {
+		defect_add(u->d, EINVAL, pointer,
+			   "table %s/%s is empty: its data.csv has not been "
+			   "written",
+			   ns, name);
+		return;
+	}
 	if (!table_list(u->s->o.tables, ns, collect, &x, NULL))
 		near = suggest(name, x.names, x.n);
 	defect_add(u->d, EINVAL, pointer, "no table %s/%s%s%s%s", ns, name,

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The life of a linear model: checkpoints and deaths, going on from a model,
 deployment, prediction."""
+import json
 import os
 import random
 import re
@@ -320,3 +321,26 @@ def test_a_model_moved_by_tar_predicts_the_same(lab, sandboxes):
                         lab.s[party].path("models"), other.s[party].path("models"), at],
                        check=True)
     assert other.predict(model, "binary").rows() == want
+
+
+def test_a_checkpoint_of_other_rows_is_not_used(lab):
+    dsl, conf = lab.job("HeteroLR", "long", max_iter=9, callback_param=KEEP, early_stop="diff",
+                        encrypt_param={"key_length": 2048})
+    number = lab.guest.submit(dsl, conf)
+    kill_in_epoch(lab, GUEST, number, 4)
+    assert lab.guest.wait(number, 60) == "failed"
+    d = os.path.join(lab.guest.state, "jobs", number, "guest/linear_0/checkpoints")
+    for name in os.listdir(d):
+        with open(os.path.join(d, name), encoding="utf-8") as f:
+            o = json.load(f)
+        o["state"]["rows"] = "00" + o["state"]["rows"][2:]
+        with open(os.path.join(d, name), "w", encoding="utf-8") as f:
+            json.dump(o, f)
+    with open(lab.guest.path("jobs", number, "ctl"), "w", encoding="utf-8") as f:
+        f.write("rerun\n")
+    eventually(lambda: lab.guest.read("jobs", number, "status") != "failed\n", 10)
+    assert lab.guest.wait(number, 60) == "success", lab.guest.error(number)
+    r = lab.submit_result(number, "long")
+    r.agrees(like(ref.Logistic, r.data, iterations=9, early_stop="diff"))
+    assert "other rows" in r.file("guest/linear_0/events")
+    assert len(r.metric("train", "loss")) == 9
