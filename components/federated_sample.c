@@ -264,6 +264,10 @@ static int tell_hosts(struct sample *s, struct err *e)
 	return r < 0 ? r : rows_send(s->c, "sample_ids", s->drawn, s->n, e);
 }
 
+/* What a host writes for a guest: more copies of its rows than that are no
+ * sample. */
+#define COPIES_MAX 100u
+
 static int read_info(struct sample *s, size_t *ret_rows, struct err *e)
 {
 	const char *keys = NULL;
@@ -281,8 +285,9 @@ static int read_info(struct sample *s, size_t *ret_rows, struct err *e)
 		r = -EPROTO;
 	else if (s->keys == KEYS_N)
 		r = err_set(e, EPROTO, "no such keys");
-	else if (s->keys == KEYS_SAME && (size_t)rows > s->rows.n)
-		r = err_set(e, EPROTO, "more rows than there are");
+	else if ((size_t)rows >
+		 (s->keys == KEYS_SAME ? s->rows.n : COPIES_MAX * s->rows.n))
+		r = err_set(e, EPROTO, "more rows than a sample may have");
 	json_decref(o);
 	if (r < 0) {
 		if (e)
