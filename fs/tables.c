@@ -591,8 +591,12 @@ static int tables_create(const struct who *w, struct nid dir, const char *name,
 	unsigned k;
 	int no;
 
-	if (dir.kind != K_TABLE)
+	if (dir.kind != K_TABLE) {
+		errors_add(w->uid, name, -EPERM,
+			   "a table is a directory: mkdir tables/NAMESPACE/"
+			   "NAME, then cp FILE tables/NAMESPACE/NAME/data.csv");
 		return -EPERM;
+	}
 	if (dir.slot == T_DIR && name_temporary(name))
 		return real_create(
 		    w, (struct real_at){ REAL_TEMP, dir.number, name }, mode,
@@ -609,8 +613,12 @@ static int tables_create(const struct who *w, struct nid dir, const char *name,
 	e = dir.slot == T_DIR
 		? ent_by_name(table_files, ARRAY_SIZE(table_files), name)
 		: NULL;
-	if (!e || S_ISDIR(e->mode))
+	if (!e || S_ISDIR(e->mode)) {
+		table_refused(w, dir.number, name, -EPERM,
+			      "a table's rows are its data.csv: cp FILE "
+			      "tables/NAMESPACE/NAME/data.csv");
 		return -EPERM;
+	}
 	n.slot = e->slot;
 	if (e->slot == T_WRITE)
 		no = upload_open(w, n.number, flags, ret_h);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""need_run false: for all parties of a component that talk, or for none."""
+"""What a newcomer to models stumbled over."""
 import os
 import subprocess
 
@@ -58,3 +58,13 @@ def test_what_has_no_model_is_not_deployed(lab):
         with pytest.raises(OSError):
             lab.deploy(r, components)
         assert "model" in lab.guest.read("errors").splitlines()[1]
+
+
+def test_a_file_of_another_name_in_a_table_says_what_to_do(lab):
+    d = lab.s[GUEST].path("tables/linear/misnamed")
+    os.makedirs(d)
+    for path in d + "/rows.csv", os.path.dirname(d) + "/rows.csv":
+        with pytest.raises(PermissionError):
+            with open(path, "w", encoding="utf-8") as f:
+                f.write("id,x\n1,2\n")
+        assert "data.csv" in lab.s[GUEST].read("errors").splitlines()[1]
