@@ -204,7 +204,8 @@ static int finish(struct handle *h)
 
 		(void)snprintf(
 		    text, sizeof(text),
-		    "unfinished: %zu bytes do not make a dsl and a conf",
+		    "unfinished: %zu bytes do not make a dsl and a conf (a "
+		    "conf alone needs job_type predict)",
 		    s->text.len);
 		errors_add(h->uid, "jobs/new", -EINVAL, text);
 		return -EINVAL;
