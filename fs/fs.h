@@ -278,8 +278,7 @@ void named_forget(struct nid n, uint64_t count);
 int curves_lookup(const char *task, const char *name, struct attr *ret);
 void curves_list_task(const char *task, struct listing *l);
 
-/* ---- tables.c: names and derived files; tables_data.c: data.csv as it is
- * published; upload.c: writing ------------------------------------------- */
+/* ---- tables*.c (tables_priv.h); upload.c: writing ----------------------- */
 enum {
 	T_DIR,
 	T_SCHEMA,

@@ -8,16 +8,11 @@
  * again and gets T_WRITE, the node that uploads.
  */
 #include <fcntl.h>
-#include <pthread.h>
 #include <sys/stat.h>
-#include <uthash.h>
 
 #include "fs/tables_priv.h"
 
-#define PARTS_MAX   2048u
-#define PARENTS_MAX 1024u
-
-static const struct ent table_files[] = {
+const struct ent table_files[TABLE_FILES] = {
 	{ "upload.json", T_OPTIONS, S_IFREG | 0664, 0 },
 	{ "schema.json", T_SCHEMA, S_IFREG | 0664, 0 },
 	{ "count", T_COUNT, S_IFREG | 0664, 0 },
@@ -27,205 +22,6 @@ static const struct ent table_files[] = {
 	/* Last, so that rm -r and cp -r come to it last. */
 	{ "data.csv", T_WRITE, S_IFREG | 0664, 0 },
 };
-
-/* ---- numbers to names: whatever the kernel knows was looked up -------- */
-
-struct known {
-	uint64_t id;
-	char *ns, *name; /* name NULL: a namespace */
-	unsigned made;	 /* bits of directories made in the empty table */
-	UT_hash_handle hh;
-};
-static pthread_mutex_t known_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct known *known;
-
-static void remember(uint64_t id, const char *ns, const char *name)
-{
-	struct known *k;
-
-	pthread_mutex_lock(&known_lock);
-	HASH_FIND(hh, known, &id, sizeof(id), k);
-	if (k && (strcmp(k->ns, ns) || (name && strcmp(k->name, name)))) {
-		HASH_DEL(known, k);
-		free(k->ns);
-		free(k->name);
-		free(k);
-		k = NULL;
-	}
-	if (!k && (k = calloc(1, sizeof(*k)))) {
-		k->id = id;
-		k->ns = strdup(ns);
-		k->name = name ? strdup(name) : NULL;
-		if (!k->ns || (name && !k->name)) {
-			free(k->ns);
-			free(k->name);
-			free(k);
-		} else {
-			HASH_ADD(hh, known, id, sizeof(k->id), k);
-		}
-	}
-	pthread_mutex_unlock(&known_lock);
-}
-
-static int recall(uint64_t id, char **ret_ns, char **ret_name)
-{
-	const struct known *k;
-
-	*ret_ns = NULL;
-	if (ret_name)
-		*ret_name = NULL;
-	pthread_mutex_lock(&known_lock);
-	HASH_FIND(hh, known, &id, sizeof(id), k);
-	if (k && !k->name == !ret_name) {
-		*ret_ns = strdup(k->ns);
-		if (ret_name)
-			*ret_name = strdup(k->name);
-	}
-	pthread_mutex_unlock(&known_lock);
-	return *ret_ns && (!ret_name || *ret_name) ? 0 : -ESTALE;
-}
-
-/* cp -r makes parts/ and parents/ before there is a data.csv. */
-static bool made(uint64_t id, unsigned slot, bool make)
-{
-	struct known *k;
-	bool is = false;
-
-	pthread_mutex_lock(&known_lock);
-	HASH_FIND(hh, known, &id, sizeof(id), k);
-	if (k) {
-		k->made |= make ? 1u << slot : 0;
-		is = k->made & 1u << slot;
-	}
-	pthread_mutex_unlock(&known_lock);
-	return is;
-}
-
-void table_place_free(struct table_place *p)
-{
-	free(p->ns);
-	free(p->name);
-	p->ns = p->name = NULL;
-}
-
-int table_place(uint64_t id, struct table_place *ret)
-{
-	struct table_place p = { 0 };
-	int no = recall(id, &p.ns, &p.name);
-
-	if (!no)
-		no = table_lookup(fs.tables, p.ns, p.name, &p.id, NULL);
-	if (no == -ENOENT || (!no && p.id.id != id))
-		no = -ESTALE;
-	if (no) {
-		table_place_free(&p);
-		return no;
-	}
-	*ret = p;
-	return 0;
-}
-
-int table_now(uint64_t id, struct table **ret)
-{
-	_cleanup_table_place_ struct table_place p = { 0 };
-	int no = table_place(id, &p);
-
-	*ret = NULL;
-	if (no || !p.id.gen)
-		return no;
-	return table_open(fs.tables, p.ns, p.name, ret, NULL);
-}
-
-void table_refused(const struct who *w, uint64_t id, const char *file,
-		   int status, const char *text)
-{
-	_cleanup_table_place_ struct table_place p = { 0 };
-	_cleanup_strbuf_ struct strbuf what = STRBUF_INIT(2048);
-
-	if (table_place(id, &p))
-		return;
-	sb_addf(&what, "tables/%s/%s/%s", p.ns, p.name, file);
-	errors_add(w->uid, what.buf, status, text);
-}
-
-/* The store's name of a name in the mount; NULL if it cannot be one. */
-static char *stored_name(const char *name)
-{
-	_cleanup_free_ char *plain = table_unescape(name);
-	_cleanup_free_ char *again = plain ? table_escape(plain) : NULL;
-
-	if (!again || strcmp(again, name) || !table_name_valid(plain))
-		return NULL;
-	return TAKE_PTR(plain);
-}
-
-/* ---- namespaces ------------------------------------------------------- */
-
-static void namespace_attr(uint64_t id, struct attr *ret)
-{
-	attr_fill(ret, nid_ino(K_NAMESPACE, id, 0), S_IFDIR | 0775, 0, 0);
-}
-
-int namespace_lookup(const char *name, struct attr *ret)
-{
-	_cleanup_free_ char *ns = stored_name(name);
-	uint64_t id;
-
-	if (!ns || namespace_id(fs.tables, ns, &id))
-		return -ENOENT;
-	remember(id, ns, NULL);
-	namespace_attr(id, ret);
-	return 0;
-}
-
-struct listed {
-	struct listing *l;
-	const char *ns;
-};
-
-static int list_namespace(void *arg, const char *name)
-{
-	const struct listed *x = arg;
-	_cleanup_free_ char *esc = table_escape(name);
-	uint64_t id;
-
-	if (esc && !namespace_id(fs.tables, name, &id))
-		listing_add(x->l, esc, nid_ino(K_NAMESPACE, id, 0), S_IFDIR);
-	return 0;
-}
-
-int namespaces_list(struct listing *l)
-{
-	struct listed x = { l, NULL };
-
-	return table_list(fs.tables, NULL, list_namespace, &x, NULL);
-}
-
-int namespace_mkdir(const struct who *w, const char *name, struct attr *ret)
-{
-	_cleanup_free_ char *ns = stored_name(name);
-	struct err e = { 0 };
-	uint64_t id;
-	int no;
-
-	(void)w;
-	if (!ns)
-		return -EINVAL;
-	no = namespace_create(fs.tables, ns, &id, &e);
-	if (no)
-		return no;
-	remember(id, ns, NULL);
-	namespace_attr(id, ret);
-	return 0;
-}
-
-int namespace_rmdir(const struct who *w, const char *name)
-{
-	_cleanup_free_ char *ns = stored_name(name);
-
-	(void)w;
-	return ns ? namespace_remove(fs.tables, ns, NULL) : -ENOENT;
-}
 
 /* ---- attributes ------------------------------------------------------- */
 
@@ -271,7 +67,7 @@ static int parent_link(struct table *t, unsigned i, struct strbuf *ret)
 	return sb_addf(ret, "../../../%s/%s", ens, ename);
 }
 
-static int table_getattr(const struct who *w, struct nid n, struct attr *ret)
+int table_getattr(const struct who *w, struct nid n, struct attr *ret)
 {
 	_cleanup_table_ struct table *t = NULL;
 	_cleanup_free_ char *text = NULL;
@@ -283,9 +79,9 @@ static int table_getattr(const struct who *w, struct nid n, struct attr *ret)
 	if (n.kind == K_NAMESPACE) {
 		_cleanup_free_ char *ns = NULL;
 
-		no = recall(n.number, &ns, NULL);
+		no = table_recall(n.number, &ns, NULL);
 		if (!no)
-			namespace_attr(n.number, ret);
+			table_namespace_attr(n.number, ret);
 		return no;
 	}
 	if (n.slot == T_OPTIONS) {
@@ -359,13 +155,13 @@ static int table_getattr(const struct who *w, struct nid n, struct attr *ret)
 
 static int in_namespace(struct nid dir, const char *name, struct attr *ret)
 {
-	_cleanup_free_ char *ns = NULL, *plain = stored_name(name);
+	_cleanup_free_ char *ns = NULL, *plain = table_stored_name(name);
 	struct table_id id;
 
-	if (!plain || recall(dir.number, &ns, NULL) ||
+	if (!plain || table_recall(dir.number, &ns, NULL) ||
 	    table_lookup(fs.tables, ns, plain, &id, NULL))
 		return -ENOENT;
-	remember(id.id, ns, plain);
+	table_remember(id.id, ns, plain);
 	return table_getattr(NULL, (struct nid){ K_TABLE, id.id, T_DIR }, ret);
 }
 
@@ -385,18 +181,18 @@ static int data_lookup(const struct who *w, uint64_t id, struct attr *ret)
 	return table_getattr(w, (struct nid){ K_TABLE, id, T_WRITE }, ret);
 }
 
-static bool part_number(const char *name, unsigned *ret)
+bool table_part_number(const char *name, unsigned *ret)
 {
 	char again[32];
 	unsigned long k = strtoul(name, NULL, 10);
 
 	(void)snprintf(again, sizeof(again), "%lu.csv", k);
 	*ret = (unsigned)k;
-	return k < PARTS_MAX && !strcmp(again, name);
+	return k < TABLE_PARTS_MAX && !strcmp(again, name);
 }
 
-static int in_table(const struct who *w, struct nid dir, const char *name,
-		    struct attr *ret)
+int table_in(const struct who *w, struct nid dir, const char *name,
+	     struct attr *ret)
 {
 	_cleanup_table_ struct table *t = NULL;
 	struct nid n = { K_TABLE, dir.number, 0 };
@@ -410,7 +206,7 @@ static int in_table(const struct who *w, struct nid dir, const char *name,
 			return real_lookup(
 			    (struct real_at){ REAL_TEMP, dir.number, name },
 			    ret);
-		e = ent_by_name(table_files, ARRAY_SIZE(table_files), name);
+		e = ent_by_name(table_files, TABLE_FILES, name);
 		if (!e)
 			return -ENOENT;
 		if (e->slot == T_WRITE)
@@ -423,21 +219,22 @@ static int in_table(const struct who *w, struct nid dir, const char *name,
 		} else if (e->slot != T_ROWS) {
 			no = table_now(dir.number, &t);
 			/* An empty table has none of them. */
-			if (no || (!t && !made(dir.number, e->slot, false)))
+			if (no ||
+			    (!t && !table_made(dir.number, e->slot, false)))
 				return -ENOENT;
 		}
 		n.slot = e->slot;
 		break;
 	case T_PARTS:
-		if (table_now(dir.number, &t) || !t || !part_number(name, &k) ||
-		    k >= table_parts(t))
+		if (table_now(dir.number, &t) || !t ||
+		    !table_part_number(name, &k) || k >= table_parts(t))
 			return -ENOENT;
 		n.slot = T_PART0 + k;
 		break;
 	case T_PARENTS:
 		if (table_now(dir.number, &t) || !t)
 			return -ENOENT;
-		for (k = 0; k < PARENTS_MAX; k++) {
+		for (k = 0; k < TABLE_PARENTS_MAX; k++) {
 			const char *p = parent_at(t, k);
 			_cleanup_free_ char *esc = p ? table_escape(p) : NULL;
 
@@ -460,12 +257,12 @@ static int tables_lookup(const struct who *w, struct nid dir, const char *name,
 			 struct attr *ret)
 {
 	return dir.kind == K_NAMESPACE ? in_namespace(dir, name, ret)
-				       : in_table(w, dir, name, ret);
+				       : table_in(w, dir, name, ret);
 }
 
 static int list_table(void *arg, const char *name)
 {
-	const struct listed *x = arg;
+	const struct table_listed *x = arg;
 	_cleanup_free_ char *esc = table_escape(name);
 	struct table_id id;
 
@@ -482,9 +279,9 @@ static int tables_list(const struct who *w, struct nid dir, struct listing *l)
 	(void)w;
 	if (dir.kind == K_NAMESPACE) {
 		_cleanup_free_ char *ns = NULL;
-		struct listed x = { l, NULL };
+		struct table_listed x = { l, NULL };
 
-		no = recall(dir.number, &ns, NULL);
+		no = table_recall(dir.number, &ns, NULL);
 		if (no)
 			return no;
 		x.ns = ns;
@@ -499,13 +296,13 @@ static int tables_list(const struct who *w, struct nid dir, struct listing *l)
 		    real_list((struct real_at){ REAL_TEMP, dir.number, "" }, l);
 		if (no)
 			return no;
-		for (size_t i = 0; i < ARRAY_SIZE(table_files); i++) {
+		for (size_t i = 0; i < TABLE_FILES; i++) {
 			const struct ent *e = &table_files[i];
 			struct attr a;
 
 			if (!(e->flags & E_HIDDEN) &&
 			    (t || !S_ISDIR(e->mode)) &&
-			    !in_table(w, dir, e->name, &a))
+			    !table_in(w, dir, e->name, &a))
 				listing_add(l, e->name, a.st.st_ino, e->mode);
 		}
 		return 0;
@@ -520,7 +317,7 @@ static int tables_list(const struct who *w, struct nid dir, struct listing *l)
 		}
 		return 0;
 	case T_PARENTS:
-		for (unsigned k = 0; t && k < PARENTS_MAX; k++) {
+		for (unsigned k = 0; t && k < TABLE_PARENTS_MAX; k++) {
 			const char *p = parent_at(t, k);
 			_cleanup_free_ char *esc = p ? table_escape(p) : NULL;
 
@@ -582,230 +379,6 @@ static int tables_open(const struct who *w, struct nid n, int flags,
 	return -EISDIR;
 }
 
-static int tables_create(const struct who *w, struct nid dir, const char *name,
-			 mode_t mode, int flags, struct attr *ret,
-			 struct handle **ret_h)
-{
-	struct nid n = { K_TABLE, dir.number, 0 };
-	const struct ent *e;
-	unsigned k;
-	int no;
-
-	if (dir.kind != K_TABLE) {
-		errors_add(w->uid, name, -EPERM,
-			   "a table is a directory: mkdir tables/NAMESPACE/"
-			   "NAME, then cp FILE tables/NAMESPACE/NAME/data.csv");
-		return -EPERM;
-	}
-	if (dir.slot == T_DIR && name_temporary(name))
-		return real_create(
-		    w, (struct real_at){ REAL_TEMP, dir.number, name }, mode,
-		    flags, ret, ret_h);
-	if (dir.slot == T_PARTS && part_number(name, &k)) {
-		n.slot = T_PART0 + k;
-		no = sink_open(w, n, flags, ret_h);
-		if (!no)
-			attr_fill(ret, nid_ino(K_TABLE, n.number, n.slot),
-				  S_IFREG | 0664, 0, 0);
-		ret->entry_s = 0;
-		return no;
-	}
-	e = dir.slot == T_DIR
-		? ent_by_name(table_files, ARRAY_SIZE(table_files), name)
-		: NULL;
-	if (!e || S_ISDIR(e->mode)) {
-		table_refused(w, dir.number, name, -EPERM,
-			      "a table's rows are its data.csv: cp FILE "
-			      "tables/NAMESPACE/NAME/data.csv");
-		return -EPERM;
-	}
-	n.slot = e->slot;
-	if (e->slot == T_WRITE)
-		no = upload_open(w, n.number, flags, ret_h);
-	else if (e->slot == T_OPTIONS)
-		no = options_open(w, n.number, flags, ret_h);
-	else
-		no = sink_open(w, n, flags, ret_h);
-	if (!no)
-		no = table_getattr(w, n, ret);
-	if (no) {
-		handle_free(*ret_h);
-		*ret_h = NULL;
-	}
-	return no;
-}
-
-static int tables_truncate(const struct who *w, struct nid n, off_t size)
-{
-	(void)w, (void)n;
-	/* truncate(1) without a descriptor: the writer that follows says it */
-	return size ? -EINVAL : 0;
-}
-
-static int tables_mkdir(const struct who *w, struct nid dir, const char *name,
-			mode_t mode, struct attr *ret)
-{
-	(void)mode;
-	if (dir.kind == K_NAMESPACE) {
-		_cleanup_free_ char *ns = NULL, *plain = stored_name(name);
-		struct table_id id;
-		int no = plain ? recall(dir.number, &ns, NULL) : -EINVAL;
-
-		if (!no)
-			no =
-			    table_create_empty(fs.tables, ns, plain, &id, NULL);
-		if (no)
-			return no;
-		remember(id.id, ns, plain);
-		return table_getattr(w, (struct nid){ K_TABLE, id.id, T_DIR },
-				     ret);
-	}
-	if (dir.slot == T_DIR &&
-	    (!strcmp(name, "parts") || !strcmp(name, "parents"))) {
-		unsigned slot = strcmp(name, "parts") ? T_PARENTS : T_PARTS;
-		struct attr a;
-
-		if (!in_table(w, dir, name, &a))
-			return -EEXIST;
-		made(dir.number, slot, true);
-		return table_getattr(
-		    w, (struct nid){ K_TABLE, dir.number, slot }, ret);
-	}
-	return -EPERM;
-}
-
-/* cp -r copies parents/; the new table has its own. */
-static int tables_symlink(const struct who *w, struct nid dir, const char *name,
-			  const char *to, struct attr *ret)
-{
-	(void)w, (void)name;
-	if (dir.kind != K_TABLE || dir.slot != T_PARENTS)
-		return -EPERM;
-	attr_fill(ret, nid_ino(K_TABLE, dir.number, T_PARENT0 + 1023),
-		  S_IFLNK | 0777, strlen(to), 0);
-	ret->entry_s = 0;
-	return 0;
-}
-
-static int tables_unlink(const struct who *w, struct nid dir, const char *name)
-{
-	_cleanup_table_place_ struct table_place p = { 0 };
-	int no;
-
-	if (dir.kind != K_TABLE)
-		return -EISDIR;
-	no = table_place(dir.number, &p);
-	if (no || dir.slot != T_DIR)
-		return no; /* parts and parents go with the data */
-	if (name_temporary(name))
-		return real_unlink(
-		    w, (struct real_at){ REAL_TEMP, dir.number, name });
-	if (!strcmp(name, "data.csv"))
-		return table_truncate(fs.tables, p.ns, p.name, NULL);
-	if (!strcmp(name, "upload.json")) {
-		_cleanup_free_ char *path = options_path(dir.number);
-
-		return path && unlink(path) && errno != ENOENT ? -errno : 0;
-	}
-	return 0;
-}
-
-static int tables_rmdir(const struct who *w, struct nid dir, const char *name)
-{
-	_cleanup_free_ char *ns = NULL, *plain = NULL, *path = NULL;
-	struct table_id id;
-	int no;
-
-	(void)w;
-	if (dir.kind == K_TABLE)
-		return strcmp(name, "parts") && strcmp(name, "parents") ? -EPERM
-									: 0;
-	plain = stored_name(name);
-	no = plain ? recall(dir.number, &ns, NULL) : -ENOENT;
-	if (!no)
-		no = table_lookup(fs.tables, ns, plain, &id, NULL);
-	if (!no)
-		no = table_drop(fs.tables, ns, plain, NULL);
-	if (!no && (path = options_path(id.id)))
-		(void)unlink(path);
-	return no;
-}
-
-static int rename_table(struct nid dir, const char *name, struct nid to,
-			const char *to_name, unsigned flags)
-{
-	_cleanup_free_ char *ns = NULL, *to_ns = NULL;
-	_cleanup_free_ char *a = stored_name(name), *b = stored_name(to_name);
-	struct table_id id;
-	struct err e = { 0 };
-	int no = a && b ? 0 : -EINVAL;
-
-	if (!no)
-		no = recall(dir.number, &ns, NULL);
-	if (!no)
-		no = recall(to.number, &to_ns, NULL);
-	if (!no)
-		no = table_lookup(fs.tables, ns, a, &id, NULL);
-	if (!no && flags) {
-		struct table_id other;
-
-		if (!table_lookup(fs.tables, to_ns, b, &other, NULL))
-			no = -EEXIST;
-	}
-	if (!no)
-		no = table_rename(fs.tables, ns, a, to_ns, b, &e);
-	if (!no)
-		remember(id.id, to_ns, b);
-	return no;
-}
-
-static int tables_rename(const struct who *w, struct nid dir, const char *name,
-			 struct nid to, const char *to_name, unsigned flags)
-{
-	struct real_at from = { REAL_TEMP, dir.number, name };
-	_cleanup_free_ char *path = NULL;
-	struct attr a;
-	int no;
-
-	if (dir.kind != to.kind)
-		return -EPERM;
-	if (dir.kind == K_NAMESPACE)
-		return rename_table(dir, name, to, to_name, flags);
-	if (dir.slot != T_DIR || to.slot != T_DIR)
-		return -EPERM;
-	if (flags && !in_table(w, to, to_name, &a))
-		return -EEXIST;
-	if (!strcmp(name, "data.csv") && !strcmp(to_name, "data.csv")) {
-		_cleanup_table_ struct table *t = NULL;
-		_cleanup_table_place_ struct table_place p = { 0 }, q = { 0 };
-
-		no = table_now(dir.number, &t);
-		if (!no)
-			no = t ? table_place(dir.number, &p) : -ENOENT;
-		if (!no)
-			no = table_place(to.number, &q);
-		if (!no)
-			no = table_link(t, q.ns, q.name, NULL);
-		return no ? no : table_truncate(fs.tables, p.ns, p.name, NULL);
-	}
-	if (!name_temporary(name))
-		return -EPERM;
-	if (name_temporary(to_name))
-		return real_rename(
-		    w, from, (struct real_at){ REAL_TEMP, to.number, to_name });
-	path = real_disk(from);
-	if (!path)
-		return -ENOENT;
-	if (!strcmp(to_name, "data.csv")) {
-		no = upload_file(w, to.number, path);
-	} else if (!strcmp(to_name, "upload.json")) {
-		return options_file(w, to.number, path);
-	} else {
-		return -EPERM;
-	}
-	return no ? no : real_unlink(w, from);
-}
-
 static int tables_xattrs(struct nid n, struct strbuf *ret)
 {
 	_cleanup_table_place_ struct table_place p = { 0 };
@@ -823,7 +396,6 @@ static int tables_xattrs(struct nid n, struct strbuf *ret)
 	sb_addc(ret, '\0');
 	return 0;
 }
-
 const struct tree tree_tables = {
 	.lookup = tables_lookup,
 	.getattr = table_getattr,
