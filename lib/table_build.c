@@ -23,6 +23,7 @@ struct record {
 struct table_build {
 	struct table_store *store;
 	struct table_schema *schema;
+	struct table_stats *stats;
 	uint64_t gen;
 	char *dir;
 	int dir_fd; /* locked: the sweep leaves a live builder alone */
@@ -47,6 +48,7 @@ static void build_free(struct table_build *b)
 	(void)remove_tree(b->dir, NULL);
 	if (b->dir_fd >= 0)
 		close(b->dir_fd);
+	table_stats_free(b->stats);
 	schema_free(b->schema);
 	sb_free(&b->arena);
 	sb_free(&b->row);
@@ -78,6 +80,7 @@ int table_build_begin(struct table_store *s, const struct table_schema *schema,
 		return r;
 	}
 	b->schema = schema_dup(schema);
+	b->stats = table_stats_new(schema);
 	b->dir =
 	    xasprintf("%s/building/%llu", s->dir, (unsigned long long)b->gen);
 	if (!mkdir(b->dir, 0700))
@@ -351,6 +354,7 @@ static int write_row(struct table_build *b, struct writer *w,
 	if (row_decode(b->schema, r->val, r->head.vlen, w->cells) ||
 	    table_csv_line(&w->line, b->schema, r->key, r->head.klen, w->cells))
 		return err_set(e, EMSGSIZE, "a row is too large");
+	table_stats_add(b->stats, b->schema, r->head.klen, w->cells);
 	w->csv += w->line.len;
 	w->row++;
 	rocksdb_sstfilewriter_put(w->sst, r->key, r->head.klen, r->val,
@@ -428,6 +432,7 @@ static int write_schema(struct table_build *b, uint64_t csv, struct err *e)
 	json_t *o = schema_to_json(b->schema, b->rows);
 	int r;
 
+	table_stats_to_json(b->stats, b->schema, o);
 	json_object_set_new(o, "csv_size", json_integer((json_int_t)csv));
 	json_object_set_new(o, "published_ms", json_integer(now_unix_ms()));
 	r = json_write_file(meta, o, 0600, true, e);
@@ -551,6 +556,8 @@ int table_build_share(struct table_build *b, struct table *t, struct err *e)
 		return r;
 	b->shared = true;
 	b->shared_csv = t->csv_size;
+	table_stats_free(b->stats);
+	b->stats = table_stats_dup(t->stats, s);
 	b->rows = t->rows;
 	return dir_sync(b->dir, e);
 }

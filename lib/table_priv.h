@@ -10,6 +10,7 @@
 #include "lib/fileio.h"
 #include "lib/json.h"
 #include "lib/table.h"
+#include "lib/table_stats.h"
 
 #define INDEX_EVERY  (64u << 10) /* bytes of CSV between two index entries */
 #define CSV_LINE_MAX (2u * TABLE_ROW_MAX + (1u << 18))
@@ -31,6 +32,7 @@ struct table {
 	char *dir;
 	int dir_fd; /* holds the shared flock */
 	struct table_schema *schema;
+	struct table_stats *stats; /* NULL: not known */
 	uint64_t rows, csv_size;
 	int64_t published_ms;
 	char *header; /* CSV header line with its LF */

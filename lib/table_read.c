@@ -82,6 +82,7 @@ static void table_destroy(struct table *t)
 		rocksdb_close(t->db);
 	if (t->dir_fd >= 0)
 		close(t->dir_fd);
+	table_stats_free(t->stats);
 	schema_free(t->schema);
 	free(t->dir);
 	free(t->header);
@@ -180,6 +181,7 @@ static int table_load(struct table_store *s, uint64_t seq, uint64_t gen,
 		r = err_wrap(e, "%s", meta);
 		goto bad;
 	}
+	t->stats = table_stats_from_json(o, t->schema);
 	t->rows = (uint64_t)json_int_or(o, "count", 0);
 	t->csv_size = (uint64_t)json_int_or(o, "csv_size", 0);
 	t->published_ms = json_int_or(o, "published_ms", 0);

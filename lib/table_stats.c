@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lib/table_stats.h"
+
+#include <math.h>
+#include <strings.h>
+
+#include "lib/json.h"
+
+#define DIGITS_MAX 18  /* any such integer is an int64_t */
+#define NUMBER_MAX 300 /* bytes of a number's text */
+
+/* na_values of pandas.read_csv (pandas 1.5, "Working with text data"). */
+static const char *const missing_words[] = {
+	"#N/A", "#N/A N/A", "#NA",     "-1.#IND", "-1.#QNAN", "-NaN",
+	"-nan", "1.#IND",   "1.#QNAN", "<NA>",	  "N/A",      "NA",
+	"NULL", "NaN",	    "None",    "n/a",	  "nan",      "null",
+};
+
+static bool is_missing(const char *s, size_t n)
+{
+	if (!n)
+		return true;
+	for (size_t i = 0; i < ARRAY_SIZE(missing_words); i++)
+		if (n == strlen(missing_words[i]) &&
+		    !memcmp(s, missing_words[i], n))
+			return true;
+	return false;
+}
+
+static bool is_infinite(const char *s, size_t n)
+{
+	if (n && (*s == '-' || *s == '+')) {
+		s++;
+		n--;
+	}
+	return (n == 3 && !strncasecmp(s, "inf", 3)) ||
+	       (n == 8 && !strncasecmp(s, "infinity", 8));
+}
+
+/* What stands in the text of a decimal number. */
+struct decimal {
+	bool negative;
+	uint64_t digits; /* without the point; valid for up to DIGITS_MAX */
+	size_t n_digits; /* leading zeros count */
+	int exponent;	 /* of ten */
+	bool integer;	 /* no point, no exponent */
+};
+
+static const char *take_digits(struct decimal *d, const char *s,
+			       const char *end)
+{
+	for (; s < end && *s >= '0' && *s <= '9'; s++, d->n_digits++)
+		d->digits = d->digits * 10 + (uint64_t)(*s - '0');
+	return s;
+}
+
+static const char *take_exponent(struct decimal *d, const char *s,
+				 const char *end)
+{
+	bool negative = false;
+	const char *first;
+	int x = 0;
+
+	if (++s < end && (*s == '-' || *s == '+'))
+		negative = *s++ == '-';
+	first = s;
+	for (; s < end && *s >= '0' && *s <= '9'; s++)
+		x = MIN(x * 10 + (*s - '0'), 100000);
+	d->exponent += negative ? -x : x;
+	return s == first ? NULL : s;
+}
+
+static bool scan_decimal(struct decimal *d, const char *s, size_t n)
+{
+	const char *end = s + n, *point;
+
+	*d = (struct decimal){ .integer = true };
+	if (n > NUMBER_MAX)
+		return false;
+	if (s < end && (*s == '-' || *s == '+'))
+		d->negative = *s++ == '-';
+	s = take_digits(d, s, end);
+	if (s < end && *s == '.') {
+		point = ++s;
+		s = take_digits(d, s, end);
+		d->exponent = -(int)(s - point);
+		d->integer = false;
+	}
+	if (!d->n_digits)
+		return false;
+	if (s < end && (*s == 'e' || *s == 'E')) {
+		s = take_exponent(d, s, end);
+		d->integer = false;
+	}
+	return s == end;
+}
+
+/*
+ * Both the digits and the power of ten are doubles without rounding: one
+ * operation on them rounds correctly (Clinger, How to read floating point
+ * numbers accurately, PLDI 1990, section 4).
+ */
+static bool exact(const struct decimal *d, double *ret)
+{
+	static const double tens[] = {
+		1e0,  1e1,  1e2,  1e3,	1e4,  1e5,  1e6,  1e7,
+		1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+		1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
+	};
+	double v;
+
+	if (d->n_digits > DIGITS_MAX || d->digits > 1ull << 53 ||
+	    d->exponent < -22 || d->exponent > 22)
+		return false;
+	v = (double)d->digits;
+	v = d->exponent < 0 ? v / tens[-d->exponent] : v * tens[d->exponent];
+	*ret = d->negative ? -v : v;
+	return true;
+}
+
+bool text_number(const char *s, size_t n, double *ret)
+{
+	struct decimal d;
+
+	if (scan_decimal(&d, s, n))
+		return exact(&d, ret) || num_parse(s, n, ret);
+	if (is_missing(s, n)) {
+		*ret = NAN;
+		return true;
+	}
+	if (!is_infinite(s, n))
+		return false;
+	*ret = *s == '-' ? -INFINITY : INFINITY;
+	return true;
+}
+
+void text_stats_add(struct text_stats *st, const char *s, size_t n)
+{
+	struct decimal d;
+
+	st->width = MAX(st->width, (uint32_t)n);
+	if (st->not_number)
+		return;
+	if (scan_decimal(&d, s, n)) {
+		st->not_integer |= !d.integer || d.n_digits > DIGITS_MAX;
+		return;
+	}
+	st->not_integer = true;
+	st->not_number = !is_missing(s, n) && !is_infinite(s, n);
+}
+
+/* ---- of a table -------------------------------------------------------- */
+
+struct table_stats *table_stats_new(const struct table_schema *s)
+{
+	struct table_stats *st = xcalloc(1, sizeof(*st));
+
+	st->columns = xcalloc(s->n_columns + 1, sizeof(*st->columns));
+	return st;
+}
+
+void table_stats_free(struct table_stats *st)
+{
+	if (!st)
+		return;
+	free(st->columns);
+	free(st);
+}
+
+void table_stats_add(struct table_stats *st, const struct table_schema *s,
+		     size_t key_len, const struct cell *cells)
+{
+	st->id.width = MAX(st->id.width, (uint32_t)key_len);
+	for (size_t i = 0; i < s->n_columns; i++)
+		if (s->columns[i].type == CELL_STRING)
+			text_stats_add(&st->columns[i], cells[i].str,
+				       cells[i].len);
+}
+
+static void text_stats_merge(struct text_stats *st,
+			     const struct text_stats *other)
+{
+	st->width = MAX(st->width, other->width);
+	st->not_number |= other->not_number;
+	st->not_integer |= other->not_integer;
+}
+
+void table_stats_merge(struct table_stats *st, const struct table_schema *s,
+		       const struct table_stats *other)
+{
+	text_stats_merge(&st->id, &other->id);
+	for (size_t i = 0; i < s->n_columns; i++)
+		text_stats_merge(&st->columns[i], &other->columns[i]);
+}
+
+struct table_stats *table_stats_dup(const struct table_stats *st,
+				    const struct table_schema *s)
+{
+	struct table_stats *d;
+
+	if (!st)
+		return NULL;
+	d = table_stats_new(s);
+	table_stats_merge(d, s, st);
+	return d;
+}
+
+void table_stats_to_json(const struct table_stats *st,
+			 const struct table_schema *s, json_t *meta)
+{
+	json_t *columns = json_object_get(meta, "columns"), *o;
+
+	if (!st)
+		return;
+	json_object_set_new(meta, "id_width", json_integer(st->id.width));
+	for (size_t i = 0; i < s->n_columns; i++) {
+		const struct text_stats *x = &st->columns[i];
+
+		if (s->columns[i].type != CELL_STRING)
+			continue;
+		o = json_array_get(columns, i);
+		json_object_set_new(o, "width", json_integer(x->width));
+		json_object_set_new(o, "holds",
+				    json_string(x->not_number	 ? "text"
+						: x->not_integer ? "numbers"
+								 : "integers"));
+	}
+}
+
+struct table_stats *table_stats_from_json(const json_t *meta,
+					  const struct table_schema *s)
+{
+	const json_t *columns = json_object_get(meta, "columns"), *o;
+	struct table_stats *st;
+
+	if (!json_is_integer(json_object_get(meta, "id_width")))
+		return NULL;
+	st = table_stats_new(s);
+	st->id.width = (uint32_t)json_int_or(meta, "id_width", 0);
+	for (size_t i = 0; i < s->n_columns; i++) {
+		const char *holds;
+
+		o = json_array_get(columns, i);
+		holds = json_str_or(o, "holds", "text");
+		st->columns[i] = (struct text_stats){
+			.width = (uint32_t)json_int_or(o, "width", 0),
+			.not_number = !strcmp(holds, "text"),
+			.not_integer = strcmp(holds, "integers") != 0,
+		};
+	}
+	return st;
+}
