@@ -332,17 +332,19 @@ static int node_set_xattr(const struct who *w, struct nid n, const char *name,
 	int64_t ms = 0;
 	int no;
 
-	if (strcmp(name, "deadline"))
-		return -EPERM;
 	no = sent_file(n, party, &path, &writing);
 	if (no)
 		return no;
-	if (writing)
-		no = err_set(&e, EBUSY, "it is being written");
-	else if (value && parse_deadline(value, &ms))
+	/* mv, cp -a and rsync -X carry the attributes of another file here:
+	 * what only tells of a transfer is made anew. */
+	if (strcmp(name, "deadline") || (writing && value && !strcmp(value, "0")))
+		return 0;
+	if (value && parse_deadline(value, &ms))
 		no = err_set(&e, EINVAL,
 			     "a deadline is a number of seconds from now, 0 "
 			     "(never) or a time like 2026-12-31T23:59:00Z");
+	else if (writing)
+		no = err_set(&e, EBUSY, "it is being written");
 	else
 		no = transfer_file_deadline(fs.transfer, party, path, ms, &e);
 	if (no) {

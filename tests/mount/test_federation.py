@@ -639,14 +639,30 @@ def test_the_attributes_of_a_sent_file(told, site):
 
 @pytest.mark.parametrize("name,value,no", [
     ("deadline", b"soon", errno.EINVAL), ("deadline", b"", errno.EINVAL),
-    ("deadline", b"-5", errno.EINVAL), ("deadline", b"99999999999999999999", errno.EINVAL),
-    ("state", b"committed", errno.EPERM)])
+    ("deadline", b"-5", errno.EINVAL), ("deadline", b"99999999999999999999", errno.EINVAL)])
 def test_attributes_that_cannot_be_set(told, site, name, value, no):
     f = put(told, "6", "attr", b"x")
     with pytest.raises(OSError) as e:
         os.setxattr(f, "user.rollfs." + name, value)
     assert e.value.errno == no
     assert site.of("file_deadline") == []
+
+
+def test_what_tells_of_a_transfer_is_made_anew_and_not_set(told, site):
+    f = put(told, "6", "attr", b"x")
+    os.setxattr(f, "user.rollfs.receipt", b"forged")
+    assert os.getxattr(f, "user.rollfs.receipt") == b'{"size":1,"tid":"00"}'
+    assert site.of("file_deadline") == []
+
+
+def test_a_folder_is_moved_within_a_party_without_a_word(two):
+    f = put(two[9999], "10000", "was/deep/file", b"moved")
+    eventually(lambda: os.getxattr(f, "user.rollfs.state") == b"committed")
+    d = two[9999].path("federation/10000")
+    r = subprocess.run(["mv", d + "/was", d + "/is"], capture_output=True, text=True, check=True)
+    assert (r.stdout, r.stderr) == ("", "")
+    assert os.listdir(d + "/is/deep") == ["file"]
+    eventually(lambda: got(two[10000], "9999", "is/deep/file") == b"moved")
 
 
 def test_a_full_disk_here_sends_nothing_half(told, site):
