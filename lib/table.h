@@ -182,8 +182,10 @@ int table_build_publish(struct table_build *b, const char *ns, const char *name,
  * schema's columns must have t's names and types; the rest may differ. */
 int table_build_share(struct table_build *b, struct table *t,
 		      struct err *e) MUST_CHECK;
-/* Which task makes it from what: an object, taken over, for schema.json. */
+/* Which task makes it from what: an object, taken over, for schema.json.  An
+ * "operation" (table_ops.h) that the one before had stays. */
 void table_build_lineage(struct table_build *b, json_t *lineage);
+const struct table_schema *table_build_schema(const struct table_build *b);
 void table_build_abort(struct table_build *b);
 uint64_t table_build_rows(const struct table_build *b);
 

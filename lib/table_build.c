@@ -59,8 +59,17 @@ static void build_free(struct table_build *b)
 
 void table_build_lineage(struct table_build *b, json_t *lineage)
 {
+	json_t *how = json_object_get(b->schema->lineage, "operation");
+
+	if (how && !json_object_get(lineage, "operation"))
+		json_object_set(lineage, "operation", how);
 	json_decref(b->schema->lineage);
 	b->schema->lineage = lineage;
+}
+
+const struct table_schema *table_build_schema(const struct table_build *b)
+{
+	return b->schema;
 }
 
 int table_build_begin(struct table_store *s, const struct table_schema *schema,
@@ -80,6 +89,8 @@ int table_build_begin(struct table_store *s, const struct table_schema *schema,
 		return r;
 	}
 	b->schema = schema_dup(schema);
+	json_decref(b->schema->lineage); /* of the table it is made like */
+	b->schema->lineage = NULL;
 	b->stats = table_stats_new(schema);
 	b->dir =
 	    xasprintf("%s/building/%llu", s->dir, (unsigned long long)b->gen);
