@@ -70,7 +70,7 @@ $(UNIT) $(REPLAY) $(BENCH): %: %.o $(ARCH)
 $(UNIT): private LIBS += -lcmocka
 $(REPLAY:=.o): private CFLAGS += $(if $(filter fuzz,$(V)),,-DREPLAY)
 $(REPLAY): private LIBS += $(if $(filter fuzz,$(V)),-fsanitize=fuzzer)
-$(addprefix $(O)/tests/unit/test_,transfer stream table_message) $(O)/tools/bench_transfer: | $(O)/rollsite # which they start
+$(addprefix $(O)/tests/unit/test_,transfer transfer_end stream table_message) $(O)/tools/bench_transfer: | $(O)/rollsite # which they start
 $(PROGS:%=$(O)/%) $(UNIT) $(REPLAY) $(BENCH):
 	$(CC) $(C_ALL) $(LDALL) -o $@ $^ $(LIBS)
 %.a:

@@ -394,10 +394,11 @@ stop:
 	}
 	handles_end();
 	fuse_opt_free_args(&fa);
-	if (fs.transfer)
-		transfer_stop(fs.transfer);
-	table_store_close(fs.tables);
-	conf_free(fs.conf);
+	transfer_stop(fs.transfer);
+	if (sched_end(fs.sched) && transfer_free(fs.transfer)) {
+		table_store_close(fs.tables);
+		conf_free(fs.conf);
+	}
 	close(lock_fd);
 	return no;
 }

@@ -36,6 +36,7 @@
 #define SCHEDULER_ENGINE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "scheduler/check.h"
 #include "scheduler/sched_priv.h"
@@ -138,6 +139,7 @@ struct sched {
 	pthread_t thread;
 	int wake; /* eventfd */
 	bool stopping;
+	atomic_uint threads; /* of sched_thread */
 	struct event *events, **events_tail;
 	struct job *jobs; /* oldest first */
 	unsigned cores_free;
@@ -186,6 +188,13 @@ void waiters_answer(struct sched *s, struct job *j);
 /* The attempt that a waiting component gets: beyond any it has had. */
 unsigned next_attempt(const struct job *j, const char *name);
 void *sched_loop(void *arg); /* the thread */
+
+/* ---- start.c ----------------------------------------------------------- */
+/* Runs fn(arg) in a thread that sched_end waits for; lock held or not. */
+int sched_thread(struct sched *s, size_t stack, void *(*fn)(void *),
+		 void *arg) MUST_CHECK;
+/* Sleeps; less when the scheduler stops.  Lock not held. */
+void sched_pause(struct sched *s, unsigned ms);
 
 /* ---- job.c: the directory ---------------------------------------------- */
 struct job *job_new(struct sched *s, const char *id, json_t *plan, json_t *dsl,
@@ -280,6 +289,8 @@ int deploy_step(struct sched *s, const char *caller, const json_t *body,
 		struct err *e) MUST_CHECK;
 
 /* ---- prepare.c ---------------------------------------------------------- */
+/* Those that wait for partners wait no longer; with the lock. */
+void sched_prepare_stop(struct sched *s);
 /* The part of a check that only this party can do, for a job of `initiator`.
  * text for the partner: fixed sentences. */
 void check_local(struct sched *s, const json_t *dsl, const json_t *conf,

@@ -327,8 +327,6 @@ static json_t *info_of(const struct sched *s, const struct job *j)
 void models_keep(struct sched *s, struct job *j)
 {
 	struct keep *k = xcalloc(1, sizeof(*k));
-	pthread_attr_t a;
-	pthread_t id;
 
 	k->s = s;
 	memcpy(k->job, j->id, sizeof(k->job));
@@ -353,10 +351,6 @@ void models_keep(struct sched *s, struct job *j)
 		};
 	}
 	j->keeping = true;
-	pthread_attr_init(&a);
-	pthread_attr_setdetachstate(&a, PTHREAD_CREATE_DETACHED);
-	pthread_attr_setstacksize(&a, 1u << 20);
-	if (pthread_create(&id, &a, keep_thread, k))
+	if (sched_thread(s, 1u << 20, keep_thread, k))
 		keep_thread(k);
-	pthread_attr_destroy(&a);
 }

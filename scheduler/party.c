@@ -108,7 +108,7 @@ static void *later_thread(void *arg)
 {
 	struct later *l = arg;
 
-	usleep(AGAIN_MS * 1000);
+	sched_pause(l->s, AGAIN_MS);
 	sched_post(l->s, later_on_loop, l);
 	return NULL;
 }
@@ -118,20 +118,14 @@ static void later(struct sched *s, const struct job *j, const char *component,
 		  void (*fn)(struct sched *, struct job *, struct later *))
 {
 	struct later *l = xcalloc(1, sizeof(*l));
-	pthread_attr_t a;
-	pthread_t t;
 
 	l->s = s;
 	memcpy(l->job, j->id, sizeof(l->job));
 	l->component = xstrdup(component);
 	l->role = xstrdup(role);
 	l->fn = fn;
-	pthread_attr_init(&a);
-	pthread_attr_setdetachstate(&a, PTHREAD_CREATE_DETACHED);
-	pthread_attr_setstacksize(&a, 128u << 10);
-	if (pthread_create(&t, &a, later_thread, l))
+	if (sched_thread(s, 128u << 10, later_thread, l))
 		later_on_loop(s, l);
-	pthread_attr_destroy(&a);
 }
 
 /* ---- create and release ---------------------------------------------------

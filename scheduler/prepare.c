@@ -573,8 +573,6 @@ uint64_t sched_prepare(struct sched *s, const char *text, size_t n,
 {
 	struct preparing *p = xcalloc(1, sizeof(*p));
 	uint64_t number;
-	pthread_attr_t a;
-	pthread_t t;
 
 	p->s = s;
 	p->text = xmalloc(n + 1);
@@ -590,13 +588,17 @@ uint64_t sched_prepare(struct sched *s, const char *text, size_t n,
 	p->next = s->preparing;
 	s->preparing = p;
 	pthread_mutex_unlock(&s->lock);
-	pthread_attr_init(&a);
-	pthread_attr_setdetachstate(&a, PTHREAD_CREATE_DETACHED);
-	pthread_attr_setstacksize(&a, 1u << 20);
-	if (pthread_create(&t, &a, prepare_thread, p))
+	if (sched_thread(s, 1u << 20, prepare_thread, p))
 		prepare_thread(p);
-	pthread_attr_destroy(&a);
 	return number;
+}
+
+void sched_prepare_stop(struct sched *s)
+{
+	for (struct preparing *p = s->preparing; p; p = p->next) {
+		p->cancelled = true;
+		pthread_cond_broadcast(&p->answered);
+	}
 }
 
 bool sched_prepare_cancel(struct sched *s, uint64_t number)

@@ -374,16 +374,11 @@ static void *close_thread(void *arg)
 static void close_messages(struct sched *s, char *what, bool job)
 {
 	struct closing *c = xcalloc(1, sizeof(*c));
-	pthread_attr_t a;
-	pthread_t t;
 
 	*c = (struct closing){
 		.s = s, .t = s->o.transfer, .what = what, .job = job
 	};
-	pthread_attr_init(&a);
-	pthread_attr_setdetachstate(&a, PTHREAD_CREATE_DETACHED);
-	pthread_attr_setstacksize(&a, 256u << 10);
-	if (pthread_create(&t, &a, close_thread, c)) {
+	if (sched_thread(s, 256u << 10, close_thread, c)) {
 		struct job *j = job ? job_find(s, what) : NULL;
 
 		if (j)
@@ -391,7 +386,6 @@ static void close_messages(struct sched *s, char *what, bool job)
 		free(c->what);
 		free(c);
 	}
-	pthread_attr_destroy(&a);
 }
 
 /* A rerun must not open its messages before the end has closed them. */

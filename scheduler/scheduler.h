@@ -46,6 +46,10 @@ int sched_start(const struct sched_options *o, struct sched **ret,
 /* stop_tasks: umount ends them (they are retried or fail at the next start
  * as jobs interrupted); false leaves them to be adopted. */
 void sched_stop(struct sched *s, bool stop_tasks);
+/* After sched_stop and transfer_stop: waits for threads of calls, checks and
+ * copies.  false: some are not done, and what they use (options) must stay
+ * until the process ends; the scheduler itself stays in any case. */
+bool sched_end(struct sched *s);
 
 /* ---- submitting ------------------------------------------------------- */
 /*

@@ -12,6 +12,8 @@
 #include "scheduler/engine.h"
 #include "scheduler/model.h"
 
+#define END_S 10 /* a thread at the end: the copy of a large model */
+
 static void resume(struct sched *s)
 {
 	for (struct job *j = s->jobs; j; j = j->next) {
@@ -133,6 +135,8 @@ void sched_stop(struct sched *s, bool stop_tasks)
 		return;
 	pthread_mutex_lock(&s->lock);
 	s->stopping = true;
+	sched_prepare_stop(s);
+	pthread_cond_broadcast(&s->changed);
 	for (struct job *j = s->jobs; j; j = j->next) {
 		for (size_t i = 0; stop_tasks && i < j->n_tasks; i++)
 			if (j->tasks[i].pid)
@@ -179,6 +183,80 @@ void sched_stop(struct sched *s, bool stop_tasks)
 					kill(-j->tasks[i].pid, SIGKILL);
 	}
 	pthread_mutex_unlock(&s->lock);
-	/* Calls that are under way may still answer into s: it stays until
-	 * the process ends, which is now. */
+}
+
+bool sched_end(struct sched *s)
+{
+	struct timespec until;
+	bool ended;
+
+	if (!s)
+		return true;
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += END_S;
+	pthread_mutex_lock(&s->lock);
+	while (s->threads && pthread_cond_timedwait(&s->changed, &s->lock,
+						    &until) != ETIMEDOUT)
+		;
+	ended = !s->threads;
+	if (!ended)
+		log_warn("scheduler", "%u threads have not ended", s->threads);
+	pthread_mutex_unlock(&s->lock);
+	return ended;
+}
+
+struct thread {
+	struct sched *s;
+	void *(*fn)(void *);
+	void *arg;
+};
+
+static void *run_thread(void *arg)
+{
+	struct thread *t = arg;
+	struct sched *s = t->s;
+
+	t->fn(t->arg);
+	free(t);
+	pthread_mutex_lock(&s->lock);
+	s->threads--;
+	pthread_cond_broadcast(&s->changed);
+	pthread_mutex_unlock(&s->lock);
+	return NULL;
+}
+
+int sched_thread(struct sched *s, size_t stack, void *(*fn)(void *), void *arg)
+{
+	struct thread *t = xcalloc(1, sizeof(*t));
+	pthread_attr_t a;
+	pthread_t id;
+	int no;
+
+	*t = (struct thread){ s, fn, arg };
+	s->threads++;
+	pthread_attr_init(&a);
+	pthread_attr_setdetachstate(&a, PTHREAD_CREATE_DETACHED);
+	pthread_attr_setstacksize(&a, stack);
+	no = pthread_create(&id, &a, run_thread, t);
+	pthread_attr_destroy(&a);
+	if (no) {
+		s->threads--;
+		free(t);
+	}
+	return -no;
+}
+
+void sched_pause(struct sched *s, unsigned ms)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_nsec += (long)ms * 1000000;
+	until.tv_sec += until.tv_nsec / 1000000000;
+	until.tv_nsec %= 1000000000;
+	pthread_mutex_lock(&s->lock);
+	while (!s->stopping && pthread_cond_timedwait(&s->changed, &s->lock,
+						      &until) != ETIMEDOUT)
+		;
+	pthread_mutex_unlock(&s->lock);
 }

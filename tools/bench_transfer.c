@@ -417,6 +417,7 @@ int main(void)
 	channel_close(b);
 	for (int i = 0; i < 2; i++) {
 		transfer_stop(site[i]);
+		(void)transfer_free(site[i]);
 		conf_free(conf[i]);
 	}
 	free(big);

@@ -29,6 +29,7 @@ struct news_queue {
 	struct news *first;	    /* at most one of each spool file */
 	const struct news *telling; /* taken off, under way */
 	bool thread, stopping;
+	pthread_t id; /* of the thread */
 };
 
 static void pause_ms(unsigned ms)
@@ -38,7 +39,7 @@ static void pause_ms(unsigned ms)
 	nanosleep(&ts, NULL);
 }
 
-static void news_free(struct news *n)
+static void one_free(struct news *n)
 {
 	if (!n)
 		return;
@@ -99,7 +100,7 @@ static void tell_again(struct news_queue *q, struct news *n)
 
 	if (later) {
 		merge(later, n);
-		news_free(n);
+		one_free(n);
 	} else {
 		n->next = q->first;
 		q->first = n;
@@ -132,10 +133,9 @@ static void *teller(void *arg)
 			pause_ms(20);
 			pthread_mutex_lock(&q->lock);
 		} else {
-			news_free(n);
+			one_free(n);
 		}
 	}
-	q->thread = false;
 	pthread_mutex_unlock(&q->lock);
 	return NULL;
 }
@@ -144,14 +144,12 @@ static void *teller(void *arg)
 static void start(struct news_queue *q)
 {
 	pthread_attr_t a;
-	pthread_t th;
 
 	if (q->thread)
 		return;
 	pthread_attr_init(&a);
-	pthread_attr_setdetachstate(&a, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&a, 512u << 10);
-	q->thread = !pthread_create(&th, &a, teller, q);
+	q->thread = !pthread_create(&q->id, &a, teller, q);
 	if (!q->thread)
 		log_error("transfer", "cannot start a thread");
 	pthread_attr_destroy(&a);
@@ -184,7 +182,7 @@ void news_add(struct news_queue *q, const char *party, const char *path,
 		pthread_cond_signal(&q->wake);
 	}
 	pthread_mutex_unlock(&q->lock);
-	news_free(old);
+	one_free(old);
 }
 
 int news_end(struct news_queue *q, const char *spool, struct err *e)
@@ -202,7 +200,7 @@ int news_end(struct news_queue *q, const char *spool, struct err *e)
 		*p = n->next;
 	pthread_mutex_unlock(&q->lock);
 	heard = !n || !must_tell(n) || tell(q, n);
-	news_free(n);
+	one_free(n);
 	return heard ? 0
 		     : err_set(e, EHOSTUNREACH,
 			       "rollsite of this party is not running");
@@ -220,40 +218,34 @@ struct news_queue *news_open(news_tell fn, void *arg)
 	return q;
 }
 
-/* Until nothing waits, or (thread) until the thread has ended. */
-static bool wait_for(struct news_queue *q, bool thread)
+void news_stop(struct news_queue *q)
 {
-	for (int i = 0; i < 100; i++) {
-		bool done;
+	struct timespec until;
 
-		pthread_mutex_lock(&q->lock);
-		done = thread ? !q->thread : !q->first && !q->telling;
-		pthread_mutex_unlock(&q->lock);
-		if (done)
-			return true;
-		pause_ms(10);
-	}
-	return false;
-}
-
-bool news_close(struct news_queue *q)
-{
-	(void)wait_for(q, false);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec++;
 	pthread_mutex_lock(&q->lock);
+	while ((q->first || q->telling) &&
+	       pthread_cond_timedwait(&q->told, &q->lock, &until) != ETIMEDOUT)
+		;
 	q->stopping = true;
 	pthread_cond_broadcast(&q->wake);
 	pthread_mutex_unlock(&q->lock);
-	if (!wait_for(q, true))
-		return false;
+}
+
+void news_free(struct news_queue *q)
+{
+	news_stop(q);
+	if (q->thread)
+		pthread_join(q->id, NULL);
 	while (q->first) {
 		struct news *n = q->first;
 
 		q->first = n->next;
-		news_free(n);
+		one_free(n);
 	}
 	pthread_mutex_destroy(&q->lock);
 	pthread_cond_destroy(&q->wake);
 	pthread_cond_destroy(&q->told);
 	free(q);
-	return true;
 }

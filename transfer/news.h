@@ -15,9 +15,10 @@ struct news_queue;
  * answers, the put brings everything. */
 typedef bool (*news_tell)(void *arg, json_t *head);
 struct news_queue *news_open(news_tell fn, void *arg);
-/* What waits is still told for a second; false: the thread hangs on rollsite,
- * nothing was freed. */
-bool news_close(struct news_queue *q);
+/* What waits is still told for a second; then nothing is. */
+void news_stop(struct news_queue *q);
+/* Waits for a telling that is under way. */
+void news_free(struct news_queue *q);
 
 /* Never blocks; path NULL: the file will not come. */
 void news_add(struct news_queue *q, const char *party, const char *path,

@@ -45,15 +45,18 @@ struct transfer {
 	char *socket, *program;
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
-	atomic_bool stopping;
+	atomic_bool stopping; /* nothing is asked twice, nothing is taken */
 	/* With the lock; before the threads start without. */
 	pid_t pid;	  /* of a rollsite that we started; 0 = none */
 	atomic_bool ours; /* it ends with us */
 	struct job *jobs; /* calls waiting for a worker */
 	struct job *answers;
+	bool answering; /* one was taken off and is being told */
 	unsigned workers, idle;
-	pthread_cond_t answer, waited;
-	struct job *waits; /* file_wait, a thread each */
+	pthread_cond_t answer, waited, ended;
+	struct link *links; /* open ones */
+	bool cut;	    /* no more are opened */
+	struct job *waits;  /* file_wait, a thread each */
 	struct news_queue *news;
 	transfer_handler handler;
 	void *handler_arg;
@@ -62,11 +65,46 @@ struct transfer {
 	unsigned threads;
 };
 
+static const char no_site[] = "rollsite of this party is not running";
+
 static void pause_ms(unsigned ms)
 {
 	struct timespec ts = { ms / 1000, (long)(ms % 1000) * 1000000 };
 
 	nanosleep(&ts, NULL);
+}
+
+/* Every connection is known, so that transfer_stop can cut those that threads
+ * wait on. */
+static int connect_site(struct transfer *t, struct link *l, struct err *e)
+{
+	int r = link_open(l, t->socket, e);
+
+	if (r)
+		return r;
+	pthread_mutex_lock(&t->lock);
+	if (t->cut) {
+		pthread_mutex_unlock(&t->lock);
+		link_close(l);
+		return err_set(e, EHOSTUNREACH, "%s", no_site);
+	}
+	l->next = t->links;
+	t->links = l;
+	pthread_mutex_unlock(&t->lock);
+	return 0;
+}
+
+static void disconnect_site(struct transfer *t, struct link *l)
+{
+	struct link **p;
+
+	pthread_mutex_lock(&t->lock);
+	for (p = &t->links; *p && *p != l; p = &(*p)->next)
+		;
+	if (*p)
+		*p = l->next;
+	pthread_mutex_unlock(&t->lock);
+	link_close(l);
 }
 
 /* One request on a connection that is opened (again) as needed. */
@@ -79,7 +117,7 @@ static int ask(struct transfer *t, struct link *l, const json_t *head,
 		int r = 0;
 
 		if (l->fd < 0)
-			r = link_open(l, t->socket, e);
+			r = connect_site(t, l, e);
 		if (!r) {
 			int64_t began = now_mono_ms();
 
@@ -89,11 +127,10 @@ static int ask(struct transfer *t, struct link *l, const json_t *head,
 			/* Patience is for being without a rollsite. */
 			if (now_mono_ms() - began > 1000)
 				deadline = now_mono_ms() + 10000;
-			link_close(l);
+			disconnect_site(t, l);
 		}
 		if (t->stopping || now_mono_ms() > deadline)
-			return err_set(e, EHOSTUNREACH,
-				       "rollsite of this party is not running");
+			return err_set(e, EHOSTUNREACH, "%s", no_site);
 		pause_ms(20);
 	}
 }
@@ -110,7 +147,7 @@ static int ask_once(struct transfer *t, json_t *head, json_t **ret,
 	r = ask(t, &l, head, NULL, 0, ret, e);
 	if (!r && ret_body)
 		*ret_body = xasprintf("%s", l.body.buf);
-	link_close(&l);
+	disconnect_site(t, &l);
 	json_decref(head);
 	return r;
 }
@@ -163,7 +200,7 @@ static bool answers(struct transfer *t, struct link *l)
 	struct err e = { 0 };
 	int r;
 
-	if (link_open(l, t->socket, &e))
+	if (connect_site(t, l, &e))
 		return false;
 	head = json_pack("{s:s}", "op", "hello");
 	r = link_request(l, head, NULL, 0, -1, &answer, NULL, &e);
@@ -172,7 +209,7 @@ static bool answers(struct transfer *t, struct link *l)
 		t->ours = json_bool_or(answer, "child", false);
 	json_decref(answer);
 	if (r)
-		link_close(l);
+		disconnect_site(t, l);
 	return !r;
 }
 
@@ -238,6 +275,15 @@ static void inbox_news(struct transfer *t, const char *party, const char *path)
 		cb(arg, party, path);
 }
 
+/* The last that a thread does with t. */
+static void thread_ends(struct transfer *t)
+{
+	pthread_mutex_lock(&t->lock);
+	t->threads--;
+	pthread_cond_broadcast(&t->ended);
+	pthread_mutex_unlock(&t->lock);
+}
+
 /* Sits on a connection; when it breaks, rollsite has died. */
 static void *watch(void *arg)
 {
@@ -287,7 +333,7 @@ static void *watch(void *arg)
 				   json_str_or(answer, "path", ""));
 		json_decref(answer);
 		if (r == -EPIPE) {
-			link_close(&l);
+			disconnect_site(t, &l);
 			missed = true;
 			if (!t->stopping)
 				log_warn("transfer", "rollsite has died");
@@ -295,8 +341,8 @@ static void *watch(void *arg)
 				delay = 0;
 		}
 	}
-	link_close(&l);
-	__atomic_sub_fetch(&t->threads, 1, __ATOMIC_SEQ_CST);
+	disconnect_site(t, &l);
+	thread_ends(t);
 	return NULL;
 }
 
@@ -336,16 +382,17 @@ static void append(struct job **list, struct job *j)
 	*list = j;
 }
 
-/* Runs what is put into the list until the end. */
+/* Runs what is put into the list, at the end what is left in it: those who
+ * wait hear that it was in vain. */
 static void work(struct transfer *t, struct job **list, pthread_cond_t *wake,
-		 unsigned *idle)
+		 unsigned *idle, bool *busy)
 {
 	struct link l = { .fd = -1 };
 
 	sb_init(&l.head, FRAME_HEAD_MAX);
 	sb_init(&l.body, FRAME_BODY_MAX);
 	pthread_mutex_lock(&t->lock);
-	while (!t->stopping) {
+	while (*list || !t->stopping) {
 		struct job *j = *list;
 
 		if (!j) {
@@ -355,21 +402,25 @@ static void work(struct transfer *t, struct job **list, pthread_cond_t *wake,
 			continue;
 		}
 		*list = j->next;
+		*busy = true;
 		pthread_mutex_unlock(&t->lock);
 		run_rpc(t, &l, j);
 		job_free(j);
 		pthread_mutex_lock(&t->lock);
+		*busy = false;
+		pthread_cond_broadcast(&t->ended);
 	}
 	pthread_mutex_unlock(&t->lock);
-	link_close(&l);
-	__atomic_sub_fetch(&t->threads, 1, __ATOMIC_SEQ_CST);
+	disconnect_site(t, &l);
+	thread_ends(t);
 }
 
 static void *rpc_worker(void *arg)
 {
 	struct transfer *t = arg;
+	bool busy;
 
-	work(t, &t->jobs, &t->wake, &t->idle);
+	work(t, &t->jobs, &t->wake, &t->idle, &busy);
 	return NULL;
 }
 
@@ -378,7 +429,7 @@ static void *answer_worker(void *arg)
 	struct transfer *t = arg;
 	unsigned unused = 0;
 
-	work(t, &t->answers, &t->answer, &unused);
+	work(t, &t->answers, &t->answer, &unused, &t->answering);
 	return NULL;
 }
 
@@ -400,7 +451,8 @@ void transfer_rpc(struct transfer *t, const char *party, const char *verb,
 	append(&t->jobs, j);
 	for (const struct job *x = t->jobs; x; x = x->next)
 		waiting++;
-	more = waiting > t->idle && t->workers < WORKERS_MAX;
+	/* At the end, the workers may have gone. */
+	more = waiting > t->idle && (t->workers < WORKERS_MAX || t->stopping);
 	if (more)
 		t->workers++;
 	pthread_cond_signal(&t->wake);
@@ -424,13 +476,13 @@ static void *server(void *arg)
 		struct transfer_call *call;
 		json_t *q = NULL, *body;
 
-		if (l.fd < 0 && link_open(&l, t->socket, &e)) {
+		if (l.fd < 0 && connect_site(t, &l, &e)) {
 			pause_ms(20);
 			continue;
 		}
 		if (link_request(&l, head, NULL, 0, -1, &q, NULL, &e)) {
 			json_decref(q);
-			link_close(&l);
+			disconnect_site(t, &l);
 			continue;
 		}
 		call = xcalloc(1, sizeof(*call));
@@ -446,25 +498,34 @@ static void *server(void *arg)
 		json_decref(q);
 	}
 	json_decref(head);
-	link_close(&l);
-	__atomic_sub_fetch(&t->threads, 1, __ATOMIC_SEQ_CST);
+	disconnect_site(t, &l);
+	thread_ends(t);
 	return NULL;
+}
+
+static int detached(size_t stack, void *(*fn)(void *), void *arg)
+{
+	pthread_attr_t a;
+	pthread_t th;
+	int no;
+
+	pthread_attr_init(&a);
+	pthread_attr_setdetachstate(&a, PTHREAD_CREATE_DETACHED);
+	pthread_attr_setstacksize(&a, stack);
+	no = pthread_create(&th, &a, fn, arg);
+	pthread_attr_destroy(&a);
+	if (no)
+		log_error("transfer", "cannot start a thread");
+	return no;
 }
 
 static void start_thread(struct transfer *t, void *(*fn)(void *))
 {
-	pthread_attr_t a;
-	pthread_t th;
-
-	__atomic_add_fetch(&t->threads, 1, __ATOMIC_SEQ_CST);
-	pthread_attr_init(&a);
-	pthread_attr_setdetachstate(&a, PTHREAD_CREATE_DETACHED);
-	pthread_attr_setstacksize(&a, 512u << 10);
-	if (pthread_create(&th, &a, fn, t)) {
-		__atomic_sub_fetch(&t->threads, 1, __ATOMIC_SEQ_CST);
-		log_error("transfer", "cannot start a thread");
-	}
-	pthread_attr_destroy(&a);
+	pthread_mutex_lock(&t->lock);
+	t->threads++;
+	pthread_mutex_unlock(&t->lock);
+	if (detached(512u << 10, fn, t))
+		thread_ends(t);
 }
 
 void transfer_serve(struct transfer *t, transfer_handler fn, void *arg)
@@ -614,7 +675,7 @@ static void *file_waiter(void *arg)
 	sb_init(&l.head, FRAME_HEAD_MAX);
 	sb_init(&l.body, FRAME_BODY_MAX);
 	r = ask(t, &l, w->j->head, NULL, 0, NULL, &e);
-	link_close(&l);
+	disconnect_site(t, &l);
 	pthread_mutex_lock(&t->lock);
 	if (!w->j->cancelled) {
 		w->j->running = true;
@@ -631,7 +692,7 @@ static void *file_waiter(void *arg)
 	pthread_mutex_unlock(&t->lock);
 	job_free(w->j);
 	free(w);
-	__atomic_sub_fetch(&t->threads, 1, __ATOMIC_SEQ_CST);
+	thread_ends(t);
 	return NULL;
 }
 
@@ -650,7 +711,7 @@ static void no_waiter(struct waiting *w)
 	w->j->file_cb(w->j->arg, -EAGAIN);
 	job_free(w->j);
 	free(w);
-	__atomic_sub_fetch(&t->threads, 1, __ATOMIC_SEQ_CST);
+	thread_ends(t);
 }
 
 void transfer_file_wait(struct transfer *t, const char *party, const char *path,
@@ -658,27 +719,19 @@ void transfer_file_wait(struct transfer *t, const char *party, const char *path,
 {
 	struct waiting *w = xcalloc(1, sizeof(*w));
 	struct job *j = xcalloc(1, sizeof(*j));
-	pthread_attr_t a;
-	pthread_t th;
 
 	j->head = json_pack("{s:s, s:s, s:s}", "op", "file_wait", "party",
 			    party, "path", path);
 	j->file_cb = cb;
 	j->arg = arg;
 	*w = (struct waiting){ .t = t, .j = j };
-	__atomic_add_fetch(&t->threads, 1, __ATOMIC_SEQ_CST);
 	pthread_mutex_lock(&t->lock);
+	t->threads++;
 	j->next = t->waits;
 	t->waits = j;
 	pthread_mutex_unlock(&t->lock);
-	pthread_attr_init(&a);
-	pthread_attr_setdetachstate(&a, PTHREAD_CREATE_DETACHED);
-	pthread_attr_setstacksize(&a, 256u << 10);
-	if (pthread_create(&th, &a, file_waiter, w)) {
-		log_error("transfer", "cannot start a thread");
+	if (detached(256u << 10, file_waiter, w))
 		no_waiter(w);
-	}
-	pthread_attr_destroy(&a);
 }
 
 void transfer_file_wait_cancel(struct transfer *t, transfer_file_cb cb,
@@ -836,18 +889,16 @@ int transfer_start(const struct conf *conf, const char *program,
 	pthread_cond_init(&t->wake, NULL);
 	pthread_cond_init(&t->answer, NULL);
 	pthread_cond_init(&t->waited, NULL);
+	pthread_cond_init(&t->ended, NULL);
 	t->news = news_open(tell, t);
 	if (!answers(t, &l)) {
 		r = spawn_site(t, e);
 		if (!r)
 			r = wait_until_up(t, &l, e);
 	}
-	link_close(&l);
+	disconnect_site(t, &l);
 	if (r) {
-		(void)news_close(t->news);
-		free(t->socket);
-		free(t->program);
-		free(t);
+		(void)transfer_free(t);
 		return r;
 	}
 	start_thread(t, watch);
@@ -856,22 +907,27 @@ int transfer_start(const struct conf *conf, const char *program,
 	return 0;
 }
 
-void transfer_stop(struct transfer *t)
+/* With the lock: until all answers are told, or (threads) all threads have
+ * ended. */
+static void wait_ended(struct transfer *t, bool threads, unsigned seconds)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += seconds;
+	while ((threads ? t->threads > 0 : t->answers || t->answering) &&
+	       pthread_cond_timedwait(&t->ended, &t->lock, &until) != ETIMEDOUT)
+		;
+}
+
+/* A rollsite of ours ends; returns when it has. */
+static void end_site(struct transfer *t)
 {
 	struct link l;
 	struct err e;
-	bool asked = false, told;
+	bool asked = false;
 	pid_t pid;
 
-	if (!t)
-		return;
-	pthread_mutex_lock(&t->lock);
-	t->stopping = true;
-	pthread_cond_broadcast(&t->wake);
-	pthread_cond_broadcast(&t->answer);
-	pthread_mutex_unlock(&t->lock);
-	/* A rollsite that lives on hears which files will not come. */
-	told = news_close(t->news);
 	if (t->ours && !link_open(&l, t->socket, &e)) {
 		json_t *head = json_pack("{s:s}", "op", "shutdown");
 
@@ -898,16 +954,53 @@ void transfer_stop(struct transfer *t)
 		kill(pid, SIGTERM);
 		(void)waitpid(pid, NULL, 0);
 	}
-	/* Threads that wait on a rollsite which lives on stay blocked; the
-	 * process is about to end, so they keep what they use. */
-	for (int i = 0; i < 100; i++) {
-		if (!__atomic_load_n(&t->threads, __ATOMIC_SEQ_CST))
-			break;
-		pause_ms(5);
+}
+
+void transfer_stop(struct transfer *t)
+{
+	if (!t)
+		return;
+	pthread_mutex_lock(&t->lock);
+	t->stopping = true;
+	pthread_cond_broadcast(&t->wake);
+	pthread_cond_broadcast(&t->answer);
+	/* Partners wait for what was answered. */
+	wait_ended(t, false, 1);
+	pthread_mutex_unlock(&t->lock);
+	/* A rollsite that lives on hears which files will not come. */
+	news_stop(t->news);
+	end_site(t);
+	pthread_mutex_lock(&t->lock);
+	t->cut = true;
+	for (const struct link *l = t->links; l; l = l->next)
+		(void)shutdown(l->fd, SHUT_RDWR);
+	wait_ended(t, true, 10);
+	if (t->threads)
+		log_error("transfer", "%u threads have not ended", t->threads);
+	pthread_mutex_unlock(&t->lock);
+}
+
+bool transfer_free(struct transfer *t)
+{
+	if (!t)
+		return true;
+	if (t->threads)
+		return false;
+	/* Answered when no thread told answers any more. */
+	while (t->answers) {
+		struct job *j = t->answers;
+
+		t->answers = j->next;
+		job_free(j);
 	}
-	if (told && !__atomic_load_n(&t->threads, __ATOMIC_SEQ_CST)) {
-		free(t->socket);
-		free(t->program);
-		free(t);
-	}
+	news_free(t->news);
+	pthread_cond_destroy(&t->wake);
+	pthread_cond_destroy(&t->answer);
+	pthread_cond_destroy(&t->waited);
+	pthread_cond_destroy(&t->ended);
+	pthread_mutex_destroy(&t->lock);
+	free(t->socket);
+	free(t->program);
+	free(t);
+	return true;
 }

@@ -30,8 +30,12 @@ char *transfer_socket_path(const char *state);
  */
 int transfer_start(const struct conf *conf, const char *program,
 		   struct transfer **ret, struct err *e) MUST_CHECK;
-/* Ends a rollsite that we started; frees. */
+/* Tells what was answered, ends a rollsite that we started and all threads;
+ * calls that wait hear that there is no rollsite, as all do from then on. */
 void transfer_stop(struct transfer *t);
+/* After transfer_stop, when nobody calls any more.  false: a callback or the
+ * handler has not come back for 10 s, and what it uses must stay. */
+bool transfer_free(struct transfer *t);
 
 /* ---- calls between schedulers: POST /v1/rpc/<verb> --------------------- */
 /*

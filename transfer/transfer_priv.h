@@ -106,6 +106,7 @@ int journals_each(struct site *s, const char *end,
 /* ---- link.c: requests on the socket ------------------------------------ */
 
 struct link {
+	struct link *next; /* of its owner's */
 	int fd;
 	struct strbuf head, body;
 };

@@ -199,6 +199,7 @@ static inline int world_down(void **state)
 	(void)state;
 	for (int i = 0; i < 2; i++) {
 		transfer_stop(sites[i].t);
+		complaints |= !transfer_free(sites[i].t);
 		complaints |= check_log(i) != 0;
 		close(sites[i].lock);
 		conf_free(sites[i].conf);
