@@ -102,6 +102,12 @@ static int run(struct ctx *c, struct err *e)
 	if (json_get_str(o, "namespace", &ns, e) < 0 ||
 	    json_get_str(o, "name", &name, e) < 0)
 		return err_wrap(e, "table");
+	r = table_hidden(ctx_store(c), ns, name, e);
+	if (r > 0)
+		return err_set(e, EACCES,
+			       "table %s/%s is hidden from components: chmod "
+			       "a+r it",
+			       ns, name);
 	r = table_open(ctx_store(c), ns, name, &t, e);
 	if (r < 0)
 		return err_wrap(e, "table %s/%s", ns, name);

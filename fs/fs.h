@@ -81,6 +81,7 @@ static inline struct nid ino_nid(fuse_ino_t i)
 			     i & ((1u << SLOT_BITS) - 1) };
 }
 #define INO_UNKNOWN 0xffffffffu
+#define INO_LOOKUP  0xfffffffeu /* listed: a lookup tells it */
 
 /* What lookup and getattr find out. */
 struct attr {
@@ -172,6 +173,15 @@ struct tree {
 	/* name after "user.rollfs."; value NULL = removed. */
 	int (*set_xattr)(const struct who *w, struct nid n, const char *name,
 			 const char *value);
+	/* Other user.* attributes, any bytes.  Names, each with its NUL; a
+	 * value or -ENODATA; value NULL = removed. */
+	int (*user_names)(struct nid n, struct strbuf *ret);
+	int (*user_get)(struct nid n, const char *name, struct strbuf *ret);
+	int (*user_set)(struct nid n, const char *name, const void *value,
+			size_t len);
+	/* ls -l of this directory asks for the attributes of all: lookups are
+	 * cheap here, and are done while it is listed. */
+	bool (*plus)(struct nid dir);
 	void (*forget)(struct nid n, uint64_t nlookup);
 };
 extern const struct tree tree_static, tree_jobs, tree_tasks, tree_tables,
@@ -207,6 +217,9 @@ int attr_disk(struct attr *a, fuse_ino_t ino, mode_t mode, const char *path,
 	      bool missing_is_empty);
 void reply_read_text(fuse_req_t r, const struct strbuf *t, size_t n, off_t off);
 bool name_temporary(const char *name);
+/* The same where no other names can be made: also what sed -i makes, and what
+ * vim tries a directory with. */
+bool name_beside(const char *name);
 /* Opens STATE-side path for reading; a missing one gives an empty text. */
 int open_disk(const struct who *w, struct nid n, int flags, const char *path,
 	      bool missing_is_empty, struct handle **ret);
@@ -257,6 +270,7 @@ int jobs_new_open(const struct who *w, struct nid n, int flags,
 		  struct handle **ret);
 /* False also when there is no such job. */
 bool job_ended(const char *id);
+bool job_runs(const char *id);
 /* A file that is only appended to: poll tells of what is new. */
 extern const struct handle_ops grown_ops;
 
@@ -290,11 +304,15 @@ enum {
 	T_WRITE, /* data.csv as a writer sees it */
 	T_PART0 = 1024,
 	T_PARENT0 = 3072,
+	T_GHOST0 = 4032, /* a link in parents/ that somebody made */
 };
 int namespace_lookup(const char *name, struct attr *ret);
 int namespaces_list(struct listing *l);
-int namespace_mkdir(const struct who *w, const char *name, struct attr *ret);
+int namespace_mkdir(const struct who *w, const char *name, mode_t mode,
+		    struct attr *ret);
 int namespace_rmdir(const struct who *w, const char *name);
+int namespace_rename(const struct who *w, const char *name, const char *to,
+		     unsigned flags);
 /* The table a number means, if it still is that one. Caller frees. */
 struct table_place {
 	char *ns, *name;
@@ -323,6 +341,8 @@ int upload_file(const struct who *w, uint64_t id, const char *path);
 int options_file(const struct who *w, uint64_t id, const char *path);
 /* Somebody writes the table's data.csv now. */
 bool upload_active(uint64_t id);
+/* Its time, once it is published; false = nobody writes it. */
+bool upload_time(uint64_t id, int64_t mtime_ns);
 /* The whole of a published data.csv into a handle that uploads. */
 int upload_link(struct handle *h, struct table *t);
 
@@ -349,7 +369,11 @@ enum real_kind {
 	REAL_OUT,  /* federation/<party>/..., sent by close */
 	REAL_IN,   /* federation/<party>/inbox/..., what came */
 	REAL_PULL, /* federation/<party>/pull/..., what came or will */
-	REAL_TEMP, /* a temporary name in a table's directory */
+	/* Temporary names: in a table's directory, in its parts/, in a
+	 * party's directory of /parties. */
+	REAL_TEMP,
+	REAL_TEMP_PART,
+	REAL_TEMP_PARTY,
 };
 /* One place: the kind, its party or table, and the path below it. */
 struct real_at {
@@ -395,6 +419,8 @@ int peers_list(struct listing *l);
 
 /* ---- rows.c: rows/<key> ------------------------------------------------ */
 int row_lookup(uint64_t table, const char *name, struct attr *ret);
+/* The first keys, and a name that says how many there are. */
+int rows_list(struct table *t, struct listing *l);
 
 /* ---- components.c ----------------------------------------------------- */
 int component_lookup(const char *name, struct attr *ret);

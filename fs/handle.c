@@ -88,6 +88,16 @@ bool name_temporary(const char *name)
 	return false;
 }
 
+bool name_beside(const char *name)
+{
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyz"
+				      "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+
+	return name_temporary(name) || !strcmp(name, "4913") ||
+	       (!strncmp(name, "sed", 3) && strlen(name) == 9 &&
+		strspn(name, letters) == 9);
+}
+
 /* ---- handles ---------------------------------------------------------- */
 
 static const struct handle_ops plain_ops;

@@ -255,6 +255,13 @@ bool job_ended(const char *id)
 	return i && i->ended;
 }
 
+bool job_runs(const char *id)
+{
+	_cleanup_info_ struct sched_job_info *i = sched_job(fs.sched, id);
+
+	return i && !i->ended;
+}
+
 int job_lookup(const char *name, struct attr *ret)
 {
 	_cleanup_info_ struct sched_job_info *i = NULL;

@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
-#include "fs/fs.h"
+#include "fs/mount_priv.h"
 
 struct fs fs;
 
@@ -27,18 +27,18 @@ static const struct tree *const trees[KINDS] = {
 static const struct tree nothing;
 
 /* What open or opendir made. */
-static void *fh_of(const struct fuse_file_info *fi)
+void *fh_of(const struct fuse_file_info *fi)
 {
 	/* NOLINTNEXTLINE(performance-no-int-to-ptr): FUSE keeps a number */
 	return (void *)(uintptr_t)fi->fh;
 }
 
-static const struct tree *tree_of(struct nid n)
+const struct tree *tree_of(struct nid n)
 {
 	return n.kind < KINDS && trees[n.kind] ? trees[n.kind] : &nothing;
 }
 
-static struct who who_of(fuse_req_t r)
+struct who who_of(fuse_req_t r)
 {
 	const struct fuse_ctx *c = fuse_req_ctx(r);
 
@@ -47,8 +47,8 @@ static struct who who_of(fuse_req_t r)
 
 /* ---- requests --------------------------------------------------------- */
 
-static int find(const struct who *w, fuse_ino_t dir, const char *name,
-		struct attr *a)
+int find_entry(const struct who *w, fuse_ino_t dir, const char *name,
+	       struct attr *a)
 {
 	struct nid n = ino_nid(dir);
 	const struct tree *t = tree_of(n);
@@ -58,7 +58,7 @@ static int find(const struct who *w, fuse_ino_t dir, const char *name,
 	return t->lookup ? t->lookup(w, n, name, a) : -ENOENT;
 }
 
-static void entry_of(const struct attr *a, struct fuse_entry_param *ret)
+void entry_of(const struct attr *a, struct fuse_entry_param *ret)
 {
 	memset(ret, 0, sizeof(*ret));
 	ret->ino = a->node ? a->node : a->st.st_ino;
@@ -67,7 +67,7 @@ static void entry_of(const struct attr *a, struct fuse_entry_param *ret)
 	ret->entry_timeout = a->entry_s;
 }
 
-static void do_forget(struct nid n, uint64_t count)
+void forget_node(struct nid n, uint64_t count)
 {
 	const struct tree *t = tree_of(n);
 
@@ -85,7 +85,7 @@ static void reply_entry(fuse_req_t r, int status, const struct attr *a)
 	}
 	entry_of(a, &p);
 	if (fuse_reply_entry(r, &p))
-		do_forget(ino_nid(p.ino), 1);
+		forget_node(ino_nid(p.ino), 1);
 }
 
 static void op_lookup(fuse_req_t r, fuse_ino_t dir, const char *name)
@@ -93,19 +93,19 @@ static void op_lookup(fuse_req_t r, fuse_ino_t dir, const char *name)
 	struct who w = who_of(r);
 	struct attr a = { 0 };
 
-	reply_entry(r, find(&w, dir, name, &a), &a);
+	reply_entry(r, find_entry(&w, dir, name, &a), &a);
 }
 
 static void op_forget(fuse_req_t r, fuse_ino_t ino, uint64_t count)
 {
-	do_forget(ino_nid(ino), count);
+	forget_node(ino_nid(ino), count);
 	fuse_reply_none(r);
 }
 
 static void op_forget_multi(fuse_req_t r, size_t n, struct fuse_forget_data *f)
 {
 	for (size_t i = 0; i < n; i++)
-		do_forget(ino_nid(f[i].ino), f[i].nlookup);
+		forget_node(ino_nid(f[i].ino), f[i].nlookup);
 	fuse_reply_none(r);
 }
 
@@ -219,6 +219,22 @@ static void op_rmdir(fuse_req_t r, fuse_ino_t dir, const char *name)
 	fuse_reply_err(r, -no);
 }
 
+/* Which trees can rename into each other. */
+static unsigned world(enum kind k)
+{
+	switch (k) {
+	case K_NAMESPACE:
+	case K_TABLE:
+	case K_DATA:
+		return 1;
+	case K_PEER:
+	case K_REAL:
+		return 2;
+	default:
+		return 3 + (unsigned)k;
+	}
+}
+
 static void op_rename(fuse_req_t r, fuse_ino_t dir, const char *name,
 		      fuse_ino_t to, const char *to_name, unsigned flags)
 {
@@ -230,6 +246,11 @@ static void op_rename(fuse_req_t r, fuse_ino_t dir, const char *name,
 		no = -EINVAL;
 	else if (strlen(to_name) > 255)
 		no = -ENAMETOOLONG;
+	else if (world(ino_nid(dir).kind) != world(ino_nid(to).kind))
+		/* mv copies and removes where both can be. */
+		no = t->rename && t->create && tree_of(ino_nid(to))->create
+			 ? -EXDEV
+			 : -EPERM;
 	else if (t->rename)
 		no = t->rename(&w, ino_nid(dir), name, ino_nid(to), to_name,
 			       flags);
@@ -261,6 +282,8 @@ static void fill_info(struct fuse_file_info *fi, struct handle *h)
 	fi->direct_io = !h->cached;
 	fi->keep_cache = h->cached;
 	fi->nonseekable = h->nonseekable;
+	/* Who only reads has nothing to be told at close. */
+	fi->noflush = !h->ops->flush;
 }
 
 void reply_open(fuse_req_t r, struct handle *h)
@@ -312,7 +335,7 @@ static void op_create(fuse_req_t r, fuse_ino_t dir, const char *name,
 	fill_info(fi, h);
 	if (fuse_reply_create(r, &p, fi) == -ENOENT) {
 		handle_free(h);
-		do_forget(ino_nid(p.ino), 1);
+		forget_node(ino_nid(p.ino), 1);
 	}
 }
 
@@ -436,215 +459,7 @@ static void op_poll(fuse_req_t r, fuse_ino_t ino, struct fuse_file_info *fi,
 	fuse_reply_poll(r, POLLIN | POLLOUT);
 }
 
-/* The analyzer does not follow what is kept in a growing array. */
-#ifndef __clang__
-#pragma GCC diagnostic ignored "-Wanalyzer-malloc-leak"
-#endif
-
-/* ---- directories: a listing is made at opendir and at rewind ---------- */
-
-struct listing {
-	struct {
-		char *name;
-		fuse_ino_t ino;
-		mode_t mode;
-	} * e;
-	size_t n, room;
-	bool failed;
-};
-
-void listing_add(struct listing *l, const char *name, fuse_ino_t ino,
-		 mode_t mode)
-{
-	if (l->n == l->room) {
-		size_t room = l->room ? 2 * l->room : 16;
-		void *p = realloc(l->e, room * sizeof(*l->e));
-
-		if (!p) {
-			l->failed = true;
-			return;
-		}
-		l->e = p;
-		l->room = room;
-	}
-	l->e[l->n].name = strdup(name);
-	if (!l->e[l->n].name) {
-		l->failed = true;
-		return;
-	}
-	l->e[l->n].ino = ino;
-	l->e[l->n++].mode = mode;
-}
-
-static void listing_reset(struct listing *l)
-{
-	for (size_t i = 0; i < l->n; i++)
-		free(l->e[i].name);
-	l->n = 0;
-	l->failed = false;
-}
-
-static int listing_make(const struct who *w, fuse_ino_t ino, struct listing *l)
-{
-	const struct tree *t = tree_of(ino_nid(ino));
-	int no;
-
-	listing_reset(l);
-	listing_add(l, ".", ino, S_IFDIR);
-	listing_add(l, "..", INO_UNKNOWN, S_IFDIR);
-	no = t->list ? t->list(w, ino_nid(ino), l) : -ENOTDIR;
-	return no ? no : l->failed ? -ENOMEM : 0;
-}
-
-static void op_opendir(fuse_req_t r, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-	struct who w = who_of(r);
-	struct listing *l = calloc(1, sizeof(*l));
-	int no = l ? listing_make(&w, ino, l) : -ENOMEM;
-
-	fi->fh = (uintptr_t)l;
-	if (!no && fuse_reply_open(r, fi) != -ENOENT)
-		return;
-	if (no)
-		fuse_reply_err(r, -no);
-	if (l) {
-		listing_reset(l);
-		free(l->e);
-		free(l);
-	}
-}
-
-static void op_readdir(fuse_req_t r, fuse_ino_t ino, size_t n, off_t off,
-		       struct fuse_file_info *fi)
-{
-	struct listing *l = fh_of(fi);
-	_cleanup_free_ char *buf = malloc(n ? n : 1);
-	struct who w = who_of(r);
-	size_t used = 0;
-	int no = buf ? 0 : -ENOMEM;
-
-	/* The kernel serialises the reads of one directory handle. */
-	if (!no && off == 0)
-		no = listing_make(&w, ino, l);
-	if (no) {
-		fuse_reply_err(r, -no);
-		return;
-	}
-	for (size_t i = (size_t)MAX(off, 0); i < l->n; i++) {
-		struct stat st = { .st_ino = l->e[i].ino,
-				   .st_mode = l->e[i].mode };
-		size_t k = fuse_add_direntry(r, buf + used, n - used,
-					     l->e[i].name, &st, (off_t)(i + 1));
-
-		if (k > n - used)
-			break;
-		used += k;
-	}
-	fuse_reply_buf(r, buf, used);
-}
-
-static void op_releasedir(fuse_req_t r, fuse_ino_t ino,
-			  struct fuse_file_info *fi)
-{
-	struct listing *l = fh_of(fi);
-
-	(void)ino;
-	listing_reset(l);
-	free(l->e);
-	free(l);
-	fuse_reply_err(r, 0);
-}
-
-/* ---- attributes, space, copies ---------------------------------------- */
-
-#define XATTR_OURS "user.rollfs."
-
-static int xattrs_of(fuse_ino_t ino, struct strbuf *sb)
-{
-	const struct tree *t = tree_of(ino_nid(ino));
-
-	return t->xattrs ? t->xattrs(ino_nid(ino), sb) : 0;
-}
-
-static void reply_xattr(fuse_req_t r, const char *buf, size_t len, size_t n)
-{
-	if (!n)
-		fuse_reply_xattr(r, len);
-	else if (n < len)
-		fuse_reply_err(r, ERANGE);
-	else
-		fuse_reply_buf(r, buf, len);
-}
-
-static void op_getxattr(fuse_req_t r, fuse_ino_t ino, const char *name,
-			size_t n)
-{
-	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(64u << 10);
-
-	if (!strncmp(name, XATTR_OURS, strlen(XATTR_OURS)) &&
-	    !xattrs_of(ino, &sb)) {
-		for (const char *p = sb.buf; p < sb.buf + sb.len;) {
-			const char *v = p + strlen(p) + 1;
-
-			if (!strcmp(p, name)) {
-				reply_xattr(r, v, strlen(v), n);
-				return;
-			}
-			p = v + strlen(v) + 1;
-		}
-	}
-	fuse_reply_err(r, ENODATA);
-}
-
-static void op_listxattr(fuse_req_t r, fuse_ino_t ino, size_t n)
-{
-	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(64u << 10);
-	_cleanup_strbuf_ struct strbuf names = STRBUF_INIT(64u << 10);
-
-	if (!xattrs_of(ino, &sb)) {
-		for (const char *p = sb.buf; p < sb.buf + sb.len;) {
-			sb_add(&names, p, strlen(p) + 1);
-			p += strlen(p) + 1;
-			p += strlen(p) + 1;
-		}
-	}
-	reply_xattr(r, names.buf, names.len, n);
-}
-
-static int set_xattr(fuse_req_t r, fuse_ino_t ino, const char *name,
-		     const char *value)
-{
-	const struct tree *t = tree_of(ino_nid(ino));
-	struct who w = who_of(r);
-
-	return t->set_xattr ? t->set_xattr(&w, ino_nid(ino), name, value)
-			    : -EPERM;
-}
-
-static void op_setxattr(fuse_req_t r, fuse_ino_t ino, const char *name,
-			const char *value, size_t n, int flags)
-{
-	_cleanup_free_ char *text = NULL;
-
-	(void)flags;
-	if (strncmp(name, XATTR_OURS, strlen(XATTR_OURS))) {
-		fuse_reply_err(r,
-			       strncmp(name, "user.", 5) ? EOPNOTSUPP : EPERM);
-		return;
-	}
-	text = strndup(value, n);
-	fuse_reply_err(
-	    r, text ? -set_xattr(r, ino, name + strlen(XATTR_OURS), text)
-		    : ENOMEM);
-}
-
-static void op_removexattr(fuse_req_t r, fuse_ino_t ino, const char *name)
-{
-	fuse_reply_err(
-	    r, strncmp(name, XATTR_OURS, strlen(XATTR_OURS))
-		   ? ENODATA
-		   : -set_xattr(r, ino, name + strlen(XATTR_OURS), NULL));
-}
+/* ---- space, copies ---------------------------------------------------- */
 
 static void op_statfs(fuse_req_t r, fuse_ino_t ino)
 {
@@ -725,6 +540,7 @@ const struct fuse_lowlevel_ops mount_ops = {
 	.poll = op_poll,
 	.opendir = op_opendir,
 	.readdir = op_readdir,
+	.readdirplus = op_readdirplus,
 	.releasedir = op_releasedir,
 	.getxattr = op_getxattr,
 	.listxattr = op_listxattr,

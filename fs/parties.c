@@ -230,6 +230,9 @@ static int parties_lookup(const struct who *w, struct nid dir, const char *name,
 {
 	const struct ent *e = ent_by_name(files, ARRAY_SIZE(files), name);
 
+	if (dir.slot == P_DIR && name_beside(name))
+		return real_lookup(
+		    (struct real_at){ REAL_TEMP_PARTY, dir.number, name }, ret);
 	return e && dir.slot == P_DIR
 		   ? parties_getattr(
 			 w, (struct nid){ K_PARTY, dir.number, e->slot }, ret)
@@ -244,7 +247,8 @@ static int parties_list_dir(const struct who *w, struct nid dir,
 		listing_add(l, files[i].name,
 			    nid_ino(K_PARTY, dir.number, files[i].slot),
 			    S_IFREG);
-	return 0;
+	return real_list((struct real_at){ REAL_TEMP_PARTY, dir.number, "" },
+			 l);
 }
 
 /* ---- address, allow and ping are written ------------------------------ */
@@ -437,12 +441,66 @@ static int parties_open(const struct who *w, struct nid n, int flags,
 	return 0;
 }
 
+/* ---- temporary names beside them: editors, sed -i, rsync --------------- */
+
+static int parties_create(const struct who *w, struct nid dir, const char *name,
+			  mode_t mode, int flags, struct attr *ret,
+			  struct handle **ret_h)
+{
+	if (dir.slot != P_DIR || !name_beside(name))
+		return -EPERM;
+	return real_create(
+	    w, (struct real_at){ REAL_TEMP_PARTY, dir.number, name }, mode,
+	    flags, ret, ret_h);
+}
+
+/* What was written under a temporary name becomes address or allow. */
+static int take_file(const struct who *w, struct nid n, struct real_at from)
+{
+	_cleanup_free_ char *path = real_disk(from);
+	_cleanup_strbuf_ struct strbuf text = STRBUF_INIT(TEXT_MAX);
+	struct handle *h = NULL;
+	int no = path ? file_read(path, &text, NULL) : -ENOMEM;
+
+	if (!no)
+		no = parties_open(w, n, O_WRONLY | O_TRUNC, &h);
+	if (!no)
+		no = sb_add(&h->text, text.buf, text.len);
+	if (!no) {
+		h->bytes = text.len;
+		no = store(h);
+	}
+	handle_free(h);
+	return no ? no : real_unlink(w, from);
+}
+
+static int parties_rename(const struct who *w, struct nid dir, const char *name,
+			  struct nid to, const char *to_name, unsigned flags)
+{
+	const struct ent *e = ent_by_name(files, ARRAY_SIZE(files), to_name);
+	struct real_at from = { REAL_TEMP_PARTY, dir.number, name };
+	struct nid n = { K_PARTY, to.number, e ? e->slot : 0 };
+
+	if (dir.slot != P_DIR || to.slot != P_DIR || !name_beside(name) ||
+	    dir.number != to.number)
+		return -EPERM;
+	if (name_beside(to_name))
+		return real_rename(
+		    w, from,
+		    (struct real_at){ REAL_TEMP_PARTY, to.number, to_name });
+	if (!e || (n.slot != P_ADDRESS && n.slot != P_ALLOW))
+		return -EPERM;
+	return flags ? -EEXIST : take_file(w, n, from);
+}
+
 /* rm -r parties/<id> goes through the files first. */
 static int parties_unlink(const struct who *w, struct nid dir, const char *name)
 {
 	char id[24];
 
-	(void)name;
+	if (dir.slot == P_DIR && name_beside(name))
+		return real_unlink(
+		    w, (struct real_at){ REAL_TEMP_PARTY, dir.number, name });
 	(void)snprintf(id, sizeof(id), "%llu", (unsigned long long)dir.number);
 	if (w->uid != fs.uid || conf_party(fs.conf, id))
 		return -EPERM;
@@ -454,5 +512,7 @@ const struct tree tree_parties = {
 	.getattr = parties_getattr,
 	.list = parties_list_dir,
 	.open = parties_open,
+	.create = parties_create,
 	.unlink = parties_unlink,
+	.rename = parties_rename,
 };

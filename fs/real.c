@@ -8,7 +8,8 @@
  *   REAL_IN    federation/<party>/inbox/<path>: STATE/federation/<party>/in/
  *   REAL_PULL  federation/<party>/pull/<path>: the same, also before it is
  *              there (pull.c)
- *   REAL_TEMP  a temporary name in a table: STATE/mount-tmp/table-<id>/
+ *   REAL_TEMP  a temporary name in a table: STATE/mount-tmp/table-<id>/; in
+ *              its parts/: parts-<id>/; in /parties/<id>/: party-<id>/
  *
  * This file has the names, real_write.c what is open.  The only nodes with a
  * table: number -> place, with lookup and open counts.  One lock guards the
@@ -204,7 +205,7 @@ bool real_path_ok(const char *path)
 
 bool real_kept_here(struct real_at at)
 {
-	return at.kind == REAL_TEMP ||
+	return at.kind >= REAL_TEMP ||
 	       (at.kind == REAL_OUT && real_path_temporary(at.path));
 }
 
@@ -218,9 +219,12 @@ char *real_disk_of(struct real_at at, bool temporary)
 
 	if (at.kind == REAL_PULL)
 		return pull_disk(at.owner, at.path);
-	if (at.kind == REAL_TEMP)
-		k = asprintf(&s, "%s/mount-tmp/table-%llu%s%s", state, o, slash,
-			     at.path);
+	if (at.kind >= REAL_TEMP)
+		k = asprintf(&s, "%s/mount-tmp/%s-%llu%s%s", state,
+			     at.kind == REAL_TEMP	 ? "table"
+			     : at.kind == REAL_TEMP_PART ? "parts"
+							 : "party",
+			     o, slash, at.path);
 	else if (at.kind == REAL_OUT && temporary)
 		k = asprintf(&s, "%s/mount-tmp/peer-%llu%s%s", state, o, slash,
 			     at.path);

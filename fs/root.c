@@ -273,10 +273,9 @@ static int root_readlink(struct nid n, struct strbuf *ret)
 static int root_mkdir(const struct who *w, struct nid dir, const char *name,
 		      mode_t mode, struct attr *ret)
 {
-	(void)mode;
 	switch (dir.slot) {
 	case S_TABLES:
-		return namespace_mkdir(w, name, ret);
+		return namespace_mkdir(w, name, mode, ret);
 	case S_PARTIES:
 		return party_mkdir(w, name, ret);
 	case S_MODELS:
@@ -304,6 +303,20 @@ static int root_rmdir(const struct who *w, struct nid dir, const char *name)
 	}
 }
 
+static int root_rename(const struct who *w, struct nid dir, const char *name,
+		       struct nid to, const char *to_name, unsigned flags)
+{
+	if (dir.kind != to.kind || dir.slot != S_TABLES || to.slot != S_TABLES)
+		return -EPERM;
+	return namespace_rename(w, name, to_name, flags);
+}
+
+/* Namespaces may be many, and each is cheap to look up. */
+static bool root_plus(struct nid dir)
+{
+	return dir.slot == S_TABLES;
+}
+
 const struct tree tree_static = {
 	.lookup = root_lookup,
 	.getattr = root_getattr,
@@ -312,4 +325,6 @@ const struct tree tree_static = {
 	.readlink = root_readlink,
 	.mkdir = root_mkdir,
 	.rmdir = root_rmdir,
+	.rename = root_rename,
+	.plus = root_plus,
 };

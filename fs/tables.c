@@ -67,12 +67,110 @@ static int parent_link(struct table *t, unsigned i, struct strbuf *ret)
 	return sb_addf(ret, "../../../%s/%s", ens, ename);
 }
 
-int table_getattr(const struct who *w, struct nid n, struct attr *ret)
+/* Empty, where somebody has written a file that the table does not have. */
+static int ghost_attr(const struct table_place *p, struct nid n,
+		      struct attr *ret)
+{
+	_cleanup_strbuf_ struct strbuf text = STRBUF_INIT(8192);
+	mode_t mode = n.slot == T_PARTS || n.slot == T_PARENTS ? S_IFDIR | 0775
+		      : n.slot >= T_GHOST0		       ? S_IFLNK | 0777
+							       : S_IFREG | 0664;
+
+	if (!table_ghost(n.number, n.slot))
+		return -ENOENT;
+	(void)table_ghost_text(n.number, n.slot, &text);
+	attr_fill(ret, nid_ino(n.kind, n.number, n.slot), mode, text.len,
+		  p->id.changed_ns / 1000000);
+	ret->entry_s = 0;
+	return 0;
+}
+
+static int dir_attr(const struct table_place *p, struct nid n, struct attr *ret)
+{
+	mode_t may_not = n.slot == T_ROWS ? 0222 : 0;
+	int no;
+
+	if (n.slot != T_DIR && !p->id.gen)
+		return n.slot == T_ROWS ? -ENOENT : ghost_attr(p, n, ret);
+	attr_fill(ret, nid_ino(n.kind, n.number, n.slot), S_IFDIR | 0775, 0, 0);
+	no = table_attr_apply(n.number, ATTR_DIR, 0, p->id.changed_ns, ret);
+	ret->st.st_mode &= ~may_not;
+	if (n.slot != T_DIR)
+		ret->entry_s = 0;
+	return no;
+}
+
+/* Its size, and its kind if it is no file of 0664. */
+static int derived_size(struct table *t, struct nid n, uint64_t *ret,
+			mode_t *mode)
+{
+	_cleanup_strbuf_ struct strbuf link = STRBUF_INIT(2048);
+	_cleanup_free_ char *text = NULL;
+	int no;
+
+	if (n.slot >= T_PARENT0) {
+		no = parent_link(t, n.slot - T_PARENT0, &link);
+		*ret = link.len;
+		*mode = S_IFLNK | 0777;
+		return no;
+	}
+	if (n.slot >= T_PART0)
+		return table_part_size(t, n.slot - T_PART0, ret, NULL);
+	if (n.slot != T_SCHEMA && n.slot != T_COUNT)
+		return -ENOENT;
+	text = n.slot == T_COUNT ? count_text(t) : schema_text(t);
+	*ret = text ? strlen(text) : 0;
+	return text ? 0 : -ENOMEM;
+}
+
+static int derived_attr(const struct table_place *p, struct nid n,
+			struct attr *ret)
 {
 	_cleanup_table_ struct table *t = NULL;
-	_cleanup_free_ char *text = NULL;
+	mode_t mode = S_IFREG | 0664;
+	uint64_t size = 0;
+	int no = table_open_place(p, &t);
+
+	if (no)
+		return no;
+	no = t ? derived_size(t, n, &size, &mode) : -ENOENT;
+	if (no == -ENOENT)
+		return ghost_attr(p, n, ret);
+	if (no)
+		return no;
+	attr_fill(ret, nid_ino(n.kind, n.number, n.slot), mode, size,
+		  table_published_ms(t));
+	ret->entry_s = 0;
+	return S_ISLNK(mode) ? 0
+			     : table_attr_apply(n.number, ATTR_DERIVED,
+						table_generation(t), 0, ret);
+}
+
+/* data.csv as its writer sees it: what is published until the new one is. */
+static int write_attr(const struct table_place *p, struct nid n,
+		      struct attr *ret)
+{
+	_cleanup_table_ struct table *t = NULL;
 	fuse_ino_t ino = nid_ino(n.kind, n.number, n.slot);
-	int64_t ms;
+	int no = table_open_place(p, &t);
+
+	if (no)
+		return no;
+	attr_fill(ret, ino, DATA_MODE, t ? table_csv_size(t) : 0,
+		  t ? table_published_ms(t) : 0);
+	no = table_attr_apply(n.number, ATTR_DATA, p->id.gen, 0, ret);
+	/* vim takes a file with another number for a stranger's. */
+	if (t) {
+		ret->st.st_ino = table_data_ino(&p->id);
+		ret->node = ino;
+	}
+	ret->entry_s = 0;
+	return no;
+}
+
+int table_getattr(const struct who *w, struct nid n, struct attr *ret)
+{
+	_cleanup_table_place_ struct table_place p = { 0 };
 	int no;
 
 	(void)w;
@@ -80,75 +178,31 @@ int table_getattr(const struct who *w, struct nid n, struct attr *ret)
 		_cleanup_free_ char *ns = NULL;
 
 		no = table_recall(n.number, &ns, NULL);
-		if (!no)
-			table_namespace_attr(n.number, ret);
-		return no;
+		return no ? no : namespace_attr(ns, n.number, ret);
 	}
+	no = table_place(n.number, &p);
+	if (no)
+		return no;
 	if (n.slot == T_OPTIONS) {
 		_cleanup_free_ char *path = options_path(n.number);
 
-		no = path ? attr_disk(ret, ino, S_IFREG | 0664, path, true)
+		no = path ? attr_disk(ret, nid_ino(n.kind, n.number, n.slot),
+				      S_IFREG | 0664, path, true)
 			  : -ENOMEM;
-		ret->entry_s = 0;
-		return no;
-	}
-	no = table_now(n.number, &t);
-	if (no)
-		return no;
-	ms = t ? table_published_ms(t) : 0;
-	if (n.slot >= T_PARENT0) {
-		_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(2048);
-
-		if (t)
-			no = parent_link(t, n.slot - T_PARENT0, &sb);
-		attr_fill(ret, ino, S_IFLNK | 0777, sb.len, ms);
-		ret->entry_s = 0;
-		return no;
-	}
-	if (n.slot >= T_PART0) {
-		uint64_t size = 0;
-
-		if (t)
-			no = table_part_size(t, n.slot - T_PART0, &size, NULL);
-		attr_fill(ret, ino, S_IFREG | 0664, size, ms);
 		ret->entry_s = 0;
 		return no;
 	}
 	switch (n.slot) {
 	case T_DIR:
-		attr_fill(ret, ino, S_IFDIR | 0775, 0, ms);
-		return 0;
 	case T_PARTS:
 	case T_PARENTS:
-		attr_fill(ret, ino, S_IFDIR | 0775, 0, ms);
-		break;
 	case T_ROWS:
-		attr_fill(ret, ino, S_IFDIR | 0555, 0, ms);
-		break;
-	case T_WRITE: /* what is published until the new one is */
-		attr_fill(ret, ino, DATA_MODE, t ? table_csv_size(t) : 0, ms);
-		/* vim takes a file with another number for a stranger's. */
-		if (t) {
-			ret->st.st_ino =
-			    nid_ino(K_DATA, table_generation(t), 0);
-			ret->node = ino;
-		}
-		break;
-	case T_SCHEMA:
-	case T_COUNT:
-		if (t)
-			text =
-			    n.slot == T_COUNT ? count_text(t) : schema_text(t);
-		if (t && !text)
-			return -ENOMEM;
-		attr_fill(ret, ino, S_IFREG | 0664, text ? strlen(text) : 0,
-			  ms);
-		break;
+		return dir_attr(&p, n, ret);
+	case T_WRITE:
+		return write_attr(&p, n, ret);
 	default:
-		return -ENOENT;
+		return derived_attr(&p, n, ret);
 	}
-	ret->entry_s = 0;
-	return 0;
 }
 
 /* ---- lookups ---------------------------------------------------------- */
@@ -156,29 +210,29 @@ int table_getattr(const struct who *w, struct nid n, struct attr *ret)
 static int in_namespace(struct nid dir, const char *name, struct attr *ret)
 {
 	_cleanup_free_ char *ns = NULL, *plain = table_stored_name(name);
-	struct table_id id;
+	struct table_place p = { 0 };
+	int no;
 
 	if (!plain || table_recall(dir.number, &ns, NULL) ||
-	    table_lookup(fs.tables, ns, plain, &id, NULL))
+	    table_lookup(fs.tables, ns, plain, &p.id, NULL))
 		return -ENOENT;
-	table_remember(id.id, ns, plain);
-	return table_getattr(NULL, (struct nid){ K_TABLE, id.id, T_DIR }, ret);
+	no = dir_attr(&p, (struct nid){ K_TABLE, p.id.id, T_DIR }, ret);
+	return no ? no : table_remember(p.id.id, ns, plain);
 }
 
-static int data_lookup(const struct who *w, uint64_t id, struct attr *ret)
+static int data_lookup(const struct who *w, const struct table_place *p,
+		       struct attr *ret)
 {
 	_cleanup_table_ struct table *t = NULL;
-	int no = table_now(id, &t);
+	int no = table_open_place(p, &t);
 
 	if (no)
 		return no;
-	if (t && !table_intent_of(w->pid, false)) {
-		table_data_attr(t, ret);
-		return 0;
-	}
-	if (!t && !upload_active(id))
+	if (t && !table_intent_of(w->pid, false))
+		return table_data_lookup(p, t, ret);
+	if (!t && !upload_active(p->id.id))
 		return -ENOENT;
-	return table_getattr(w, (struct nid){ K_TABLE, id, T_WRITE }, ret);
+	return write_attr(p, (struct nid){ K_TABLE, p->id.id, T_WRITE }, ret);
 }
 
 bool table_part_number(const char *name, unsigned *ret)
@@ -191,59 +245,85 @@ bool table_part_number(const char *name, unsigned *ret)
 	return k < TABLE_PARTS_MAX && !strcmp(again, name);
 }
 
+static int parent_slot(uint64_t id, const char *name, unsigned *ret)
+{
+	_cleanup_table_ struct table *t = NULL;
+	int no = table_now(id, &t);
+
+	for (unsigned k = 0; !no && t && k < TABLE_PARENTS_MAX; k++) {
+		const char *p = parent_at(t, k);
+		_cleanup_free_ char *esc = p ? table_escape(p) : NULL;
+
+		if (!p)
+			break;
+		if (esc && !strcmp(esc, name)) {
+			*ret = T_PARENT0 + k;
+			return 0;
+		}
+	}
+	*ret = no ? 0 : table_ghost_named(id, name);
+	return no ? no : *ret ? 0 : -ENOENT;
+}
+
+static int in_dir(const struct who *w, struct nid dir, const char *name,
+		  struct attr *ret)
+{
+	_cleanup_table_place_ struct table_place p = { 0 };
+	struct nid n = { K_TABLE, dir.number, 0 };
+	const struct ent *e;
+	int no;
+
+	if (name_beside(name))
+		return real_lookup(
+		    (struct real_at){ REAL_TEMP, dir.number, name }, ret);
+	e = ent_by_name(table_files, TABLE_FILES, name);
+	if (!e)
+		return -ENOENT;
+	if (e->slot == T_WRITE) {
+		/* Read again when it was replaced in between. */
+		for (int tries = 0; tries < 3; tries++) {
+			table_place_free(&p);
+			no = table_place(dir.number, &p);
+			if (!no)
+				no = data_lookup(w, &p, ret);
+			if (no != -ESTALE)
+				break;
+		}
+		return no;
+	}
+	if (e->slot == T_OPTIONS) {
+		_cleanup_free_ char *path = options_path(dir.number);
+
+		if (!path || access(path, F_OK))
+			return -ENOENT;
+	}
+	n.slot = e->slot;
+	return table_getattr(w, n, ret);
+}
+
 int table_in(const struct who *w, struct nid dir, const char *name,
 	     struct attr *ret)
 {
-	_cleanup_table_ struct table *t = NULL;
 	struct nid n = { K_TABLE, dir.number, 0 };
-	const struct ent *e;
 	unsigned k;
 	int no;
 
 	switch (dir.slot) {
 	case T_DIR:
-		if (name_temporary(name))
-			return real_lookup(
-			    (struct real_at){ REAL_TEMP, dir.number, name },
-			    ret);
-		e = ent_by_name(table_files, TABLE_FILES, name);
-		if (!e)
-			return -ENOENT;
-		if (e->slot == T_WRITE)
-			return data_lookup(w, dir.number, ret);
-		if (e->slot == T_OPTIONS) {
-			_cleanup_free_ char *p = options_path(dir.number);
-
-			if (!p || access(p, F_OK))
-				return -ENOENT;
-		} else if (e->slot != T_ROWS) {
-			no = table_now(dir.number, &t);
-			/* An empty table has none of them. */
-			if (no ||
-			    (!t && !table_made(dir.number, e->slot, false)))
-				return -ENOENT;
-		}
-		n.slot = e->slot;
-		break;
+		return in_dir(w, dir, name, ret);
 	case T_PARTS:
-		if (table_now(dir.number, &t) || !t ||
-		    !table_part_number(name, &k) || k >= table_parts(t))
+		if (name_temporary(name))
+			return real_lookup((struct real_at){ REAL_TEMP_PART,
+							     dir.number, name },
+					   ret);
+		if (!table_part_number(name, &k))
 			return -ENOENT;
 		n.slot = T_PART0 + k;
 		break;
 	case T_PARENTS:
-		if (table_now(dir.number, &t) || !t)
-			return -ENOENT;
-		for (k = 0; k < TABLE_PARENTS_MAX; k++) {
-			const char *p = parent_at(t, k);
-			_cleanup_free_ char *esc = p ? table_escape(p) : NULL;
-
-			if (!p)
-				return -ENOENT;
-			if (esc && !strcmp(esc, name))
-				break;
-		}
-		n.slot = T_PARENT0 + k;
+		no = parent_slot(dir.number, name, &n.slot);
+		if (no)
+			return no;
 		break;
 	case T_ROWS:
 		return row_lookup(dir.number, name, ret);
@@ -253,96 +333,139 @@ int table_in(const struct who *w, struct nid dir, const char *name,
 	return table_getattr(w, n, ret);
 }
 
+/* The kernel has heard of a node inside a table. */
+void table_counted(int status, const struct attr *a)
+{
+	struct nid n = ino_nid(a->node ? a->node : a->st.st_ino);
+
+	if (!status && n.kind == K_TABLE)
+		table_count_lookup(n.number);
+}
+
 static int tables_lookup(const struct who *w, struct nid dir, const char *name,
 			 struct attr *ret)
 {
-	return dir.kind == K_NAMESPACE ? in_namespace(dir, name, ret)
-				       : table_in(w, dir, name, ret);
+	int no;
+
+	if (dir.kind == K_NAMESPACE)
+		return in_namespace(dir, name, ret);
+	no = table_in(w, dir, name, ret);
+	table_counted(no, ret);
+	return no;
 }
 
 static int list_table(void *arg, const char *name)
 {
-	const struct table_listed *x = arg;
+	struct listing *l = arg;
 	_cleanup_free_ char *esc = table_escape(name);
-	struct table_id id;
 
-	if (esc && !table_lookup(fs.tables, x->ns, name, &id, NULL))
-		listing_add(x->l, esc, nid_ino(K_TABLE, id.id, T_DIR), S_IFDIR);
+	if (esc)
+		listing_add(l, esc, INO_LOOKUP, S_IFDIR);
 	return 0;
+}
+
+/* What is there is known without opening the table. */
+static int list_dir(const struct table_place *p, struct listing *l)
+{
+	_cleanup_free_ char *options = options_path(p->id.id);
+	int no = real_list((struct real_at){ REAL_TEMP, p->id.id, "" }, l);
+
+	if (no)
+		return no;
+	for (size_t i = 0; i < TABLE_FILES; i++) {
+		const struct ent *e = &table_files[i];
+		fuse_ino_t ino = nid_ino(K_TABLE, p->id.id, e->slot);
+		bool there = p->id.gen;
+
+		if (e->slot == T_OPTIONS)
+			there = options && !access(options, F_OK);
+		if (e->slot == T_WRITE && there)
+			ino = table_data_ino(&p->id);
+		else if (e->slot == T_WRITE)
+			there = upload_active(p->id.id);
+		if (there && !(e->flags & E_HIDDEN))
+			listing_add(l, e->name, ino, e->mode);
+	}
+	return 0;
+}
+
+static void list_parts(uint64_t id, struct table *t, struct listing *l)
+{
+	for (unsigned k = 0; k < table_parts(t); k++) {
+		char name[32];
+
+		(void)snprintf(name, sizeof(name), "%u.csv", k);
+		listing_add(l, name, nid_ino(K_TABLE, id, T_PART0 + k),
+			    S_IFREG);
+	}
+}
+
+static void list_parents(uint64_t id, struct table *t, struct listing *l)
+{
+	for (unsigned k = 0; k < TABLE_PARENTS_MAX; k++) {
+		const char *p = parent_at(t, k);
+		_cleanup_free_ char *esc = p ? table_escape(p) : NULL;
+
+		if (!esc)
+			break;
+		listing_add(l, esc, nid_ino(K_TABLE, id, T_PARENT0 + k),
+			    S_IFLNK);
+	}
 }
 
 static int tables_list(const struct who *w, struct nid dir, struct listing *l)
 {
+	_cleanup_table_place_ struct table_place p = { 0 };
 	_cleanup_table_ struct table *t = NULL;
 	int no;
 
 	(void)w;
 	if (dir.kind == K_NAMESPACE) {
 		_cleanup_free_ char *ns = NULL;
-		struct table_listed x = { l, NULL };
 
 		no = table_recall(dir.number, &ns, NULL);
-		if (no)
-			return no;
-		x.ns = ns;
-		return table_list(fs.tables, ns, list_table, &x, NULL);
+		if (!no)
+			no = table_list(fs.tables, ns, list_table, l, NULL);
+		return no == -ENOENT ? -ESTALE : no;
 	}
-	no = table_now(dir.number, &t);
-	if (no)
+	no = table_place(dir.number, &p);
+	if (no || dir.slot == T_DIR)
+		return no ? no : list_dir(&p, l);
+	if (dir.slot == T_PARTS)
+		no = real_list(
+		    (struct real_at){ REAL_TEMP_PART, dir.number, "" }, l);
+	if (!no)
+		no = table_open_place(&p, &t);
+	if (no || !t)
 		return no;
-	switch (dir.slot) {
-	case T_DIR:
-		no =
-		    real_list((struct real_at){ REAL_TEMP, dir.number, "" }, l);
-		if (no)
-			return no;
-		for (size_t i = 0; i < TABLE_FILES; i++) {
-			const struct ent *e = &table_files[i];
-			struct attr a;
+	if (dir.slot == T_PARTS)
+		list_parts(dir.number, t, l);
+	else if (dir.slot == T_PARENTS)
+		list_parents(dir.number, t, l);
+	else if (dir.slot == T_ROWS)
+		return rows_list(t, l);
+	return 0;
+}
 
-			if (!(e->flags & E_HIDDEN) &&
-			    (t || !S_ISDIR(e->mode)) &&
-			    !table_in(w, dir, e->name, &a))
-				listing_add(l, e->name, a.st.st_ino, e->mode);
-		}
-		return 0;
-	case T_PARTS:
-		for (unsigned k = 0; t && k < table_parts(t); k++) {
-			char name[32];
-
-			(void)snprintf(name, sizeof(name), "%u.csv", k);
-			listing_add(l, name,
-				    nid_ino(K_TABLE, dir.number, T_PART0 + k),
-				    S_IFREG);
-		}
-		return 0;
-	case T_PARENTS:
-		for (unsigned k = 0; t && k < TABLE_PARENTS_MAX; k++) {
-			const char *p = parent_at(t, k);
-			_cleanup_free_ char *esc = p ? table_escape(p) : NULL;
-
-			if (!esc)
-				break;
-			listing_add(l, esc,
-				    nid_ino(K_TABLE, dir.number, T_PARENT0 + k),
-				    S_IFLNK);
-		}
-		return 0;
-	default:
-		return 0; /* rows are looked up, never listed */
-	}
+/* A namespace of many tables: each costs a small file read. */
+static bool tables_plus(struct nid dir)
+{
+	return dir.kind == K_NAMESPACE;
 }
 
 static int tables_readlink(struct nid n, struct strbuf *ret)
 {
 	_cleanup_table_ struct table *t = NULL;
-	int no = table_now(n.number, &t);
+	int no;
 
+	if (n.slot < T_PARENT0)
+		return -EINVAL;
+	if (n.slot >= T_GHOST0)
+		return table_ghost_text(n.number, n.slot, ret);
+	no = table_now(n.number, &t);
 	if (no)
 		return no;
-	if (!t || n.slot < T_PARENT0)
-		return -EINVAL;
-	return parent_link(t, n.slot - T_PARENT0, ret);
+	return t ? parent_link(t, n.slot - T_PARENT0, ret) : -ENOENT;
 }
 
 /* ---- opening ---------------------------------------------------------- */
@@ -369,15 +492,20 @@ static int tables_open(const struct who *w, struct nid n, int flags,
 		return open_text(w, n, flags, NULL, ret);
 	if (n.slot == T_WRITE)
 		return table_data_open(w, n, flags, t, 0, ret);
-	if (n.slot >= T_PART0 && n.slot < T_PARENT0)
+	if (n.slot >= T_PART0 && n.slot < T_PARENT0 &&
+	    n.slot - T_PART0 < table_parts(t))
 		return table_data_open(w, n, flags, t, n.slot - T_PART0 + 1,
 				       ret);
+	if (n.slot >= T_PART0 && n.slot < T_PARENT0) /* written, not kept */
+		return open_text(w, n, flags, NULL, ret);
 	if (n.slot == T_SCHEMA)
 		return open_text(w, n, flags, schema_text(t), ret);
 	if (n.slot == T_COUNT)
 		return open_text(w, n, flags, count_text(t), ret);
 	return -EISDIR;
 }
+
+/* ---- attributes with names ---------------------------------------------- */
 
 static int tables_xattrs(struct nid n, struct strbuf *ret)
 {
@@ -396,6 +524,38 @@ static int tables_xattrs(struct nid n, struct strbuf *ret)
 	sb_addc(ret, '\0');
 	return 0;
 }
+
+/* cp -a and rsync -X copy what is computed: it is taken and forgotten. */
+static int tables_set_xattr(const struct who *w, struct nid n, const char *name,
+			    const char *value)
+{
+	(void)w, (void)n, (void)name, (void)value;
+	return 0;
+}
+
+/* A namespace, a table's directory and its data.csv have them. */
+static bool user_attrs(struct nid n)
+{
+	return n.kind == K_NAMESPACE || n.slot == T_DIR || n.slot == T_WRITE;
+}
+
+static int tables_user_names(struct nid n, struct strbuf *ret)
+{
+	return user_attrs(n) ? table_user_names(n.number, ret) : 0;
+}
+
+static int tables_user_get(struct nid n, const char *name, struct strbuf *ret)
+{
+	return user_attrs(n) ? table_user_get(n.number, name, ret) : -ENODATA;
+}
+
+static int tables_user_set(struct nid n, const char *name, const void *value,
+			   size_t len)
+{
+	return user_attrs(n) ? table_user_set(n.number, name, value, len)
+			     : -EPERM;
+}
+
 const struct tree tree_tables = {
 	.lookup = tables_lookup,
 	.getattr = table_getattr,
@@ -409,5 +569,12 @@ const struct tree tree_tables = {
 	.rmdir = tables_rmdir,
 	.rename = tables_rename,
 	.truncate = tables_truncate,
+	.setattr = tables_setattr,
 	.xattrs = tables_xattrs,
+	.set_xattr = tables_set_xattr,
+	.user_names = tables_user_names,
+	.user_get = tables_user_get,
+	.user_set = tables_user_set,
+	.plus = tables_plus,
+	.forget = tables_forget,
 };

@@ -1,5 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Numbers, names and namespaces: /tables and its directories. */
+/*
+ * Numbers, names and namespaces: /tables and its directories.
+ *
+ * A number tells which table a node is of, not how it is called.  So names are
+ * remembered for as long as the kernel knows a node of the table: lookups are
+ * counted, forgets subtracted.  With them go the derived files that somebody
+ * has written (table_ghost_*).
+ */
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/stat.h>
@@ -7,40 +14,145 @@
 
 #include "fs/tables_priv.h"
 
-/* ---- numbers to names: whatever the kernel knows was looked up -------- */
+/* The analyzer does not follow what a hash table keeps. */
+#ifndef __clang__
+#pragma GCC diagnostic ignored "-Wanalyzer-malloc-leak"
+#endif
+
+#define GHOSTS_MAX 4096u
+
+/* ---- numbers to names -------------------------------------------------- */
+
+/* A derived file that was written where the table has none (yet). */
+struct ghost {
+	struct ghost *next;
+	unsigned slot;
+	char *name; /* of parents/, else NULL */
+	char *text; /* of a symlink, else NULL */
+};
 
 struct known {
 	uint64_t id;
 	char *ns, *name; /* name NULL: a namespace */
-	unsigned made;	 /* bits of directories made in the empty table */
+	uint64_t nlookup;
+	struct ghost *ghosts;
+	unsigned n_ghosts;
 	UT_hash_handle hh;
 };
 static pthread_mutex_t known_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct known *known;
 
-void table_remember(uint64_t id, const char *ns, const char *name)
+/* With the lock held. */
+static struct known *find(uint64_t id)
+{
+	struct known *k;
+
+	HASH_FIND(hh, known, &id, sizeof(id), k);
+	return k;
+}
+
+static void ghost_free(struct ghost *g)
+{
+	free(g->name);
+	free(g->text);
+	free(g);
+}
+
+static void ghosts_free(struct known *k)
+{
+	while (k->ghosts) {
+		struct ghost *g = k->ghosts;
+
+		k->ghosts = g->next;
+		ghost_free(g);
+	}
+	k->n_ghosts = 0;
+}
+
+static void known_free(struct known *k)
+{
+	ghosts_free(k);
+	free(k->ns);
+	free(k->name);
+	free(k);
+}
+
+/* With the lock held: it has this name from now on. */
+static int name_it(struct known *k, const char *ns, const char *name)
+{
+	char *a = strdup(ns), *b = name ? strdup(name) : NULL;
+
+	if (!a || (name && !b)) {
+		free(a);
+		free(b);
+		return -ENOMEM;
+	}
+	free(k->ns);
+	free(k->name);
+	k->ns = a;
+	k->name = b;
+	return 0;
+}
+
+int table_remember(uint64_t id, const char *ns, const char *name)
+{
+	struct known *k;
+	int no = 0;
+
+	pthread_mutex_lock(&known_lock);
+	k = find(id);
+	if (!k && (k = calloc(1, sizeof(*k)))) {
+		k->id = id;
+		no = name_it(k, ns, name);
+		if (no) {
+			free(k);
+			k = NULL;
+		} else {
+			HASH_ADD(hh, known, id, sizeof(k->id), k);
+		}
+	} else if (k && (strcmp(k->ns, ns) ||
+			 (name && k->name && strcmp(k->name, name)))) {
+		no = name_it(k, ns, name);
+	}
+	if (k && !no)
+		k->nlookup++;
+	pthread_mutex_unlock(&known_lock);
+	return k ? no : -ENOMEM;
+}
+
+void table_renamed(uint64_t id, const char *ns, const char *name)
 {
 	struct known *k;
 
 	pthread_mutex_lock(&known_lock);
-	HASH_FIND(hh, known, &id, sizeof(id), k);
-	if (k && (strcmp(k->ns, ns) || (name && strcmp(k->name, name)))) {
-		HASH_DEL(known, k);
-		free(k->ns);
-		free(k->name);
-		free(k);
-		k = NULL;
-	}
-	if (!k && (k = calloc(1, sizeof(*k)))) {
-		k->id = id;
-		k->ns = strdup(ns);
-		k->name = name ? strdup(name) : NULL;
-		if (!k->ns || (name && !k->name)) {
-			free(k->ns);
-			free(k->name);
-			free(k);
-		} else {
-			HASH_ADD(hh, known, id, sizeof(k->id), k);
+	k = find(id);
+	if (k)
+		(void)name_it(k, ns, name); /* a lookup says it again */
+	pthread_mutex_unlock(&known_lock);
+}
+
+void table_count_lookup(uint64_t id)
+{
+	struct known *k;
+
+	pthread_mutex_lock(&known_lock);
+	k = find(id);
+	if (k)
+		k->nlookup++;
+	pthread_mutex_unlock(&known_lock);
+}
+
+void tables_forget(struct nid n, uint64_t count)
+{
+	struct known *k;
+
+	pthread_mutex_lock(&known_lock);
+	k = find(n.number);
+	if (k) {
+		k->nlookup -= MIN(count, k->nlookup);
+		if (!k->nlookup) {
+			HASH_DEL(known, k);
+			known_free(k);
 		}
 	}
 	pthread_mutex_unlock(&known_lock);
@@ -54,7 +166,7 @@ int table_recall(uint64_t id, char **ret_ns, char **ret_name)
 	if (ret_name)
 		*ret_name = NULL;
 	pthread_mutex_lock(&known_lock);
-	HASH_FIND(hh, known, &id, sizeof(id), k);
+	k = find(id);
 	if (k && !k->name == !ret_name) {
 		*ret_ns = strdup(k->ns);
 		if (ret_name)
@@ -64,21 +176,121 @@ int table_recall(uint64_t id, char **ret_ns, char **ret_name)
 	return *ret_ns && (!ret_name || *ret_name) ? 0 : -ESTALE;
 }
 
-/* cp -r makes parts/ and parents/ before there is a data.csv. */
-bool table_made(uint64_t id, unsigned slot, bool make)
+/* ---- derived files that were written ----------------------------------- */
+
+/* With the lock held. */
+static struct ghost *ghost_find(const struct known *k, unsigned slot,
+				const char *name)
 {
+	struct ghost *g = k ? k->ghosts : NULL;
+
+	while (g &&
+	       (name ? !g->name || strcmp(g->name, name) : g->slot != slot))
+		g = g->next;
+	return g;
+}
+
+void table_ghost_add(uint64_t id, unsigned slot)
+{
+	struct ghost *g;
 	struct known *k;
-	bool is = false;
 
 	pthread_mutex_lock(&known_lock);
-	HASH_FIND(hh, known, &id, sizeof(id), k);
-	if (k) {
-		k->made |= make ? 1u << slot : 0;
-		is = k->made & 1u << slot;
+	k = find(id);
+	if (k && !ghost_find(k, slot, NULL) && k->n_ghosts < GHOSTS_MAX &&
+	    (g = calloc(1, sizeof(*g)))) {
+		g->slot = slot;
+		g->next = k->ghosts;
+		k->ghosts = g;
+		k->n_ghosts++;
 	}
+	pthread_mutex_unlock(&known_lock);
+}
+
+unsigned table_ghost_link(uint64_t id, const char *name, const char *text)
+{
+	struct ghost *g = calloc(1, sizeof(*g));
+	unsigned slot = T_GHOST0;
+	struct known *k;
+
+	pthread_mutex_lock(&known_lock);
+	k = find(id);
+	while (slot < T_GHOST0 + TABLE_GHOST_LINKS && ghost_find(k, slot, NULL))
+		slot++;
+	if (g) {
+		g->slot = slot;
+		g->name = strdup(name);
+		g->text = strdup(text);
+	}
+	if (k && g && g->name && g->text &&
+	    slot < T_GHOST0 + TABLE_GHOST_LINKS) {
+		g->next = k->ghosts;
+		k->ghosts = g;
+		k->n_ghosts++;
+	} else {
+		slot = 0;
+		if (g)
+			ghost_free(g);
+	}
+	pthread_mutex_unlock(&known_lock);
+	return slot;
+}
+
+bool table_ghost(uint64_t id, unsigned slot)
+{
+	bool is;
+
+	pthread_mutex_lock(&known_lock);
+	is = ghost_find(find(id), slot, NULL) != NULL;
 	pthread_mutex_unlock(&known_lock);
 	return is;
 }
+
+unsigned table_ghost_named(uint64_t id, const char *name)
+{
+	const struct ghost *g;
+	unsigned slot;
+
+	pthread_mutex_lock(&known_lock);
+	g = ghost_find(find(id), 0, name);
+	slot = g ? g->slot : 0;
+	pthread_mutex_unlock(&known_lock);
+	return slot;
+}
+
+int table_ghost_text(uint64_t id, unsigned slot, struct strbuf *ret)
+{
+	const struct ghost *g;
+	int no;
+
+	pthread_mutex_lock(&known_lock);
+	g = ghost_find(find(id), slot, NULL);
+	no = g && g->text ? sb_adds(ret, g->text) : -ENOENT;
+	pthread_mutex_unlock(&known_lock);
+	return no;
+}
+
+void table_ghost_remove(uint64_t id, unsigned slot)
+{
+	struct known *k;
+
+	pthread_mutex_lock(&known_lock);
+	k = find(id);
+	for (struct ghost **p = k ? &k->ghosts : NULL; p && *p;
+	     p = &(*p)->next) {
+		struct ghost *g = *p;
+
+		if (g->slot != slot)
+			continue;
+		*p = g->next;
+		k->n_ghosts--;
+		ghost_free(g);
+		break;
+	}
+	pthread_mutex_unlock(&known_lock);
+}
+
+/* ---- places ------------------------------------------------------------- */
 
 void table_place_free(struct table_place *p)
 {
@@ -104,15 +316,27 @@ int table_place(uint64_t id, struct table_place *ret)
 	return 0;
 }
 
+int table_open_place(const struct table_place *p, struct table **ret)
+{
+	int no;
+
+	*ret = NULL;
+	if (!p->id.gen)
+		return 0;
+	no = table_open_of(fs.tables, p->id.made_by, p->id.gen, ret, NULL);
+	/* Replaced in between. */
+	if (no == -ENOENT)
+		no = table_open(fs.tables, p->ns, p->name, ret, NULL);
+	return no == -ENODATA ? 0 : no;
+}
+
 int table_now(uint64_t id, struct table **ret)
 {
 	_cleanup_table_place_ struct table_place p = { 0 };
 	int no = table_place(id, &p);
 
 	*ret = NULL;
-	if (no || !p.id.gen)
-		return no;
-	return table_open(fs.tables, p.ns, p.name, ret, NULL);
+	return no ? no : table_open_place(&p, ret);
 }
 
 void table_refused(const struct who *w, uint64_t id, const char *file,
@@ -138,65 +362,108 @@ char *table_stored_name(const char *name)
 	return TAKE_PTR(plain);
 }
 
-/* ---- namespaces ------------------------------------------------------- */
-
-void table_namespace_attr(uint64_t id, struct attr *ret)
+int table_job_busy(const struct who *w, const char *ns)
 {
+	static const char outputs[] = "output_data_";
+	size_t n = sizeof(outputs) - 1;
+
+	if (strncmp(ns, outputs, n) || !job_runs(ns + n))
+		return 0;
+	errors_add(w->uid, ns, -EBUSY,
+		   "a job that runs makes these tables: wait for its end, or "
+		   "echo cancel > jobs/ID/ctl");
+	return -EBUSY;
+}
+
+/* ---- namespaces --------------------------------------------------------- */
+
+int namespace_attr(const char *ns, uint64_t id, struct attr *ret)
+{
+	int64_t ns_time = 0;
+
+	(void)namespace_changed(fs.tables, ns, &ns_time);
 	attr_fill(ret, nid_ino(K_NAMESPACE, id, 0), S_IFDIR | 0775, 0, 0);
+	return table_attr_apply(id, ATTR_DIR, 0, ns_time, ret);
 }
 
 int namespace_lookup(const char *name, struct attr *ret)
 {
 	_cleanup_free_ char *ns = table_stored_name(name);
 	uint64_t id;
+	int no;
 
 	if (!ns || namespace_id(fs.tables, ns, &id))
 		return -ENOENT;
-	table_remember(id, ns, NULL);
-	table_namespace_attr(id, ret);
-	return 0;
+	no = namespace_attr(ns, id, ret);
+	return no ? no : table_remember(id, ns, NULL);
 }
 
 static int list_namespace(void *arg, const char *name)
 {
-	const struct table_listed *x = arg;
+	struct listing *l = arg;
 	_cleanup_free_ char *esc = table_escape(name);
-	uint64_t id;
 
-	if (esc && !namespace_id(fs.tables, name, &id))
-		listing_add(x->l, esc, nid_ino(K_NAMESPACE, id, 0), S_IFDIR);
+	if (esc)
+		listing_add(l, esc, INO_LOOKUP, S_IFDIR);
 	return 0;
 }
 
 int namespaces_list(struct listing *l)
 {
-	struct table_listed x = { l, NULL };
-
-	return table_list(fs.tables, NULL, list_namespace, &x, NULL);
+	return table_list(fs.tables, NULL, list_namespace, l, NULL);
 }
 
-int namespace_mkdir(const struct who *w, const char *name, struct attr *ret)
+int namespace_mkdir(const struct who *w, const char *name, mode_t mode,
+		    struct attr *ret)
 {
 	_cleanup_free_ char *ns = table_stored_name(name);
 	struct err e = { 0 };
 	uint64_t id;
 	int no;
 
-	(void)w;
 	if (!ns)
 		return -EINVAL;
 	no = namespace_create(fs.tables, ns, &id, &e);
-	if (no)
-		return no;
-	table_remember(id, ns, NULL);
-	table_namespace_attr(id, ret);
-	return 0;
+	if (!no)
+		no = table_attr_made(w, id, mode);
+	if (!no)
+		no = namespace_attr(ns, id, ret);
+	return no ? no : table_remember(id, ns, NULL);
 }
 
 int namespace_rmdir(const struct who *w, const char *name)
 {
 	_cleanup_free_ char *ns = table_stored_name(name);
+	int no = ns ? table_job_busy(w, ns) : -ENOENT;
 
-	(void)w;
-	return ns ? namespace_remove(fs.tables, ns, NULL) : -ENOENT;
+	return no ? no : namespace_remove(fs.tables, ns, NULL);
+}
+
+int namespace_rename(const struct who *w, const char *name, const char *to,
+		     unsigned flags)
+{
+	_cleanup_free_ char *a = table_stored_name(name);
+	_cleanup_free_ char *b = table_stored_name(to);
+	struct known *k, *tmp;
+	struct err e = { 0 };
+	uint64_t id;
+	int no = a && b ? table_job_busy(w, a) : -EINVAL;
+
+	if (!no && flags && !namespace_id(fs.tables, b, &id))
+		no = -EEXIST;
+	if (!no)
+		no = namespace_move(fs.tables, a, b, &e);
+	if (no)
+		return no;
+	pthread_mutex_lock(&known_lock);
+	HASH_ITER (hh, known, k, tmp) {
+		if (!strcmp(k->ns, a)) {
+			_cleanup_free_ char *own =
+			    k->name ? strdup(k->name) : NULL;
+
+			(void)name_it(k, b, own);
+		}
+	}
+	pthread_mutex_unlock(&known_lock);
+	return 0;
 }

@@ -11,24 +11,63 @@
 
 #define DATA_MODE	  (S_IFREG | 0664)
 #define TABLE_PARTS_MAX	  2048u
-#define TABLE_PARENTS_MAX 1024u
+#define TABLE_PARENTS_MAX (T_GHOST0 - T_PARENT0)
+#define TABLE_GHOST_LINKS 64u
 
 /* ---- tables_names.c ---------------------------------------------------- */
-/* The number means this namespace (name NULL) or table; what the kernel knows
- * was looked up, and so remembered. */
-void table_remember(uint64_t id, const char *ns, const char *name);
+/* The number means this namespace (name NULL) or table; counts a lookup. */
+int table_remember(uint64_t id, const char *ns, const char *name);
+void table_renamed(uint64_t id, const char *ns, const char *name);
+/* One more, of a node inside the table. */
+void table_count_lookup(uint64_t id);
+void tables_forget(struct nid n, uint64_t count);
 /* -ESTALE when it is not known.  Caller frees; ret_name NULL: a namespace. */
 int table_recall(uint64_t id, char **ret_ns, char **ret_name);
-/* cp -r makes parts/ and parents/ before there is a data.csv: make it so, or
- * is it so? */
-bool table_made(uint64_t id, unsigned slot, bool make);
+/* The place's present generation; NULL and 0 = the table is empty. */
+int table_open_place(const struct table_place *p, struct table **ret);
 /* The store's name of a name in the mount; NULL if it cannot be one. */
 char *table_stored_name(const char *name);
-void table_namespace_attr(uint64_t id, struct attr *ret);
-struct table_listed {
-	struct listing *l;
-	const char *ns;
+/* -EBUSY for the tables of a job that runs, and told in errors. */
+int table_job_busy(const struct who *w, const char *ns);
+int namespace_attr(const char *ns, uint64_t id, struct attr *ret);
+
+/*
+ * cp -r, rsync and tar write the derived files of a table, before or after its
+ * data.csv: what they wrote is taken and forgotten, but its name is found (and
+ * empty) where the table has no such file of its own.
+ */
+void table_ghost_add(uint64_t id, unsigned slot);
+bool table_ghost(uint64_t id, unsigned slot);
+void table_ghost_remove(uint64_t id, unsigned slot);
+/* A symlink in parents/: its slot, 0 = there are too many. */
+unsigned table_ghost_link(uint64_t id, const char *name, const char *text);
+unsigned table_ghost_named(uint64_t id, const char *name);
+int table_ghost_text(uint64_t id, unsigned slot, struct strbuf *ret);
+
+/* ---- tables_attr.c ------------------------------------------------------ */
+enum attr_of {
+	ATTR_DIR,
+	ATTR_DATA,    /* data.csv */
+	ATTR_DERIVED, /* read as data.csv may be, times as it has */
 };
+/* What is kept for the table or namespace goes into ret, which has the usual
+ * attributes.  changed_ns, if not 0, is when it changed last. */
+int table_attr_apply(uint64_t id, enum attr_of what, uint64_t gen,
+		     int64_t changed_ns, struct attr *ret);
+/* mkdir(2) has made it; and create(2) the first data.csv in it. */
+int table_attr_made(const struct who *w, uint64_t id, mode_t mode);
+int table_attr_created(uint64_t id, mode_t mode);
+/* Of directory or data.csv. */
+int table_attr_set(uint64_t id, enum attr_of what, const struct stat *st,
+		   int valid);
+int tables_setattr(const struct who *w, struct nid n, const struct stat *st,
+		   int valid);
+int table_user_names(uint64_t id, struct strbuf *ret);
+int table_user_get(uint64_t id, const char *name, struct strbuf *ret);
+int table_user_set(uint64_t id, const char *name, const void *value,
+		   size_t len);
+/* The nanoseconds of a time that utimensat(2) sets. */
+int64_t table_time_of(const struct stat *st, int valid);
 
 /* ---- tables.c ---------------------------------------------------------- */
 #define TABLE_FILES 7
@@ -37,11 +76,17 @@ int table_getattr(const struct who *w, struct nid n, struct attr *ret);
 /* A lookup in a table's directory or below. */
 int table_in(const struct who *w, struct nid dir, const char *name,
 	     struct attr *ret);
+/* Counts a lookup if it was one of a node inside a table. */
+void table_counted(int status, const struct attr *a);
 /* The number of parts/<name>; false = it is not such a name. */
 bool table_part_number(const char *name, unsigned *ret);
 
 /* ---- tables_data.c ----------------------------------------------------- */
-void table_data_attr(struct table *t, struct attr *ret);
+/* The table's present data.csv; counts a lookup. */
+int table_data_lookup(const struct table_place *p, struct table *t,
+		      struct attr *ret);
+/* The number of its node, also of one that was never looked up. */
+fuse_ino_t table_data_ino(const struct table_id *id);
 /* part: 1 + number of the part, 0 = whole table. */
 int table_data_open(const struct who *w, struct nid n, int flags,
 		    struct table *t, unsigned part, struct handle **ret);

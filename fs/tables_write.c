@@ -5,51 +5,89 @@
 
 #include "fs/tables_priv.h"
 
+/* ---- making -------------------------------------------------------------- */
+
+/* The place of a temporary name in a directory of a table, if it is one. */
+static bool temporary_at(struct nid dir, const char *name, struct real_at *ret)
+{
+	bool in_parts = dir.slot == T_PARTS;
+
+	if (dir.kind != K_TABLE || (!in_parts && dir.slot != T_DIR) ||
+	    !(in_parts ? name_temporary(name) : name_beside(name)))
+		return false;
+	*ret = (struct real_at){ in_parts ? REAL_TEMP_PART : REAL_TEMP,
+				 dir.number, name };
+	return true;
+}
+
+/* The slot of a file that a table derives from its rows; 0 = it is none. */
+static unsigned derived_slot(struct nid dir, const char *name)
+{
+	const struct ent *e;
+	unsigned k;
+
+	if (dir.slot == T_PARTS)
+		return table_part_number(name, &k) ? T_PART0 + k : 0;
+	e = dir.slot == T_DIR ? ent_by_name(table_files, TABLE_FILES, name)
+			      : NULL;
+	return e && e->slot != T_WRITE && e->slot != T_OPTIONS ? e->slot : 0;
+}
+
+static int refuse_name(const struct who *w, struct nid dir, const char *name)
+{
+	if (dir.kind == K_NAMESPACE)
+		errors_add(w->uid, name, -EPERM,
+			   "a table is a directory: mkdir tables/NAMESPACE/"
+			   "NAME, then cp FILE tables/NAMESPACE/NAME/data.csv");
+	else
+		table_refused(w, dir.number, name, -EPERM,
+			      "a table's rows are its data.csv: cp FILE "
+			      "tables/NAMESPACE/NAME/data.csv");
+	return -EPERM;
+}
+
+/* data.csv of a table that has none yet, or for a writer who has not looked. */
+static int create_data(const struct who *w, uint64_t id, mode_t mode, int flags,
+		       struct handle **ret_h)
+{
+	_cleanup_table_place_ struct table_place p = { 0 };
+	int no = table_place(id, &p);
+
+	if (!no && !p.id.gen)
+		no = table_attr_created(id, mode);
+	return no ? no : upload_open(w, id, flags, ret_h);
+}
+
 int tables_create(const struct who *w, struct nid dir, const char *name,
 		  mode_t mode, int flags, struct attr *ret,
 		  struct handle **ret_h)
 {
 	struct nid n = { K_TABLE, dir.number, 0 };
-	const struct ent *e;
-	unsigned k;
+	struct real_at temp;
 	int no;
 
-	if (dir.kind != K_TABLE) {
-		errors_add(w->uid, name, -EPERM,
-			   "a table is a directory: mkdir tables/NAMESPACE/"
-			   "NAME, then cp FILE tables/NAMESPACE/NAME/data.csv");
-		return -EPERM;
-	}
-	if (dir.slot == T_DIR && name_temporary(name))
-		return real_create(
-		    w, (struct real_at){ REAL_TEMP, dir.number, name }, mode,
-		    flags, ret, ret_h);
-	if (dir.slot == T_PARTS && table_part_number(name, &k)) {
-		n.slot = T_PART0 + k;
+	if (dir.kind != K_TABLE)
+		return refuse_name(w, dir, name);
+	if (temporary_at(dir, name, &temp))
+		return real_create(w, temp, mode, flags, ret, ret_h);
+	n.slot = derived_slot(dir, name);
+	if (n.slot == T_PARTS || n.slot == T_PARENTS || n.slot == T_ROWS)
+		return -EISDIR;
+	if (n.slot) {
+		table_ghost_add(n.number, n.slot);
 		no = sink_open(w, n, flags, ret_h);
-		if (!no)
-			attr_fill(ret, nid_ino(K_TABLE, n.number, n.slot),
-				  S_IFREG | 0664, 0, 0);
-		ret->entry_s = 0;
-		return no;
-	}
-	e = dir.slot == T_DIR ? ent_by_name(table_files, TABLE_FILES, name)
-			      : NULL;
-	if (!e || S_ISDIR(e->mode)) {
-		table_refused(w, dir.number, name, -EPERM,
-			      "a table's rows are its data.csv: cp FILE "
-			      "tables/NAMESPACE/NAME/data.csv");
-		return -EPERM;
-	}
-	n.slot = e->slot;
-	if (e->slot == T_WRITE)
-		no = upload_open(w, n.number, flags, ret_h);
-	else if (e->slot == T_OPTIONS)
+	} else if (dir.slot == T_DIR && !strcmp(name, "data.csv")) {
+		n.slot = T_WRITE;
+		no = create_data(w, n.number, mode, flags, ret_h);
+	} else if (dir.slot == T_DIR && !strcmp(name, "upload.json")) {
+		n.slot = T_OPTIONS;
 		no = options_open(w, n.number, flags, ret_h);
-	else
-		no = sink_open(w, n, flags, ret_h);
+	} else {
+		return refuse_name(w, dir, name);
+	}
 	if (!no)
 		no = table_getattr(w, n, ret);
+	table_counted(no, ret);
 	if (no) {
 		handle_free(*ret_h);
 		*ret_h = NULL;
@@ -64,103 +102,159 @@ int tables_truncate(const struct who *w, struct nid n, off_t size)
 	return size ? -EINVAL : 0;
 }
 
+static int make_table(const struct who *w, struct nid dir, const char *name,
+		      mode_t mode, struct attr *ret)
+{
+	_cleanup_free_ char *ns = NULL, *plain = table_stored_name(name);
+	struct table_id id;
+	int no = plain ? table_recall(dir.number, &ns, NULL) : -EINVAL;
+
+	if (!no)
+		no = table_create_empty(fs.tables, ns, plain, &id, NULL);
+	if (!no)
+		no = table_attr_made(w, id.id, mode);
+	if (!no)
+		no = table_remember(id.id, ns, plain);
+	return no ? no
+		  : table_getattr(w, (struct nid){ K_TABLE, id.id, T_DIR },
+				  ret);
+}
+
 int tables_mkdir(const struct who *w, struct nid dir, const char *name,
 		 mode_t mode, struct attr *ret)
 {
-	(void)mode;
-	if (dir.kind == K_NAMESPACE) {
-		_cleanup_free_ char *ns = NULL,
-				    *plain = table_stored_name(name);
-		struct table_id id;
-		int no = plain ? table_recall(dir.number, &ns, NULL) : -EINVAL;
+	struct nid n = { K_TABLE, dir.number, derived_slot(dir, name) };
+	struct real_at temp;
+	int no;
 
-		if (!no)
-			no =
-			    table_create_empty(fs.tables, ns, plain, &id, NULL);
-		if (no)
-			return no;
-		table_remember(id.id, ns, plain);
-		return table_getattr(w, (struct nid){ K_TABLE, id.id, T_DIR },
-				     ret);
-	}
-	if (dir.slot == T_DIR &&
-	    (!strcmp(name, "parts") || !strcmp(name, "parents"))) {
-		unsigned slot = strcmp(name, "parts") ? T_PARENTS : T_PARTS;
-		struct attr a;
-
-		if (!table_in(w, dir, name, &a))
-			return -EEXIST;
-		table_made(dir.number, slot, true);
-		return table_getattr(
-		    w, (struct nid){ K_TABLE, dir.number, slot }, ret);
-	}
-	return -EPERM;
+	if (dir.kind == K_NAMESPACE)
+		return make_table(w, dir, name, mode, ret);
+	if (temporary_at(dir, name, &temp))
+		return real_mkdir(w, temp, mode, ret);
+	if (n.slot != T_PARTS && n.slot != T_PARENTS)
+		return n.slot ? -EEXIST : refuse_name(w, dir, name);
+	if (!table_getattr(w, n, ret))
+		return -EEXIST;
+	/* cp -r makes them before there is a data.csv. */
+	table_ghost_add(n.number, n.slot);
+	no = table_getattr(w, n, ret);
+	table_counted(no, ret);
+	return no;
 }
 
 /* cp -r copies parents/; the new table has its own. */
 int tables_symlink(const struct who *w, struct nid dir, const char *name,
 		   const char *to, struct attr *ret)
 {
-	(void)w, (void)name;
+	struct nid n = { K_TABLE, dir.number, 0 };
+	struct attr a;
+	int no;
+
 	if (dir.kind != K_TABLE || dir.slot != T_PARENTS)
 		return -EPERM;
-	attr_fill(ret, nid_ino(K_TABLE, dir.number, T_PARENT0 + 1023),
-		  S_IFLNK | 0777, strlen(to), 0);
-	ret->entry_s = 0;
-	return 0;
+	if (!table_in(w, dir, name, &a))
+		return -EEXIST;
+	n.slot = table_ghost_link(dir.number, name, to);
+	no = n.slot ? table_getattr(w, n, ret) : -ENOSPC;
+	table_counted(no, ret);
+	return no;
 }
+
+/* ---- removing ------------------------------------------------------------ */
 
 int tables_unlink(const struct who *w, struct nid dir, const char *name)
 {
 	_cleanup_table_place_ struct table_place p = { 0 };
+	struct real_at temp;
+	struct attr a;
+	unsigned slot;
 	int no;
 
 	if (dir.kind != K_TABLE)
 		return -EISDIR;
+	if (temporary_at(dir, name, &temp))
+		return real_unlink(w, temp);
 	no = table_place(dir.number, &p);
-	if (no || dir.slot != T_DIR)
-		return no; /* parts and parents go with the data */
-	if (name_temporary(name))
-		return real_unlink(
-		    w, (struct real_at){ REAL_TEMP, dir.number, name });
-	if (!strcmp(name, "data.csv"))
-		return table_truncate(fs.tables, p.ns, p.name, NULL);
-	if (!strcmp(name, "upload.json")) {
+	if (no)
+		return no;
+	if (dir.slot == T_DIR && !strcmp(name, "upload.json")) {
 		_cleanup_free_ char *path = options_path(dir.number);
 
-		return path && unlink(path) && errno != ENOENT ? -errno : 0;
+		return path && unlink(path) ? -errno : 0;
 	}
-	return 0;
+	if (dir.slot == T_DIR && !strcmp(name, "data.csv")) {
+		no = p.id.gen			 ? table_job_busy(w, p.ns)
+		     : upload_active(dir.number) ? -EBUSY
+						 : -ENOENT;
+		return no ? no : table_truncate(fs.tables, p.ns, p.name, NULL);
+	}
+	/* Derived files go with the data. */
+	slot = dir.slot == T_PARENTS ? table_ghost_named(dir.number, name)
+				     : derived_slot(dir, name);
+	if (slot == T_PARTS || slot == T_PARENTS)
+		return -EISDIR;
+	no = slot && table_ghost(dir.number, slot) ? 0
+						   : table_in(w, dir, name, &a);
+	table_ghost_remove(dir.number, slot);
+	return no;
+}
+
+/* What was written beside a table and never became part of it. */
+static void drop_beside(uint64_t id)
+{
+	_cleanup_free_ char *options = options_path(id);
+	static const enum real_kind kinds[] = { REAL_TEMP, REAL_TEMP_PART };
+
+	if (options)
+		(void)unlink(options);
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		_cleanup_free_ char *dir =
+		    real_disk_of((struct real_at){ kinds[i], id, "" }, true);
+
+		if (dir && !access(dir, F_OK))
+			(void)remove_tree(dir, NULL);
+	}
 }
 
 int tables_rmdir(const struct who *w, struct nid dir, const char *name)
 {
-	_cleanup_free_ char *ns = NULL, *plain = NULL, *path = NULL;
+	_cleanup_free_ char *ns = NULL, *plain = NULL;
+	struct real_at temp;
 	struct table_id id;
+	unsigned slot;
 	int no;
 
-	(void)w;
-	if (dir.kind == K_TABLE)
-		return strcmp(name, "parts") && strcmp(name, "parents") ? -EPERM
-									: 0;
+	if (dir.kind == K_TABLE) {
+		if (temporary_at(dir, name, &temp))
+			return real_rmdir(w, temp);
+		slot = derived_slot(dir, name);
+		if (slot != T_PARTS && slot != T_PARENTS)
+			return slot ? -ENOTDIR : -ENOENT;
+		table_ghost_remove(dir.number, slot);
+		return 0;
+	}
 	plain = table_stored_name(name);
 	no = plain ? table_recall(dir.number, &ns, NULL) : -ENOENT;
 	if (!no)
 		no = table_lookup(fs.tables, ns, plain, &id, NULL);
 	if (!no)
+		no = table_job_busy(w, ns);
+	if (!no)
 		no = table_drop(fs.tables, ns, plain, NULL);
-	if (!no && (path = options_path(id.id)))
-		(void)unlink(path);
+	if (!no)
+		drop_beside(id.id);
 	return no;
 }
 
-static int rename_table(struct nid dir, const char *name, struct nid to,
-			const char *to_name, unsigned flags)
+/* ---- renaming ------------------------------------------------------------ */
+
+static int rename_table(const struct who *w, struct nid dir, const char *name,
+			struct nid to, const char *to_name, unsigned flags)
 {
 	_cleanup_free_ char *ns = NULL, *to_ns = NULL;
-	_cleanup_free_ char *a = table_stored_name(name),
-			    *b = table_stored_name(to_name);
-	struct table_id id;
+	_cleanup_free_ char *a = table_stored_name(name);
+	_cleanup_free_ char *b = table_stored_name(to_name);
+	struct table_id id, other = { 0 };
 	struct err e = { 0 };
 	int no = a && b ? 0 : -EINVAL;
 
@@ -169,63 +263,89 @@ static int rename_table(struct nid dir, const char *name, struct nid to,
 	if (!no)
 		no = table_recall(to.number, &to_ns, NULL);
 	if (!no)
+		no = table_job_busy(w, ns);
+	if (!no)
+		no = table_job_busy(w, to_ns);
+	if (!no)
 		no = table_lookup(fs.tables, ns, a, &id, NULL);
-	if (!no && flags) {
-		struct table_id other;
-
-		if (!table_lookup(fs.tables, to_ns, b, &other, NULL))
-			no = -EEXIST;
-	}
+	if (!no && !table_lookup(fs.tables, to_ns, b, &other, NULL) && flags)
+		no = -EEXIST;
 	if (!no)
 		no = table_rename(fs.tables, ns, a, to_ns, b, &e);
+	if (no)
+		return no;
+	table_renamed(id.id, to_ns, b);
+	if (other.id && other.id != id.id)
+		drop_beside(other.id);
+	return 0;
+}
+
+/* The rows of one table become another's: nothing is copied. */
+static int move_data(const struct who *w, uint64_t from, uint64_t to)
+{
+	_cleanup_table_ struct table *t = NULL;
+	_cleanup_table_place_ struct table_place p = { 0 }, q = { 0 };
+	int no = table_place(from, &p);
+
 	if (!no)
-		table_remember(id.id, to_ns, b);
-	return no;
+		no = table_place(to, &q);
+	if (!no)
+		no = table_job_busy(w, p.ns);
+	if (!no)
+		no = table_job_busy(w, q.ns);
+	if (!no)
+		no = table_open_place(&p, &t);
+	if (!no && !t)
+		no = -ENOENT;
+	if (no || from == to)
+		return no;
+	no = table_link(t, q.ns, q.name, NULL);
+	return no ? no : table_truncate(fs.tables, p.ns, p.name, NULL);
+}
+
+/* A file under a temporary name gets the name of one of the table's. */
+static int place_file(const struct who *w, struct real_at from, struct nid to,
+		      const char *to_name)
+{
+	_cleanup_free_ char *path = real_disk(from);
+	unsigned slot = derived_slot(to, to_name);
+	int no = 0;
+
+	if (!path)
+		return -ENOMEM;
+	if (access(path, F_OK))
+		return -errno;
+	if (slot == T_PARTS || slot == T_PARENTS || slot == T_ROWS)
+		return -EISDIR;
+	if (to.slot == T_DIR && !strcmp(to_name, "data.csv"))
+		no = upload_file(w, to.number, path);
+	else if (to.slot == T_DIR && !strcmp(to_name, "upload.json"))
+		return options_file(w, to.number, path);
+	else if (slot)
+		table_ghost_add(to.number, slot);
+	else
+		return refuse_name(w, to, to_name);
+	return no ? no : real_unlink(w, from);
 }
 
 int tables_rename(const struct who *w, struct nid dir, const char *name,
 		  struct nid to, const char *to_name, unsigned flags)
 {
-	struct real_at from = { REAL_TEMP, dir.number, name };
-	_cleanup_free_ char *path = NULL;
+	struct real_at from, target;
 	struct attr a;
-	int no;
 
 	if (dir.kind != to.kind)
-		return -EPERM;
+		return -EXDEV; /* mv copies and removes */
 	if (dir.kind == K_NAMESPACE)
-		return rename_table(dir, name, to, to_name, flags);
-	if (dir.slot != T_DIR || to.slot != T_DIR)
-		return -EPERM;
+		return rename_table(w, dir, name, to, to_name, flags);
 	if (flags && !table_in(w, to, to_name, &a))
 		return -EEXIST;
-	if (!strcmp(name, "data.csv") && !strcmp(to_name, "data.csv")) {
-		_cleanup_table_ struct table *t = NULL;
-		_cleanup_table_place_ struct table_place p = { 0 }, q = { 0 };
-
-		no = table_now(dir.number, &t);
-		if (!no)
-			no = t ? table_place(dir.number, &p) : -ENOENT;
-		if (!no)
-			no = table_place(to.number, &q);
-		if (!no)
-			no = table_link(t, q.ns, q.name, NULL);
-		return no ? no : table_truncate(fs.tables, p.ns, p.name, NULL);
-	}
-	if (!name_temporary(name))
-		return -EPERM;
-	if (name_temporary(to_name))
-		return real_rename(
-		    w, from, (struct real_at){ REAL_TEMP, to.number, to_name });
-	path = real_disk(from);
-	if (!path)
-		return -ENOENT;
-	if (!strcmp(to_name, "data.csv")) {
-		no = upload_file(w, to.number, path);
-	} else if (!strcmp(to_name, "upload.json")) {
-		return options_file(w, to.number, path);
-	} else {
-		return -EPERM;
-	}
-	return no ? no : real_unlink(w, from);
+	if (dir.slot == T_DIR && to.slot == T_DIR &&
+	    !strcmp(name, "data.csv") && !strcmp(to_name, "data.csv"))
+		return move_data(w, dir.number, to.number);
+	if (!temporary_at(dir, name, &from))
+		return temporary_at(to, to_name, &target) ? -EXDEV : -EPERM;
+	if (temporary_at(to, to_name, &target))
+		return real_rename(w, from, target);
+	return place_file(w, from, to, to_name);
 }

@@ -4,7 +4,7 @@
 #include <pthread.h>
 #include <sys/stat.h>
 
-#include "fs/fs.h"
+#include "fs/tables_priv.h"
 
 #define OPTIONS_MAX (64u << 10)
 
@@ -14,6 +14,7 @@ struct upload {
 	struct table_upload *u;
 	struct table *linked; /* a whole copy of this generation */
 	bool published;
+	int64_t mtime_ns; /* data.csv gets it when it is published; 0 = none */
 };
 
 static pthread_mutex_t active_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -28,6 +29,30 @@ bool upload_active(uint64_t id)
 		found |= x->id == id;
 	pthread_mutex_unlock(&active_lock);
 	return found;
+}
+
+bool upload_time(uint64_t id, int64_t mtime_ns)
+{
+	bool found = false;
+
+	pthread_mutex_lock(&active_lock);
+	for (struct upload *x = active; x; x = x->next)
+		if (x->id == id && !x->published) {
+			x->mtime_ns = mtime_ns;
+			found = true;
+		}
+	pthread_mutex_unlock(&active_lock);
+	return found;
+}
+
+/* cp -p, rsync and touch have said what time it has. */
+static void set_time(uint64_t id, int64_t mtime_ns)
+{
+	struct stat st = { .st_mtim = { mtime_ns / 1000000000,
+					mtime_ns % 1000000000 } };
+
+	if (mtime_ns && table_attr_set(id, ATTR_DATA, &st, FUSE_SET_ATTR_MTIME))
+		log_warn("fs", "the time of a table's data could not be kept");
 }
 
 char *options_path(uint64_t id)
@@ -116,6 +141,7 @@ static int publish(struct handle *h)
 	_cleanup_table_place_ struct table_place p = { 0 };
 	struct upload *x = h->own;
 	struct err e = { 0 };
+	int64_t mtime_ns;
 	int no;
 
 	if (x->published || (!x->u && !x->linked))
@@ -130,7 +156,11 @@ static int publish(struct handle *h)
 	}
 	if (no)
 		return upload_failed(h, no, &e);
+	pthread_mutex_lock(&active_lock);
 	x->published = true;
+	mtime_ns = x->mtime_ns;
+	pthread_mutex_unlock(&active_lock);
+	set_time(x->id, mtime_ns);
 	notify_entry(nid_ino(K_TABLE, x->id, T_DIR), "data.csv");
 	notify_inode(nid_ino(K_TABLE, x->id, T_DIR));
 	return 0;
@@ -287,10 +317,11 @@ int upload_file(const struct who *w, uint64_t id, const char *path)
 	_cleanup_free_ char *buf = malloc(256u << 10);
 	struct table_upload *u = NULL;
 	struct err e = { 0 };
+	struct stat st;
 	ssize_t k = 0;
 	int no;
 
-	if (fd < 0)
+	if (fd < 0 || fstat(fd, &st))
 		return -errno;
 	if (!buf)
 		return -ENOMEM;
@@ -307,6 +338,9 @@ int upload_file(const struct who *w, uint64_t id, const char *path)
 		no = table_upload_publish(u, p.ns, p.name, &e);
 	if (no)
 		table_refused(w, id, "data.csv", no, e.text);
+	else /* a file keeps its time when it is renamed */
+		set_time(id,
+			 st.st_mtim.tv_sec * 1000000000ll + st.st_mtim.tv_nsec);
 	return no;
 }
 

@@ -6,6 +6,7 @@
  *   STORE/names/<namespace>/<name>   JSON {"id": n, "data": "<seq>/<gen>"},
  *                                    names escaped by table_escape()
  *   STORE/data/<seq>/<gen>/          meta.json, index, rocksdb/, refs/<...>
+ *   STORE/attrs/<id>                 what chmod, chown and setfattr left
  *   STORE/counter                    persistent number, never reused
  *   STORE/building/<gen>/            half-built, swept at start
  *
@@ -97,6 +98,8 @@ bool utf8_valid(const char *s, size_t n);
 struct table_id {
 	uint64_t id;  /* of the name; constant while the name exists */
 	uint64_t gen; /* of its present generation; 0 = empty (mkdir only) */
+	uint64_t made_by;   /* id of the name the generation was published as */
+	int64_t changed_ns; /* when it was published, emptied or made */
 };
 /* -ENOENT without error text when there is none. */
 int table_lookup(struct table_store *s, const char *ns, const char *name,
@@ -113,6 +116,43 @@ int namespace_create(struct table_store *s, const char *ns, uint64_t *ret_id,
 int namespace_remove(struct table_store *s, const char *ns,
 		     struct err *e) MUST_CHECK; /* -ENOTEMPTY */
 int namespace_id(struct table_store *s, const char *ns, uint64_t *ret_id);
+/* When a table in it was made, published or removed last. */
+int namespace_changed(struct table_store *s, const char *ns, int64_t *ret_ns);
+/* With all its tables; -ENOTEMPTY when to has some. */
+int namespace_move(struct table_store *s, const char *ns, const char *to,
+		   struct err *e) MUST_CHECK;
+
+/*
+ * Attributes that are kept for a table or namespace, by its number; they go
+ * with it.  -1, and 0 for times, means what is usual.
+ */
+#define TABLE_XATTRS_MAX (64u << 10) /* names and values of one object */
+struct table_attrs {
+	int mode, data_mode; /* of the directory and of its data.csv, 07777 */
+	int64_t uid, gid;
+	/* Of data.csv, in place of when it was published, while mtime_gen is
+	 * its generation. */
+	int64_t mtime_ns;
+	uint64_t mtime_gen;
+	json_t *xattrs; /* NULL or name -> value in hexadecimal */
+};
+#define _cleanup_table_attrs_ _cleanup_(table_attrs_free)
+void table_attrs_free(struct table_attrs *a);
+int table_attrs_load(struct table_store *s, uint64_t id,
+		     struct table_attrs *ret, struct err *e) MUST_CHECK;
+int table_attrs_store(struct table_store *s, uint64_t id,
+		      const struct table_attrs *a, struct err *e) MUST_CHECK;
+void table_attrs_remove(struct table_store *s, uint64_t id);
+/* -ENODATA; the value is appended to ret. */
+int table_xattr_get(const struct table_attrs *a, const char *name,
+		    struct strbuf *ret);
+/* value NULL removes it; -ENOSPC beyond TABLE_XATTRS_MAX. */
+int table_xattr_set(struct table_attrs *a, const char *name, const void *value,
+		    size_t n);
+/* 1 = nobody may read it (chmod a-r): components may not use it. */
+int table_hidden(struct table_store *s, const char *ns, const char *name,
+		 struct err *e) MUST_CHECK;
+
 /* Removes the name (and the data when unused). */
 int table_drop(struct table_store *s, const char *ns, const char *name,
 	       struct err *e) MUST_CHECK;
@@ -134,6 +174,9 @@ int table_open(struct table_store *s, const char *ns, const char *name,
 /* By generation number, for a reader that holds only the inode. */
 int table_open_gen(struct table_store *s, uint64_t gen, struct table **ret,
 		   struct err *e) MUST_CHECK;
+/* The same without a search: made_by of its table_id. */
+int table_open_of(struct table_store *s, uint64_t made_by, uint64_t gen,
+		  struct table **ret, struct err *e) MUST_CHECK;
 struct table *table_ref(struct table *t);
 void table_unref(struct table *t);
 #define _cleanup_table_ _cleanup_(table_unrefp)

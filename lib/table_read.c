@@ -226,9 +226,14 @@ static int find_seq(const struct table_store *s, uint64_t gen, uint64_t *ret)
 int table_open_gen(struct table_store *s, uint64_t gen, struct table **ret,
 		   struct err *e)
 {
+	return table_open_of(s, 0, gen, ret, e);
+}
+
+int table_open_of(struct table_store *s, uint64_t seq, uint64_t gen,
+		  struct table **ret, struct err *e)
+{
 	struct table *t, *mine = NULL;
-	uint64_t seq = 0;
-	int r;
+	int r = 0;
 
 	pthread_mutex_lock(&s->lock);
 	for (t = s->open; t; t = t->next) {
@@ -243,7 +248,8 @@ int table_open_gen(struct table_store *s, uint64_t gen, struct table **ret,
 		*ret = t;
 		return 0;
 	}
-	r = find_seq(s, gen, &seq);
+	if (!seq)
+		r = find_seq(s, gen, &seq);
 	if (r)
 		return err_set(e, ENOENT, "no table of this generation");
 	r = table_load(s, seq, gen, &mine, e);

@@ -105,7 +105,8 @@ static int store_lock(const struct table_store *s, struct err *e)
 
 int table_store_open(const char *dir, struct table_store **ret, struct err *e)
 {
-	static const char *const subs[] = { "names", "data", "building" };
+	static const char *const subs[] = { "names", "data", "building",
+					    "attrs" };
 	struct table_store *s;
 	char path[PATH_SIZE];
 	int r;
@@ -160,26 +161,39 @@ int table_store_numbers(struct table_store *s, uint64_t n, uint64_t *ret_first,
 
 struct name {
 	uint64_t id, seq, gen;
+	int64_t changed_ns; /* read only */
 };
 
 static int name_read(const struct table_store *s, const char *ns,
 		     const char *name, struct name *ret, struct err *e)
 {
-	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(4096);
-	char path[PATH_SIZE];
+	char path[PATH_SIZE], text[128];
 	unsigned long long id = 0, seq = 0, gen = 0;
-	int r;
+	_cleanup_close_ int fd = -1;
+	struct stat st;
+	ssize_t n;
 
 	name_path(s, path, ns, name);
-	r = file_read(path, &sb, e);
-	if (r == -ENOENT || r == -ENOTDIR || r == -EISDIR)
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
 		return -ENOENT;
-	if (r)
-		return r;
-	if (sscanf(sb.buf, "{\"data\":\"%llu/%llu\",\"id\":%llu}", &seq, &gen,
+	if (fd < 0 || fstat(fd, &st))
+		return err_sys(e, errno, "%s", path);
+	if (S_ISDIR(st.st_mode))
+		return -ENOENT;
+	n = read(fd, text, sizeof(text) - 1);
+	if (n < 0)
+		return err_sys(e, errno, "%s", path);
+	text[n] = '\0';
+	if (sscanf(text, "{\"data\":\"%llu/%llu\",\"id\":%llu}", &seq, &gen,
 		   &id) != 3)
 		return err_set(e, EIO, "%s: damaged", path);
-	*ret = (struct name){ .id = id, .seq = seq, .gen = gen };
+	*ret = (struct name){ .id = id,
+			      .seq = seq,
+			      .gen = gen,
+			      .changed_ns =
+				  st.st_mtim.tv_sec * (int64_t)1000000000 +
+				  st.st_mtim.tv_nsec };
 	return 0;
 }
 
@@ -328,6 +342,7 @@ int namespace_remove(struct table_store *s, const char *ns, struct err *e)
 {
 	_cleanup_close_ int lock = -1;
 	char path[PATH_SIZE];
+	uint64_t id = 0;
 	size_t n = 0;
 	int r = check_names(ns, NULL, e);
 
@@ -341,8 +356,61 @@ int namespace_remove(struct table_store *s, const char *ns, struct err *e)
 		return r;
 	if (n)
 		return err_set(e, ENOTEMPTY, "namespace %s has tables", ns);
+	if (!namespace_id(s, ns, &id))
+		table_attrs_remove(s, id);
 	name_path(s, path, ns, NULL);
 	return remove_tree(path, e);
+}
+
+int namespace_changed(struct table_store *s, const char *ns, int64_t *ret_ns)
+{
+	char path[PATH_SIZE];
+	struct stat st;
+
+	name_path(s, path, ns, NULL);
+	if (stat(path, &st))
+		return -errno;
+	*ret_ns = st.st_mtim.tv_sec * (int64_t)1000000000 + st.st_mtim.tv_nsec;
+	return 0;
+}
+
+int namespace_move(struct table_store *s, const char *ns, const char *to,
+		   struct err *e)
+{
+	_cleanup_close_ int lock = -1;
+	char from_path[PATH_SIZE], to_path[PATH_SIZE];
+	uint64_t id, other = 0;
+	size_t n = 0;
+	int r = check_names(ns, NULL, e);
+
+	if (!r)
+		r = check_names(to, NULL, e);
+	if (r)
+		return r;
+	lock = store_lock(s, e);
+	if (lock < 0)
+		return lock;
+	if (namespace_id(s, ns, &id))
+		return err_set(e, ENOENT, "no namespace %s", ns);
+	if (!strcmp(ns, to))
+		return 0;
+	name_path(s, from_path, ns, NULL);
+	name_path(s, to_path, to, NULL);
+	if (!namespace_id(s, to, &other)) {
+		r = table_list(s, to, count_one, &n, e);
+		if (!r && n)
+			r = err_set(e, ENOTEMPTY, "namespace %s has tables",
+				    to);
+		if (!r)
+			r = remove_tree(to_path, e);
+		if (r)
+			return r;
+		table_attrs_remove(s, other);
+	}
+	if (rename(from_path, to_path))
+		return err_sys(e, errno, "%s", from_path);
+	(void)snprintf(to_path, sizeof(to_path), "%s/names", s->dir);
+	return dir_sync(to_path, e);
 }
 
 int table_lookup(struct table_store *s, const char *ns, const char *name,
@@ -356,7 +424,10 @@ int table_lookup(struct table_store *s, const char *ns, const char *name,
 	r = name_read(s, ns, name, &n, e);
 	if (r)
 		return r;
-	*ret = (struct table_id){ .id = n.id, .gen = n.gen };
+	*ret = (struct table_id){ .id = n.id,
+				  .gen = n.gen,
+				  .made_by = n.seq,
+				  .changed_ns = n.changed_ns };
 	return 0;
 }
 
@@ -448,7 +519,10 @@ int table_create_empty(struct table_store *s, const char *ns, const char *name,
 	if (!r)
 		r = name_write(s, ns, name, &n, e);
 	if (!r)
-		*ret = (struct table_id){ .id = n.id };
+		r = name_read(s, ns, name, &n, e);
+	if (!r)
+		*ret =
+		    (struct table_id){ .id = n.id, .changed_ns = n.changed_ns };
 	return r;
 }
 
@@ -471,6 +545,7 @@ int table_drop(struct table_store *s, const char *ns, const char *name,
 	name_path(s, path, ns, name);
 	if (unlink(path))
 		return err_sys(e, errno, "%s", path);
+	table_attrs_remove(s, n.id);
 	let_go(s, &n);
 	return 0;
 }
@@ -527,8 +602,10 @@ int table_rename(struct table_store *s, const char *ns, const char *name,
 	name_path(s, to, to_ns, to_name);
 	if (rename(from, to))
 		return err_sys(e, errno, "%s", from);
-	if (over && old.id != n.id)
+	if (over && old.id != n.id) {
+		table_attrs_remove(s, old.id);
 		let_go(s, &old);
+	}
 	return 0;
 }
 
@@ -632,7 +709,7 @@ int table_open(struct table_store *s, const char *ns, const char *name,
 		if (!n.gen)
 			return err_set(e, ENODATA, "table %s/%s is empty", ns,
 				       name);
-		r = table_open_gen(s, n.gen, ret, e);
+		r = table_open_of(s, n.seq, n.gen, ret, e);
 		if (r != -ENOENT)
 			return r;
 		r = 0;
@@ -710,8 +787,13 @@ static int use_table(void *arg, const char *name)
 static int use_namespace(void *arg, const char *ns)
 {
 	struct used *u = arg;
+	struct name n = { 0 };
 
 	u->ns = ns;
+	if (!namespace_id(u->s, ns, &n.id)) {
+		u->list = xrealloc(u->list, (u->n + 1) * sizeof(*u->list));
+		u->list[u->n++] = n;
+	}
 	return table_list(u->s, ns, use_table, u, NULL);
 }
 
@@ -738,6 +820,26 @@ static void sweep_refs(const struct used *u, uint64_t seq, uint64_t gen)
 	table_collect(u->s, seq, gen);
 }
 
+/* Attributes whose table went in the moment of a death. */
+static void sweep_attrs(const struct used *u)
+{
+	_cleanup_closedir_ DIR *d = NULL;
+	char path[PATH_SIZE];
+	struct dirent *de;
+
+	(void)snprintf(path, sizeof(path), "%s/attrs", u->s->dir);
+	d = opendir(path);
+	while (d && (de = readdir(d))) {
+		uint64_t id = strtoull(de->d_name, NULL, 10);
+		bool found = de->d_name[0] == '.';
+
+		for (size_t i = 0; i < u->n && !found; i++)
+			found = u->list[i].id == id;
+		if (!found)
+			(void)unlinkat(dirfd(d), de->d_name, 0);
+	}
+}
+
 int table_store_sweep(struct table_store *s, struct err *e)
 {
 	_cleanup_close_ int lock = store_lock(s, e);
@@ -751,6 +853,8 @@ int table_store_sweep(struct table_store *s, struct err *e)
 	sweep_building(s);
 	if (table_list(s, NULL, use_namespace, &u, e))
 		return -EIO;
+	if (!u.damaged)
+		sweep_attrs(&u);
 	/* Rows whose name cannot be read look like rows without one. */
 	(void)snprintf(path, sizeof(path), "%s/data", s->dir);
 	d = u.damaged ? NULL : opendir(path);

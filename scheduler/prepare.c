@@ -92,6 +92,13 @@ static void own_table_missing(struct table_use *u, const char *pointer,
 
 	struct table_id id;
 
+	if (!table_lookup(u->s->o.tables, ns, name, &id, NULL) && id.gen) {
+		defect_add(u->d, EACCES, pointer,
+			   "table %s/%s is hidden from components: chmod a+r "
+			   "it",
+			   ns, name);
+		return;
+	}
 	if (!table_lookup(u->s->o.tables, ns, name, &id, NULL)) {
 		defect_add(u->d, EINVAL, pointer,
 			   "table %s/%s is empty: its data.csv has not been "
@@ -119,7 +126,8 @@ static void check_table(struct table_use *u, const char *pointer,
 
 	if (!ns || !name)
 		return; /* check_plan says what is wrong with it */
-	there = !table_lookup(u->s->o.tables, ns, name, &id, NULL) && id.gen;
+	there = !table_lookup(u->s->o.tables, ns, name, &id, NULL) && id.gen &&
+		!table_hidden(u->s->o.tables, ns, name, NULL);
 	both = xasprintf("%s/%s", ns, name);
 	if (!u->allow) {
 		if (!there)

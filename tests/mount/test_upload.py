@@ -115,9 +115,10 @@ def test_schema_says_what_the_table_is(p):
     assert [c["name"] for c in s["columns"]] == ["y", "x0"]
 
 
-def test_rows_are_looked_up_and_not_listed(p):
+def test_rows_are_looked_up_and_the_first_are_listed(p):
     p.upload("experiment", "r", 'id,v\na/b,1\nplain,"x,y"\n')
-    assert os.listdir(p.path("tables/experiment/r/rows")) == []
+    assert sorted(os.listdir(p.path("tables/experiment/r/rows"))) == ["a%2Fb", "plain"]
+    assert "rows" not in os.listdir(p.path("tables/experiment/r"))
     assert "x,y" in p.read("tables/experiment/r/rows/plain")
     assert "1" in p.read("tables/experiment/r/rows/a%2Fb")
     with pytest.raises(FileNotFoundError):

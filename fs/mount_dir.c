@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Directories.  A listing is made at opendir and at rewind; a name's place in
+ * it is its cookie, so that removing while reading skips nothing.  Where
+ * lookups are cheap (tree.plus) the kernel gets the attributes with the names.
+ */
+#include <pthread.h>
+#include <sys/stat.h>
+
+#include "fs/mount_priv.h"
+
+/* The analyzer does not follow what is kept in a growing array. */
+#ifndef __clang__
+#pragma GCC diagnostic ignored "-Wanalyzer-malloc-leak"
+#endif
+
+struct listing {
+	struct {
+		char *name;
+		fuse_ino_t ino;
+		mode_t mode;
+	} * e;
+	size_t n, room;
+	bool failed, fresh;
+};
+
+void listing_add(struct listing *l, const char *name, fuse_ino_t ino,
+		 mode_t mode)
+{
+	if (l->n == l->room) {
+		size_t room = l->room ? 2 * l->room : 16;
+		void *p = realloc(l->e, room * sizeof(*l->e));
+
+		if (!p) {
+			l->failed = true;
+			return;
+		}
+		l->e = p;
+		l->room = room;
+	}
+	l->e[l->n].name = strdup(name);
+	if (!l->e[l->n].name) {
+		l->failed = true;
+		return;
+	}
+	l->e[l->n].ino = ino;
+	l->e[l->n++].mode = mode;
+}
+
+static void listing_reset(struct listing *l)
+{
+	for (size_t i = 0; i < l->n; i++)
+		free(l->e[i].name);
+	l->n = 0;
+	l->failed = false;
+}
+
+static void listing_free(struct listing *l)
+{
+	if (!l)
+		return;
+	listing_reset(l);
+	free(l->e);
+	free(l);
+}
+
+static int listing_make(const struct who *w, fuse_ino_t ino, struct listing *l)
+{
+	const struct tree *t = tree_of(ino_nid(ino));
+	int no;
+
+	listing_reset(l);
+	listing_add(l, ".", ino, S_IFDIR);
+	listing_add(l, "..", INO_UNKNOWN, S_IFDIR);
+	no = t->list ? t->list(w, ino_nid(ino), l) : -ENOTDIR;
+	l->fresh = true;
+	return no ? no : l->failed ? -ENOMEM : 0;
+}
+
+void op_opendir(fuse_req_t r, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct who w = who_of(r);
+	struct listing *l = calloc(1, sizeof(*l));
+	int no = l ? listing_make(&w, ino, l) : -ENOMEM;
+
+	fi->fh = (uintptr_t)l;
+	if (!no && fuse_reply_open(r, fi) != -ENOENT)
+		return;
+	if (no)
+		fuse_reply_err(r, no == -ENOENT ? ESTALE : -no);
+	listing_free(l);
+}
+
+/* One answer to readdir: entries, and the lookups that they count. */
+struct answer {
+	fuse_req_t r;
+	struct who w;
+	fuse_ino_t dir;
+	bool plus; /* in its format */
+	bool look; /* with attributes */
+	char *buf;
+	size_t n, used;
+	struct nid *counted;
+	size_t n_counted;
+};
+
+static bool is_dot(const char *name)
+{
+	return !strcmp(name, ".") || !strcmp(name, "..");
+}
+
+/* The attributes of a name, if it is still there; counts a lookup. */
+static bool look(struct answer *a, const char *name, struct attr *ret)
+{
+	return !is_dot(name) && !find_entry(&a->w, a->dir, name, ret);
+}
+
+/* Adds entry i; false = the buffer is full. */
+static bool add(struct answer *a, const struct listing *l, size_t i)
+{
+	const char *name = l->e[i].name;
+	off_t next = (off_t)(i + 1);
+	struct attr at = { 0 };
+	struct fuse_entry_param p = { 0 };
+	bool found =
+	    (a->look || l->e[i].ino == INO_LOOKUP) && look(a, name, &at);
+	size_t k;
+
+	if (found) {
+		entry_of(&at, &p);
+	} else if (l->e[i].ino == INO_LOOKUP) {
+		return true; /* gone since it was listed */
+	} else {
+		p.attr.st_ino = l->e[i].ino;
+		p.attr.st_mode = l->e[i].mode;
+	}
+	k = a->plus ? fuse_add_direntry_plus(a->r, a->buf + a->used,
+					     a->n - a->used, name, &p, next)
+		    : fuse_add_direntry(a->r, a->buf + a->used, a->n - a->used,
+					name, &p.attr, next);
+	if (found && (!a->plus || k > a->n - a->used))
+		forget_node(ino_nid(p.ino), 1);
+	if (k > a->n - a->used)
+		return false;
+	a->used += k;
+	if (found && a->plus)
+		a->counted[a->n_counted++] = ino_nid(p.ino);
+	return true;
+}
+
+static void read_dir(fuse_req_t r, fuse_ino_t ino, size_t n, off_t off,
+		     struct listing *l, bool plus)
+{
+	const struct tree *t = tree_of(ino_nid(ino));
+	struct answer a = { .r = r,
+			    .w = who_of(r),
+			    .dir = ino,
+			    .plus = plus,
+			    .look = plus && t->plus && t->plus(ino_nid(ino)),
+			    .buf = malloc(n ? n : 1),
+			    .n = n };
+	int no = a.buf ? 0 : -ENOMEM;
+
+	/* An entry with attributes takes more than 128 bytes. */
+	if (plus) {
+		a.counted = calloc(n / 128 + 1, sizeof(*a.counted));
+		if (!a.counted)
+			no = -ENOMEM;
+	}
+	/* The kernel serialises the reads of one directory handle. */
+	if (!no && off == 0 && !l->fresh)
+		no = listing_make(&a.w, ino, l);
+	l->fresh = false;
+	if (no) {
+		fuse_reply_err(r, -no);
+	} else {
+		for (size_t i = (size_t)MAX(off, 0); i < l->n; i++)
+			if (!add(&a, l, i))
+				break;
+		if (fuse_reply_buf(r, a.buf, a.used))
+			for (size_t i = 0; i < a.n_counted; i++)
+				forget_node(a.counted[i], 1);
+	}
+	free(a.buf);
+	free(a.counted);
+}
+
+void op_readdir(fuse_req_t r, fuse_ino_t ino, size_t n, off_t off,
+		struct fuse_file_info *fi)
+{
+	read_dir(r, ino, n, off, fh_of(fi), false);
+}
+
+void op_readdirplus(fuse_req_t r, fuse_ino_t ino, size_t n, off_t off,
+		    struct fuse_file_info *fi)
+{
+	read_dir(r, ino, n, off, fh_of(fi), true);
+}
+
+void op_releasedir(fuse_req_t r, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	(void)ino;
+	listing_free(fh_of(fi));
+	fuse_reply_err(r, 0);
+}

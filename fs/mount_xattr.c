@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Attributes with names: user.rollfs.* is computed, other user.* is kept where
+ * a tree keeps it; nothing else exists. */
+#include <sys/xattr.h>
+
+#include "fs/mount_priv.h"
+
+#define XATTR_OURS "user.rollfs."
+
+static int xattrs_of(fuse_ino_t ino, struct strbuf *sb)
+{
+	const struct tree *t = tree_of(ino_nid(ino));
+
+	return t->xattrs ? t->xattrs(ino_nid(ino), sb) : 0;
+}
+
+static void reply_xattr(fuse_req_t r, const char *buf, size_t len, size_t n)
+{
+	if (!n)
+		fuse_reply_xattr(r, len);
+	else if (n < len)
+		fuse_reply_err(r, ERANGE);
+	else
+		fuse_reply_buf(r, buf, len);
+}
+
+static bool is_ours(const char *name)
+{
+	return !strncmp(name, XATTR_OURS, strlen(XATTR_OURS));
+}
+
+static bool is_user(const char *name)
+{
+	return !is_ours(name) && !strncmp(name, "user.", 5) && name[5];
+}
+
+static int user_get(fuse_ino_t ino, const char *name, struct strbuf *ret)
+{
+	const struct tree *t = tree_of(ino_nid(ino));
+
+	return is_user(name) && t->user_get
+		   ? t->user_get(ino_nid(ino), name, ret)
+		   : -ENODATA;
+}
+
+void op_getxattr(fuse_req_t r, fuse_ino_t ino, const char *name, size_t n)
+{
+	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(64u << 10);
+
+	int no;
+
+	if (!is_ours(name)) {
+		no = user_get(ino, name, &sb);
+		if (no)
+			fuse_reply_err(r, -no);
+		else
+			reply_xattr(r, sb.buf, sb.len, n);
+		return;
+	}
+	if (!xattrs_of(ino, &sb)) {
+		for (const char *p = sb.buf; p < sb.buf + sb.len;) {
+			const char *v = p + strlen(p) + 1;
+
+			if (!strcmp(p, name)) {
+				reply_xattr(r, v, strlen(v), n);
+				return;
+			}
+			p = v + strlen(v) + 1;
+		}
+	}
+	fuse_reply_err(r, ENODATA);
+}
+
+void op_listxattr(fuse_req_t r, fuse_ino_t ino, size_t n)
+{
+	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(64u << 10);
+	_cleanup_strbuf_ struct strbuf names = STRBUF_INIT(256u << 10);
+	const struct tree *t = tree_of(ino_nid(ino));
+
+	if (!xattrs_of(ino, &sb)) {
+		for (const char *p = sb.buf; p < sb.buf + sb.len;) {
+			sb_add(&names, p, strlen(p) + 1);
+			p += strlen(p) + 1;
+			p += strlen(p) + 1;
+		}
+	}
+	if (t->user_names)
+		(void)t->user_names(ino_nid(ino), &names);
+	reply_xattr(r, names.buf, names.len, n);
+}
+
+static int set_xattr(fuse_req_t r, fuse_ino_t ino, const char *name,
+		     const char *value)
+{
+	const struct tree *t = tree_of(ino_nid(ino));
+	struct who w = who_of(r);
+
+	return t->set_xattr ? t->set_xattr(&w, ino_nid(ino), name, value)
+			    : -EPERM;
+}
+
+static int user_set(fuse_ino_t ino, const char *name, const char *value,
+		    size_t n)
+{
+	const struct tree *t = tree_of(ino_nid(ino));
+
+	if (!is_user(name))
+		return -EOPNOTSUPP;
+	return t->user_set ? t->user_set(ino_nid(ino), name, value, n) : -EPERM;
+}
+
+void op_setxattr(fuse_req_t r, fuse_ino_t ino, const char *name,
+		 const char *value, size_t n, int flags)
+{
+	_cleanup_free_ char *text = NULL;
+	int no;
+
+	if (is_ours(name)) {
+		text = strndup(value, n);
+		no = text ? set_xattr(r, ino, name + strlen(XATTR_OURS), text)
+			  : -ENOMEM;
+	} else {
+		_cleanup_strbuf_ struct strbuf old = STRBUF_INIT(64u << 10);
+		bool is = !user_get(ino, name, &old);
+
+		no = is && (flags & XATTR_CREATE) ? -EEXIST
+		     : !is && (flags & XATTR_REPLACE)
+			 ? -ENODATA
+			 : user_set(ino, name, value, n);
+	}
+	fuse_reply_err(r, -no);
+}
+
+void op_removexattr(fuse_req_t r, fuse_ino_t ino, const char *name)
+{
+	int no = is_ours(name)
+		     ? set_xattr(r, ino, name + strlen(XATTR_OURS), NULL)
+		 : is_user(name) ? user_set(ino, name, NULL, 0)
+				 : -ENODATA;
+
+	fuse_reply_err(r, -no);
+}
