@@ -118,7 +118,7 @@ static void full_domain_hash(const struct rsa_job *j, EVP_MD_CTX *c, size_t i,
 	uint8_t wide[BITS_MAX / 8 + 16];
 	uint32_t from = i ? j->ids->end[i - 1] : 0;
 
-	if (!EVP_DigestInit_ex(c, EVP_shake256(), NULL) ||
+	if (!EVP_DigestInit_ex2(c, crypto_shake256(), NULL) ||
 	    !EVP_DigestUpdate(c, DOMAIN, sizeof(DOMAIN)) ||
 	    !EVP_DigestUpdate(c, j->salt, PSI_SALT) ||
 	    !EVP_DigestUpdate(c, j->ids->text + from, j->ids->end[i] - from) ||
@@ -173,7 +173,7 @@ static void sign_share(void *arg, size_t lo, size_t hi)
 			memcpy(j->out + i * w, sig, w);
 		else
 			(void)EVP_Digest(sig, w, j->out + i * PSI_TAG, NULL,
-					 EVP_sha256(), NULL);
+					 crypto_sha256(), NULL);
 	}
 	explicit_bzero(sig, sizeof(sig));
 	mpz_clear(v);
@@ -291,7 +291,7 @@ static void unblind_share(void *arg, size_t lo, size_t hi)
 				break;
 			}
 			(void)EVP_Digest(sig, w, j->out + i * PSI_TAG, NULL,
-					 EVP_sha256(), NULL);
+					 crypto_sha256(), NULL);
 		}
 	for (size_t i = 0; i <= n; i++)
 		mpz_clear(run[i]);

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <openssl/evp.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/random.h>
@@ -138,4 +139,36 @@ void limbs_import(mp_limb_t *v, mp_size_t k, const uint8_t *in, size_t width)
 	for (size_t i = 0; i < width; i++)
 		v[i / sizeof(mp_limb_t)] |= (mp_limb_t)in[width - 1 - i]
 					    << (8 * (i % sizeof(mp_limb_t)));
+}
+
+static struct {
+	pthread_once_t once;
+	EVP_MD *sha256, *sha512, *shake256;
+} digests = { .once = PTHREAD_ONCE_INIT };
+
+static void fetch_digests(void)
+{
+	digests.sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+	digests.sha512 = EVP_MD_fetch(NULL, "SHA512", NULL);
+	digests.shake256 = EVP_MD_fetch(NULL, "SHAKE256", NULL);
+	if (!digests.sha256 || !digests.sha512 || !digests.shake256)
+		abort(); /* OpenSSL's default provider has them */
+}
+
+const EVP_MD *crypto_sha256(void)
+{
+	(void)pthread_once(&digests.once, fetch_digests);
+	return digests.sha256;
+}
+
+const EVP_MD *crypto_sha512(void)
+{
+	(void)pthread_once(&digests.once, fetch_digests);
+	return digests.sha512;
+}
+
+const EVP_MD *crypto_shake256(void)
+{
+	(void)pthread_once(&digests.once, fetch_digests);
+	return digests.shake256;
 }

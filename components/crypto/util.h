@@ -7,6 +7,7 @@
 #define COMPONENTS_CRYPTO_UTIL_H
 
 #include <gmp.h>
+#include <openssl/types.h>
 
 #include "lib/err.h"
 
@@ -27,5 +28,10 @@ void crypto_split(unsigned threads, size_t n,
 /* Fixed width, big endian. */
 void limbs_export(const mp_limb_t *v, mp_size_t k, uint8_t *out, size_t width);
 void limbs_import(mp_limb_t *v, mp_size_t k, const uint8_t *in, size_t width);
+
+/* Fetched once: OpenSSL's implicit fetch costs more than hashing an id. */
+const EVP_MD *crypto_sha256(void);
+const EVP_MD *crypto_sha512(void);
+const EVP_MD *crypto_shake256(void);
 
 #endif
