@@ -66,6 +66,41 @@ static int child(struct nid dir, const char *name, struct real_at *ret,
 	return 0;
 }
 
+/* Nothing can be made or changed there under that name: why, in errors. */
+static int explained(const struct who *w, struct nid dir, const char *name,
+		     int no)
+{
+	_cleanup_free_ char *path = NULL, *what = NULL;
+	static const char *const sub[] = { "", "inbox/", "pull/" };
+	struct real_at at = { 0 };
+	const char *why;
+
+	if ((no != -EPERM && no != -EINVAL) || dir_place(dir, &at, &path))
+		return no;
+	if (reserved(dir, name))
+		why = "inbox and pull are not yours to make: one shows what "
+		      "that party sent, the other waits for it";
+	else if (at.kind == REAL_IN)
+		why = "an inbox holds what that party sent: it can be read and "
+		      "removed, and not written";
+	else if (at.kind == REAL_PULL)
+		why = "pull only shows the inbox: rm the name there";
+	else if (no == -EINVAL)
+		why = "a name is UTF-8 text without control characters";
+	else
+		why = "links are not sent: cp -rL and rsync -rtL send what "
+		      "they lead to";
+	if (asprintf(&what, "federation/%llu/%s%s%s%s",
+		     (unsigned long long)at.owner,
+		     at.kind == REAL_IN	    ? sub[PEER_INBOX]
+		     : at.kind == REAL_PULL ? sub[PEER_PULL]
+					    : sub[PEER_OUT],
+		     at.path, *at.path ? "/" : "", name) < 0)
+		return no;
+	errors_add(w->uid, what, no, why);
+	return no;
+}
+
 static void peer_attr(struct nid n, struct attr *ret)
 {
 	attr_fill(ret, nid_ino(K_PEER, n.number, n.slot), S_IFDIR | 0775, 0, 0);
@@ -142,7 +177,16 @@ static int tree_create(const struct who *w, struct nid dir, const char *name,
 	struct real_at at;
 	int no = child(dir, name, &at, &path);
 
-	return no ? no : real_create(w, at, mode, flags, ret, ret_h);
+	if (!no)
+		no = real_create(w, at, mode, flags, ret, ret_h);
+	return explained(w, dir, name, no);
+}
+
+static int tree_symlink(const struct who *w, struct nid dir, const char *name,
+			const char *to, struct attr *ret)
+{
+	(void)to, (void)ret;
+	return explained(w, dir, name, -EPERM);
 }
 
 static int tree_mkdir(const struct who *w, struct nid dir, const char *name,
@@ -152,7 +196,9 @@ static int tree_mkdir(const struct who *w, struct nid dir, const char *name,
 	struct real_at at;
 	int no = child(dir, name, &at, &path);
 
-	return no ? no : real_mkdir(w, at, mode, ret);
+	if (!no)
+		no = real_mkdir(w, at, mode, ret);
+	return explained(w, dir, name, no);
 }
 
 static int tree_unlink(const struct who *w, struct nid dir, const char *name)
@@ -161,7 +207,9 @@ static int tree_unlink(const struct who *w, struct nid dir, const char *name)
 	struct real_at at;
 	int no = child(dir, name, &at, &path);
 
-	return no ? no : real_unlink(w, at);
+	if (!no)
+		no = real_unlink(w, at);
+	return explained(w, dir, name, no);
 }
 
 static int tree_rmdir(const struct who *w, struct nid dir, const char *name)
@@ -181,13 +229,17 @@ static int tree_rename(const struct who *w, struct nid dir, const char *name,
 	int no_a = child(dir, name, &a, &a_path);
 	int no_b = child(to, to_name, &b, &b_path);
 
-	if (no_a || no_b)
-		return no_a ? no_a : no_b;
+	if (no_a)
+		return explained(w, dir, name, no_a);
+	if (no_b)
+		return explained(w, to, to_name, no_b);
 	if (a.owner != b.owner)
 		return -EXDEV;
 	if (flags && real_exists(b))
 		return -EEXIST;
-	return real_rename(w, a, b);
+	no_a = real_rename(w, a, b);
+	return no_a == -EPERM ? explained(w, dir, name, no_a)
+			      : explained(w, to, to_name, no_a);
 }
 
 /* Times are kept (rsync -a compares them), modes are not. */
@@ -337,7 +389,8 @@ static int node_set_xattr(const struct who *w, struct nid n, const char *name,
 		return no;
 	/* mv, cp -a and rsync -X carry the attributes of another file here:
 	 * what only tells of a transfer is made anew. */
-	if (strcmp(name, "deadline") || (writing && value && !strcmp(value, "0")))
+	if (strcmp(name, "deadline") ||
+	    (writing && value && !strcmp(value, "0")))
 		return 0;
 	if (value && parse_deadline(value, &ms))
 		no = err_set(&e, EINVAL,
@@ -433,6 +486,7 @@ const struct tree tree_real = {
 	.open = real_open,
 	.create = tree_create,
 	.mkdir = tree_mkdir,
+	.symlink = tree_symlink,
 	.unlink = tree_unlink,
 	.rmdir = tree_rmdir,
 	.rename = tree_rename,
@@ -449,6 +503,7 @@ const struct tree tree_peers = {
 	.list = tree_list,
 	.create = tree_create,
 	.mkdir = tree_mkdir,
+	.symlink = tree_symlink,
 	.unlink = tree_unlink,
 	.rmdir = tree_rmdir,
 	.rename = tree_rename,

@@ -27,7 +27,8 @@ static const struct ent files[] = {
 
 #define TEXT_MAX (256u << 10)
 
-/* What rollsite said within the last second, so that ls -l asks it once. */
+/* What rollsite said within the last second, so that ls -l asks it once; who
+ * opens a file is told what is now. */
 static struct cached {
 	uint64_t party;
 	unsigned slot;
@@ -67,7 +68,7 @@ static char *ended(char *s)
 	return p;
 }
 
-static char *text_of(struct nid n)
+static char *text_of(struct nid n, bool fresh)
 {
 	struct cached *c =
 	    &cache[(n.number * P_SLOTS + n.slot) % ARRAY_SIZE(cache)];
@@ -80,7 +81,7 @@ static char *text_of(struct nid n)
 	if (n.slot == P_ALLOW)
 		return ended(party_allow(fs.conf, id));
 	pthread_mutex_lock(&cache_lock);
-	if (c->party == n.number && c->slot == n.slot &&
+	if (!fresh && c->party == n.number && c->slot == n.slot &&
 	    c->until_ms > now_mono_ms())
 		text = strdup(c->text ? c->text : "");
 	pthread_mutex_unlock(&cache_lock);
@@ -131,7 +132,7 @@ static int parties_getattr(const struct who *w, struct nid n, struct attr *ret)
 	e = ent_by_slot(files, ARRAY_SIZE(files), n.slot);
 	if (!e)
 		return -ENOENT;
-	text = text_of(n);
+	text = text_of(n, false);
 	attr_fill(ret, ino, e->mode, text ? strlen(text) : 0, 0);
 	return 0;
 }
@@ -424,7 +425,7 @@ static int parties_open(const struct who *w, struct nid n, int flags,
 	struct handle *h;
 
 	if ((flags & O_ACCMODE) == O_RDONLY)
-		return open_text(w, n, flags, text_of(n), ret);
+		return open_text(w, n, flags, text_of(n, true), ret);
 	if (n.slot != P_ADDRESS && n.slot != P_ALLOW && n.slot != P_PING)
 		return -EACCES;
 	h = handle_new(w, n, flags, &party_ops);
@@ -432,7 +433,7 @@ static int parties_open(const struct who *w, struct nid n, int flags,
 		return -ENOMEM;
 	/* Appending keeps the lines that are there. */
 	if (!(flags & O_TRUNC) && (flags & O_APPEND) && n.slot != P_PING) {
-		_cleanup_free_ char *text = text_of(n);
+		_cleanup_free_ char *text = text_of(n, true);
 
 		if (text)
 			sb_adds(&h->text, text);

@@ -29,6 +29,17 @@ static void trim_utf8(char *text)
 	}
 }
 
+/* The ranges of one that is there whole; NULL: it has no bytes. */
+static char *all_chunks(const struct sent *f)
+{
+	uint64_t n =
+	    f->size && f->chunk_size ? (f->size - 1) / f->chunk_size + 1 : 0;
+
+	return n > 1 ? xasprintf("0-%llu", (unsigned long long)n - 1)
+	       : n   ? xstrdup("0")
+		     : NULL;
+}
+
 /* lock not held: the file as it stood, and how its transfer goes */
 static void news_of(struct site *s, const struct sent *f, struct out_news *n)
 {
@@ -37,7 +48,10 @@ static void news_of(struct site *s, const struct sent *f, struct out_news *n)
 		return;
 	}
 	n->size = f->size;
-	n->acknowledged = f->status == COMMITTED ? f->size : 0;
+	if (f->status == COMMITTED) {
+		n->acknowledged = f->size;
+		n->chunks = all_chunks(f);
+	}
 	n->attempts = f->attempts;
 	n->state = f->status == COMMITTED ? OUT_COMMITTED
 		   : f->status == FAILED  ? OUT_FAILED

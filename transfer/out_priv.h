@@ -24,7 +24,9 @@ struct outgoing {
 	/* A message that the partner has already, sent again while it is
 	 * produced: the same or another, which shows when it is whole. */
 	bool repeated;
-	unsigned refs, in_flight, attempts, refusals, damaged, credit;
+	unsigned refs, in_flight, refusals, damaged, credit;
+	unsigned attempts, lost; /* answers to announcements and "no space";
+				  * the peer's lost at the beginning */
 	uint64_t room, count, acked_bytes, cursor, resent, turn;
 	/* Answers about chunks from forgot_from on that were asked before
 	 * the present epoch are about another content. */
@@ -57,6 +59,8 @@ void out_set_acked(struct outgoing *t, uint64_t i, bool on);
 /* From chunk i on nothing that is known holds any more. */
 void out_forget_chunks(struct outgoing *t, uint64_t from);
 void out_set_error(struct outgoing *t, const char *text);
+/* How often it was tried, and the way while it waited for that. */
+unsigned out_attempts(const struct outgoing *t);
 
 /* ---- out_run.c, without ------------------------------------------------ */
 

@@ -39,7 +39,12 @@ static void way_failed(struct peer *p, const struct task *k, const char *text)
 	p->after = now_mono_ms() + backoff_ms(p->failures++, 500, 60000);
 	free(p->trouble);
 	p->trouble = xasprintf("%.280s", text);
+	p->lost++;
 	p->count.retries++;
+	if (p->ok) { /* as far as ping knows: it looks again */
+		p->ping_wake = true;
+		pthread_cond_broadcast(&p->ping);
+	}
 }
 
 /* lock held */
@@ -302,6 +307,7 @@ static void run_announce(struct outgoing *t, const struct task *k,
 		r = fetch_digests(t, &e);
 	hook_die("out-announced");
 	pthread_mutex_lock(&s->lock);
+	t->attempts += !r;
 	if (local) {
 		out_fail(t, x, local, e.text);
 	} else if (r) {
@@ -686,7 +692,7 @@ void out_run(struct peer *p, const struct task *k)
 		else
 			out_forget_locked(s, t);
 		o = t->o;
-		attempts = MAX(t->attempts, 1u);
+		attempts = MAX(out_attempts(t), 1u);
 		o.path = t->o.path ? xstrdup(t->o.path) : NULL;
 		pthread_mutex_unlock(&s->lock);
 		log_info("rollsite",

@@ -5,6 +5,7 @@
  * the request is looked at, its body taken in, and the answer made.
  */
 #include <endian.h>
+#include <poll.h>
 #include <time.h>
 
 #include "lib/json.h"
@@ -59,16 +60,28 @@ void hook_flip(const struct message_head *h, void *data, size_t n)
 	((uint8_t *)data)[n - 1] ^= 1;
 }
 
+/* The number behind "point:", 0 when the variable is of another point. */
+static int hook_at(const char *variable, const char *point)
+{
+	const char *want = getenv(variable);
+	size_t n = strlen(point);
+
+	return want && !strncmp(want, point, n) && want[n] == ':'
+		   ? atoi(want + n + 1)
+		   : 0;
+}
+
 void hook_die(const char *point)
 {
 	static int passes;
-	const char *want = getenv("ROLLFS_HOOK_DIE");
-	size_t n = strlen(point);
+	int nth = hook_at("ROLLFS_HOOK_DIE", point);
+	int ms = hook_at("ROLLFS_HOOK_PAUSE", point);
 
-	if (!want || strncmp(want, point, n) || want[n] != ':')
+	if (ms)
+		(void)poll(NULL, 0, ms);
+	if (!nth)
 		return;
-	if (__atomic_add_fetch(&passes, 1, __ATOMIC_SEQ_CST) ==
-	    atoi(want + n + 1))
+	if (__atomic_add_fetch(&passes, 1, __ATOMIC_SEQ_CST) == nth)
 		kill(getpid(), SIGKILL);
 }
 

@@ -305,10 +305,12 @@ struct sent *file_record(const char *party, const char *path, char old_tid[65])
 	return f;
 }
 
-/* The rename, unless a later put was quicker. */
+/* The rename, unless a later put was quicker; a transfer under way reads there
+ * from now on. */
 static int place(struct site *s, const char *party, const char *path,
-		 const char *spool, uint64_t generation, struct err *e)
+		 const char *spool, const struct object *o, struct err *e)
 {
+	_cleanup_free_ char *final = file_out_path(s, party, path);
 	_cleanup_free_ char *out =
 	    xasprintf("%s/federation/%s/out", s->conf->state, party);
 	_cleanup_close_ int parent = -1;
@@ -324,10 +326,12 @@ static int place(struct site *s, const char *party, const char *path,
 	pthread_mutex_lock(&placing);
 	pthread_mutex_lock(&s->lock);
 	f = file_find(party, path);
-	mine = f && f->generation == generation;
+	mine = f && f->generation == o->generation;
 	/* Readers of chunks open by name with the lock held. */
 	if (mine && renameat(AT_FDCWD, spool, parent, last_part(path)))
 		r = err_sys(e, errno, "%s", path);
+	else if (mine)
+		out_moved_locked(s, o->tid, final);
 	pthread_mutex_unlock(&s->lock);
 	if (!mine)
 		(void)unlink(spool);
@@ -444,14 +448,14 @@ int file_put(struct site *s, const char *party, const char *path,
 		r = err_sys(e, -r, "journal of files");
 		return put_failed(s, party, path, &x, r, e);
 	}
-	r = place(s, party, path, spool, x.o.generation, e);
+	r = place(s, party, path, spool, &x.o, e);
 	hook_die("put-placed");
 	if (x.failed == 1)
 		file_drop(s, spool);
 	if (r)
 		return put_failed(s, party, path, &x, r, e);
 	if (x.streamed)
-		r = out_seal(s, x.o.tid, x.o.size, NULL, final, rewritten);
+		r = out_seal(s, x.o.tid, x.o.size, NULL, rewritten);
 	if (!x.failed || x.failed == 1) {
 		if (!x.streamed || r == -ENOENT)
 			r = out_start(s, &x.o, final, x.o.size, true,

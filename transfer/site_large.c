@@ -284,8 +284,7 @@ int peer_stream_end(struct site *s, const struct message_head *h, struct err *e)
 	r = journal_large(p, h, e);
 	if (r)
 		return r;
-	r = begun ? out_seal(s, h->tid, h->size, h->sha256, NULL, false)
-		  : -ENOENT;
+	r = begun ? out_seal(s, h->tid, h->size, h->sha256, false) : -ENOENT;
 	if (r == -ENOENT) {
 		object_of(h, least_chunk(p), &o);
 		r = out_start(s, &o, path, h->size, true, on_done, e);

@@ -244,8 +244,6 @@ static bool pick(struct peer *p, struct task *ret, int64_t *ret_ms)
 	}
 	if (best_action == COMMIT)
 		best->state = OUT_COMMITTING;
-	if (best_action == ANNOUNCE)
-		best->attempts++;
 	return true;
 }
 
@@ -335,6 +333,7 @@ int out_start(struct site *s, const struct object *o, const char *data_path,
 	if (!sealed)
 		t->o.size = SIZE_OPEN;
 	t->done = done;
+	t->lost = p->lost;
 	t->refs = 1;
 	t->credit = PEER_WORKERS;
 	out_room(t, 8);
@@ -362,7 +361,7 @@ int out_grow(struct site *s, const char *tid, uint64_t ready, bool rewritten)
 }
 
 int out_seal(struct site *s, const char *tid, uint64_t size,
-	     const char *sha256_hex, const char *data_path, bool rewritten)
+	     const char *sha256_hex, bool rewritten)
 {
 	struct outgoing *t = NULL;
 
@@ -378,15 +377,22 @@ int out_seal(struct site *s, const char *tid, uint64_t size,
 		t->sealed = true;
 		if (sha256_hex)
 			memcpy(t->o.sha256, sha256_hex, sizeof(t->o.sha256));
-		if (data_path) {
-			free(t->data_path);
-			t->data_path = xstrdup(data_path);
-		}
 		out_room(t, object_chunks(&t->o));
 		out_wake_locked(t->peer);
 	}
 	pthread_mutex_unlock(&s->lock);
 	return t ? 0 : -ENOENT;
+}
+
+void out_moved_locked(struct site *s, const char *tid, const char *data_path)
+{
+	struct outgoing *t = NULL;
+
+	HASH_FIND_STR(s->out, tid, t);
+	if (!t)
+		return;
+	free(t->data_path);
+	t->data_path = xstrdup(data_path);
 }
 
 /* lock held */
@@ -472,6 +478,11 @@ void out_forget(struct site *s, const char *job, const char *session)
 	pthread_mutex_unlock(&s->lock);
 }
 
+unsigned out_attempts(const struct outgoing *t)
+{
+	return t->attempts + t->peer->lost - t->lost;
+}
+
 bool out_news(struct site *s, const char *tid, struct out_news *ret)
 {
 	const struct outgoing *t = NULL;
@@ -495,7 +506,7 @@ bool out_news(struct site *s, const char *tid, struct out_news *ret)
 		ret->resent = t->resent;
 		ret->rate =
 		    ms > 0 ? (double)t->acked_bytes * 1000 / (double)ms : 0;
-		ret->attempts = t->attempts + t->peer->failures;
+		ret->attempts = out_attempts(t);
 		ret->next_try_ms =
 		    MAX(MAX(t->next_try, t->peer->after) - now, 0);
 		ret->chunks = ranges_text(t->acked, t->room, 64u << 10);

@@ -442,6 +442,7 @@ struct peer {
 	int64_t message_after, after;
 	int64_t failed_ms; /* of the last failure of the way */
 	unsigned message_failures, failures;
+	unsigned lost; /* failures of the way in all */
 	double window; /* requests of transfers that may be under way */
 	unsigned under_way, workers, chunks;
 	uint64_t turn;
@@ -586,9 +587,12 @@ int out_start(struct site *s, const struct object *o, const char *data_path,
 /* More is there; rewritten: from byte `ready` on nothing is as announced. */
 int out_grow(struct site *s, const char *tid, uint64_t ready,
 	     bool rewritten) MUST_CHECK;
-/* That was all; the bytes may have another place now. -ENOENT: unknown. */
+/* That was all. -ENOENT: unknown. */
 int out_seal(struct site *s, const char *tid, uint64_t size, const char *sha256,
-	     const char *data_path, bool rewritten) MUST_CHECK;
+	     bool rewritten) MUST_CHECK;
+/* lock held, since before its bytes got another place: what reads them opens
+ * by name. */
+void out_moved_locked(struct site *s, const char *tid, const char *data_path);
 /* Withdrawn: nothing more is sent, and the partner is told (in the
  * background, for as long as this process lives). */
 void out_abort(struct site *s, const char *tid);
@@ -709,7 +713,8 @@ int doctor(const char *conf_path);
 void hook_wire(const char *what, const void *data, size_t n);
 /* Flips one byte of the first message whose name contains $ROLLFS_HOOK_FLIP. */
 void hook_flip(const struct message_head *h, void *data, size_t n);
-/* $ROLLFS_HOOK_DIE=point:n kills the process at the n-th pass of a point. */
+/* $ROLLFS_HOOK_DIE=point:n kills the process at the n-th pass of a point,
+ * $ROLLFS_HOOK_PAUSE=point:ms holds up who passes it. */
 void hook_die(const char *point);
 /* $ROLLFS_HOOK_RELAY_FLIP=n: one bit of the n-th forwarded body. */
 void hook_relay_flip(void *data, size_t n);

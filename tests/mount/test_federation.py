@@ -709,11 +709,51 @@ def test_reserved_names(two, name):
     assert e.value.errno in (errno.EPERM, errno.EISDIR)
 
 
+@pytest.mark.parametrize("make, why", [
+    (lambda d: os.symlink("x", d + "/link"), "cp -rL"),
+    (lambda d: os.mkdir(d + "/inbox/folder"), "it can be read and removed"),
+    (lambda d: open(d + "/inbox/file", "w"), "it can be read and removed"),
+    (lambda d: os.rename(d + "/pull", d + "/x"), "inbox and pull"),
+    (lambda d: os.mkdir(d + "/a\nb"), "UTF-8"),
+], ids=["symlink", "folder", "file", "rename", "name"])
+def test_why_nothing_can_be_made_there_is_in_errors(two, make, why):
+    put(two[9999], "10000", "sent", b"x")
+    with pytest.raises(OSError) as e:
+        make(two[9999].path("federation/10000"))
+    assert e.value.errno in (errno.EPERM, errno.EINVAL, errno.EISDIR)
+    assert why in two[9999].read("errors").split("\n20")[0]
+
+
 def test_transfers_say_what_happened(two):
     f = put(two[9999], "10000", "told", b"12345")
     eventually(lambda: got(two[10000], "9999", "told"))
     eventually(lambda: "told" in two[9999].read("parties/10000/transfers"))
     assert os.listxattr(f)
+    assert os.getxattr(f, "user.rollfs.chunks") == b"0"
+
+
+def test_transfers_are_what_is_now(two):
+    for i in range(3):
+        f = put(two[9999], "10000", "now%d" % i, os.urandom(9 << 20))
+        two[9999].read("parties/10000/transfers")
+        fd = os.open(f, os.O_RDONLY)
+        os.fsync(fd)
+        os.close(fd)
+        lines = two[9999].read("parties/10000/transfers").splitlines()
+        assert [s for s in lines if s.endswith("now%d" % i)][0].split()[1] == "committed"
+        assert os.getxattr(f, "user.rollfs.chunks") == b"0-2"
+
+
+@pytest.mark.skipif(os.path.basename(BUILD) == "release", reason="a release has no hooks")
+def test_chunks_leave_while_a_file_gets_its_place(sandboxes):
+    """Between the rename of the spool file and the end of the close."""
+    s = sandboxes("5", "6", ROLLFS_HOOK_PAUSE="put-placed:700")
+    data = os.urandom(40 << 20)
+    f = put(s[5], "6", "placed", data)
+    fd = os.open(f, os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)
+    assert got(s[6], "5", "placed") == data
 
 
 def test_a_party_that_may_not_push_is_refused(sandboxes):

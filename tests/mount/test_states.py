@@ -40,7 +40,6 @@ def usual(x):
 
 def becomes(x, path, state, seconds=10, line=False):
     eventually(lambda: x["1"].state_of("2", path) == state, seconds)
-    # transfers is a snapshot, made a little later.
     if line:
         eventually(lambda: " %s " % state in x["1"].line("2", path), 3)
     return x["1"].attributes("2", path)
@@ -260,11 +259,27 @@ def test_a_deadline_holds_also_when_the_party_is_away(x):
                    float(x["1"].attributes("2", "away")["next_try"]) > 1, 15)
         began = time.monotonic()
         os.setxattr(f, "user.rollfs.deadline", b"1")
-        becomes(x, "away", "failed", 4)
+        tried = int(x["1"].attributes("2", "away")["attempts"])
+        a = becomes(x, "away", "failed", 4)
         assert time.monotonic() - began < 4 * SLOW
+        assert int(a["attempts"]) >= tried
     finally:
         x.fake.__init__(x, "2")
     x.ready(("1", "2"))
+
+
+def test_a_way_that_fails_is_seen_by_ping_at_once(x):
+    x.ready(("1", "2"))
+    x.fake.close()
+    try:
+        x["1"].put("2", "seen", content("seen", 1, 300000))
+        becomes(x, "seen", "parked")
+        # Without the transfer's word it would be asked after 15 s.
+        eventually(lambda: x["1"].read("parties/2/ping").startswith("failed"), 5)
+    finally:
+        x.fake.__init__(x, "2")
+    a = becomes(x, "seen", "committed", 20)
+    assert int(a["attempts"]) >= 2
 
 
 def test_a_partner_that_forgot_gets_everything_again(x):
