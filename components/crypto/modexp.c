@@ -2,12 +2,13 @@
 #include <string.h>
 
 #include "components/crypto/modexp.h"
-#include "lib/base.h"
+#include "components/crypto/power.h"
+
+#define BLOCK 128 /* numbers that are records at once */
 
 struct modexp {
-	mpz_t m;
+	struct ring *g;
 	mp_size_t k; /* limbs */
-	bool secret;
 };
 
 int modexp_new(const mpz_t m, unsigned flags, struct modexp **ret,
@@ -22,9 +23,9 @@ int modexp_new(const mpz_t m, unsigned flags, struct modexp **ret,
 			       "modulus of %zu bits: odd, of %d to %d bits",
 			       bits, MODEXP_MIN, MODEXP_MAX);
 	x = xcalloc(1, sizeof(*x));
-	mpz_init_set(x->m, m);
 	x->k = (mp_size_t)mpz_size(m);
-	x->secret = flags & MODEXP_SECRET;
+	x->g = ring_new(m, (flags & MODEXP_SECRET ? RING_SECRET : 0) |
+			       (flags & MODEXP_PORTABLE ? RING_PORTABLE : 0));
 	*ret = x;
 	return 0;
 }
@@ -33,10 +34,7 @@ void modexp_free(struct modexp *x)
 {
 	if (!x)
 		return;
-	if (x->secret)
-		explicit_bzero(x->m->_mp_d,
-			       (size_t)x->m->_mp_alloc * sizeof(mp_limb_t));
-	mpz_clear(x->m);
+	ring_free(x->g);
 	free(x);
 }
 
@@ -47,19 +45,7 @@ size_t modexp_limbs(const struct modexp *x)
 
 bool modexp_vector(const struct modexp *x)
 {
-	(void)x;
-	return false;
-}
-
-static mp_limb_t *scratch_new(size_t limbs)
-{
-	return xmalloc(limbs * sizeof(mp_limb_t));
-}
-
-static void scratch_free(mp_limb_t *s, size_t limbs)
-{
-	explicit_bzero(s, limbs * sizeof(*s));
-	free(s);
+	return x->g->lanes > 1;
 }
 
 void modexp_reduce(const struct modexp *x, mp_limb_t *r, const mp_limb_t *a,
@@ -67,32 +53,46 @@ void modexp_reduce(const struct modexp *x, mp_limb_t *r, const mp_limb_t *a,
 {
 	size_t k = (size_t)x->k, wide = MAX(limbs, k);
 	size_t itch = (size_t)mpn_sec_div_r_itch((mp_size_t)wide, x->k);
-	mp_limb_t *s = scratch_new(itch + wide), *t = s + itch;
+	mp_limb_t *s = ring_alloc(itch + wide), *t = s + itch;
 
 	for (size_t i = 0; i < n; i++) {
 		mpn_zero(t, (mp_size_t)wide);
 		mpn_copyi(t, a + i * limbs, (mp_size_t)limbs);
-		mpn_sec_div_r(t, (mp_size_t)wide, mpz_limbs_read(x->m), x->k,
+		mpn_sec_div_r(t, (mp_size_t)wide, mpz_limbs_read(x->g->m), x->k,
 			      s);
 		mpn_copyi(r + i * k, t, x->k);
 	}
-	scratch_free(s, itch + wide);
+	ring_wipe(s, itch + wide);
+}
+
+/* Numbers as records, BLOCK at a time. */
+static uint64_t *records_new(const struct modexp *x)
+{
+	return ring_alloc(2 * (size_t)BLOCK * x->g->k);
+}
+
+static void records_free(const struct modexp *x, uint64_t *r)
+{
+	ring_wipe(r, 2 * (size_t)BLOCK * x->g->k);
 }
 
 void modexp_mul(const struct modexp *x, mp_limb_t *r, const mp_limb_t *a,
 		const mp_limb_t *b, size_t b_step, size_t n)
 {
 	size_t k = (size_t)x->k;
-	size_t itch = (size_t)MAX(mpn_sec_mul_itch(x->k, x->k),
-				  mpn_sec_div_r_itch(2 * x->k, x->k));
-	mp_limb_t *s = scratch_new(itch + 2 * k), *t = s + itch;
+	uint64_t *u = records_new(x), *v = u + (size_t)BLOCK * x->g->k;
 
-	for (size_t i = 0; i < n; i++) {
-		mpn_sec_mul(t, a + i * k, x->k, b + i * b_step * k, x->k, s);
-		mpn_sec_div_r(t, 2 * x->k, mpz_limbs_read(x->m), x->k, s);
-		mpn_copyi(r + i * k, t, x->k);
+	for (size_t i = 0; i < n; i += BLOCK) {
+		size_t m = MIN(n - i, (size_t)BLOCK);
+
+		ring_enter(x->g, u, a + i * k, k, m);
+		if (b_step || i == 0)
+			ring_enter(x->g, v, b + i * b_step * k, k,
+				   b_step ? m : 1);
+		ring_mul(x->g, u, u, v, b_step, m);
+		ring_leave(x->g, r + i * k, u, m);
 	}
-	scratch_free(s, itch + 2 * k);
+	records_free(x, u);
 }
 
 void modexp_sub(const struct modexp *x, mp_limb_t *r, const mp_limb_t *a,
@@ -103,82 +103,60 @@ void modexp_sub(const struct modexp *x, mp_limb_t *r, const mp_limb_t *a,
 	for (size_t i = 0; i < n * k; i += k) {
 		mp_limb_t less = mpn_sub_n(r + i, a + i, b + i, x->k);
 
-		(void)mpn_cnd_add_n(less, r + i, r + i, mpz_limbs_read(x->m),
+		(void)mpn_cnd_add_n(less, r + i, r + i, mpz_limbs_read(x->g->m),
 				    x->k);
 	}
+}
+
+/* By the limbs of e where it is secret. */
+static void raise(const struct modexp *x, mp_limb_t *r, const mp_limb_t *a,
+		  size_t n, const mp_limb_t *secret, unsigned bits,
+		  mpz_srcptr e)
+{
+	size_t k = (size_t)x->k;
+	uint64_t *u = records_new(x);
+
+	for (size_t i = 0; i < n; i += BLOCK) {
+		size_t m = MIN(n - i, (size_t)BLOCK);
+
+		ring_enter(x->g, u, a + i * k, k, m);
+		if (secret)
+			ring_pow(x->g, u, u, m, secret, bits);
+		else
+			ring_pow_public(x->g, u, u, m, e);
+		ring_leave(x->g, r + i * k, u, m);
+	}
+	records_free(x, u);
 }
 
 void modexp_pow(const struct modexp *x, mp_limb_t *r, const mp_limb_t *a,
 		size_t n, const mpz_t e, unsigned bits)
 {
-	size_t k = (size_t)x->k,
-	       el = (bits + GMP_NUMB_BITS - 1) / GMP_NUMB_BITS;
-	size_t itch = (size_t)mpn_sec_powm_itch(x->k, bits, x->k);
-	size_t all = itch + k + el;
-	mp_limb_t *s = scratch_new(all), *t = s + itch, *exp = t + k;
+	size_t limbs = (bits + 63) / 64;
+	uint64_t *exp = ring_alloc(limbs);
 
-	for (size_t i = 0; i < el; i++)
+	for (size_t i = 0; i < limbs; i++)
 		exp[i] = mpz_getlimbn(e, (mp_size_t)i);
-	for (size_t i = 0; i < n; i++) {
-		mpn_sec_powm(t, a + i * k, x->k, exp, bits,
-			     mpz_limbs_read(x->m), x->k, s);
-		mpn_copyi(r + i * k, t, x->k);
-	}
-	scratch_free(s, all);
-}
-
-static void put(const struct modexp *x, mp_limb_t *r, const mpz_t v)
-{
-	mpn_zero(r, x->k);
-	if (mpz_sgn(v))
-		mpn_copyi(r, mpz_limbs_read(v), (mp_size_t)mpz_size(v));
+	raise(x, r, a, n, exp, bits, e);
+	ring_wipe(exp, limbs);
 }
 
 void modexp_pow_public(const struct modexp *x, mp_limb_t *r, const mp_limb_t *a,
 		       size_t n, const mpz_t e)
 {
-	size_t k = (size_t)x->k;
-	mpz_t t, v;
-
-	mpz_init(t);
-	for (size_t i = 0; i < n; i++) {
-		mpz_powm(t, mpz_roinit_n(v, a + i * k, x->k), e, x->m);
-		put(x, r + i * k, t);
-	}
-	mpz_clear(t);
+	raise(x, r, a, n, NULL, 0, e);
 }
 
 int modexp_invert(const struct modexp *x, mp_limb_t *r, const mp_limb_t *a,
 		  size_t n)
 {
-	size_t k = (size_t)x->k, all = (n + 1) * k;
-	mp_limb_t *run = scratch_new(all), *up = run + k;
-	mpz_t t, v;
+	uint64_t *u = ring_alloc(n * x->g->k);
 	int rc;
 
-	if (n == 0) {
-		free(run);
-		return 0;
-	}
-	/* up_i = a_0 .. a_i, then divided down from the end. */
-	mpn_copyi(up, a, x->k);
-	for (size_t i = 1; i < n; i++)
-		modexp_mul(x, up + i * k, up + (i - 1) * k, a + i * k, 1, 1);
-	mpz_init(t);
-	rc = mpz_invert(t, mpz_roinit_n(v, up + (n - 1) * k, x->k), x->m)
-		 ? 0
-		 : -EINVAL;
-	if (rc == 0) {
-		put(x, run, t);
-		for (size_t i = n - 1; i > 0; i--) {
-			modexp_mul(x, up + i * k, up + (i - 1) * k, run, 1, 1);
-			modexp_mul(x, run, run, a + i * k, 1, 1);
-			mpn_copyi(r + i * k, up + i * k, x->k);
-		}
-		mpn_copyi(r, run, x->k);
-	}
-	explicit_bzero(t->_mp_d, (size_t)t->_mp_alloc * sizeof(mp_limb_t));
-	mpz_clear(t);
-	scratch_free(run, all);
+	ring_enter(x->g, u, a, (size_t)x->k, n);
+	rc = ring_invert(x->g, u, u, n);
+	if (rc == 0)
+		ring_leave(x->g, r, u, n);
+	ring_wipe(u, n * x->g->k);
 	return rc;
 }

@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The portable path of ring.h: one number at a time on limbs of 64 bits, by
+ * strip.h where the processor has it, else by GMP. Halves are below n.
+ */
+#include <string.h>
+
+#include "components/crypto/ring.h"
+#include "components/crypto/strip.h"
+
+static void multiply(const struct ring *g, mp_limb_t *r, const mp_limb_t *a,
+		     const mp_limb_t *b, mp_limb_t *itch)
+{
+	mp_size_t h = (mp_size_t)g->h;
+
+	if (g->strips)
+		strip_mul(r, a, b, h);
+	else if (g->secret && a == b)
+		mpn_sec_sqr(r, a, h, itch);
+	else if (g->secret)
+		mpn_sec_mul(r, a, h, b, h, itch);
+	else if (a == b)
+		mpn_sqr(r, a, h);
+	else
+		mpn_mul_n(r, a, b, h);
+}
+
+/*
+ * t = R u - q n for t of 2h limbs; u < t / R + n goes to the upper half of t,
+ * what it has above h limbs is returned.
+ */
+static mp_limb_t reduce(const struct ring *g, mp_limb_t *t, mp_limb_t *q)
+{
+	mp_size_t h = (mp_size_t)g->h;
+
+	if (g->strips)
+		return strip_reduce(t, q, g->digits, h, g->inv);
+	for (mp_size_t i = 0; i < h; i++) {
+		q[i] = t[i] * g->inv;
+		t[i] = mpn_addmul_1(t + i, g->digits, h, q[i]);
+	}
+	return mpn_add_n(t + h, t + h, t, h);
+}
+
+/* u -= n when u (with `top` above its h limbs) is not below it; whether. */
+static mp_limb_t subtract_once(const struct ring *g, mp_limb_t *u,
+			       mp_limb_t top)
+{
+	mp_size_t h = (mp_size_t)g->h;
+	mp_limb_t less = mpn_sub_n(u, u, g->digits, h) & (top ^ 1);
+
+	(void)mpn_cnd_add_n(less, u, u, g->digits, h);
+	return less ^ 1;
+}
+
+static void mul_flat(const struct ring *g, uint64_t *r, const uint64_t *a,
+		     const uint64_t *b, uint64_t *scratch)
+{
+	mp_size_t h = (mp_size_t)g->h;
+	mp_limb_t *t = scratch, *q = t + 2 * h, *itch = q + h;
+
+	multiply(g, t, a, b, itch);
+	(void)subtract_once(g, t + h, reduce(g, t, q));
+	mpn_copyi(r, t + h, h);
+}
+
+static void sqr_flat(const struct ring *g, uint64_t *r, const uint64_t *a,
+		     uint64_t *scratch)
+{
+	mul_flat(g, r, a, a, scratch);
+}
+
+/* r = lo + hi n reduced, where hi is still without the -m of lo's reduction;
+ * `top` is what hi has above 2h limbs. */
+static void finish(const struct ring *g, uint64_t *r, mp_limb_t *lo,
+		   mp_limb_t *hi, mp_limb_t top, mp_limb_t *q)
+{
+	mp_size_t h = (mp_size_t)g->h;
+	mp_limb_t more = reduce(g, lo, q);
+
+	more = subtract_once(g, lo + h, more);
+	/* hi += more * R - q; top counts R^2 and may be -1. */
+	for (mp_size_t i = h; i < 2 * h; i++)
+		q[i] = -more;
+	top += more - mpn_sub_n(hi, hi, q, 2 * h);
+	/* -R < hi < 2 n R: into [0, n R). */
+	top -= mpn_sub_n(hi + h, hi + h, g->digits, h);
+	for (int i = 0; i < 2; i++)
+		top += mpn_cnd_add_n(top >> (GMP_NUMB_BITS - 1), hi + h, hi + h,
+				     g->digits, h);
+	more = reduce(g, hi, q);
+	(void)subtract_once(g, hi + h, more);
+	mpn_copyi(r, lo + h, h);
+	mpn_copyi(r + h, hi + h, h);
+}
+
+static void mul_pair(const struct ring *g, uint64_t *r, const uint64_t *a,
+		     const uint64_t *b, uint64_t *scratch)
+{
+	mp_size_t h = (mp_size_t)g->h;
+	mp_limb_t *lo = scratch, *hi = lo + 2 * h, *q = hi + 2 * h;
+	mp_limb_t *itch = q + 2 * h;
+
+	multiply(g, hi, a, b + h, itch);
+	multiply(g, q, a + h, b, itch);
+	multiply(g, lo, a, b, itch);
+	finish(g, r, lo, hi, mpn_add_n(hi, hi, q, 2 * h), q);
+}
+
+static void sqr_pair(const struct ring *g, uint64_t *r, const uint64_t *a,
+		     uint64_t *scratch)
+{
+	mp_size_t h = (mp_size_t)g->h;
+	mp_limb_t *lo = scratch, *hi = lo + 2 * h, *q = hi + 2 * h;
+	mp_limb_t *itch = q + 2 * h;
+
+	multiply(g, hi, a, a + h, itch);
+	multiply(g, lo, a, a, itch);
+	finish(g, r, lo, hi, mpn_lshift(hi, hi, 2 * h, 1), q);
+}
+
+static void mul_low_pair(const struct ring *g, uint64_t *r, const uint64_t *a,
+			 const uint64_t *b, uint64_t *scratch)
+{
+	mp_size_t h = (mp_size_t)g->h;
+	mp_limb_t *lo = scratch, *hi = lo + 2 * h, *q = hi + 2 * h;
+	mp_limb_t *itch = q + 2 * h;
+
+	multiply(g, hi, a + h, b, itch);
+	multiply(g, lo, a, b, itch);
+	finish(g, r, lo, hi, 0, q);
+}
+
+static void add(const struct ring *g, uint64_t *r, const uint64_t *a,
+		const uint64_t *b)
+{
+	mp_size_t h = (mp_size_t)g->h;
+	mp_limb_t more = subtract_once(g, r, mpn_add_n(r, a, b, h));
+
+	if (!g->square)
+		return;
+	/* b + d + 1 < 2 n */
+	mp_limb_t top = mpn_add_n(r + h, a + h, b + h, h);
+	top += mpn_add_1(r + h, r + h, h, more);
+	(void)subtract_once(g, r + h, top);
+}
+
+static void raw(const struct ring *g, uint64_t *r, const mp_limb_t *const *v,
+		size_t limbs)
+{
+	mpn_zero(r, (mp_size_t)g->h);
+	mpn_copyi(r, v[0], (mp_size_t)MIN(limbs, (size_t)g->h));
+}
+
+static void load(const struct ring *g, uint64_t *r, const uint64_t *const *rec)
+{
+	mpn_copyi(r, rec[0], (mp_size_t)g->k);
+}
+
+static void store(const struct ring *g, uint64_t *const *rec, const uint64_t *a)
+{
+	mpn_copyi(rec[0], a, (mp_size_t)g->k);
+}
+
+/* The halves of v (of `limbs`, below n 2^(64 h)). */
+static void halves(const struct ring *g, uint64_t *r, const mp_limb_t *v,
+		   mp_size_t limbs)
+{
+	mp_size_t h = (mp_size_t)g->h, wide = MAX(limbs, 2 * h);
+	mp_size_t itch = MAX(mpn_sec_div_qr_itch(wide, h), wide - h + 1);
+	mp_limb_t *t = ring_alloc((size_t)(wide + itch)), *s = t + wide;
+
+	mpn_copyi(t, v, limbs);
+	if (!g->secret) {
+		mpn_tdiv_qr(s, r, 0, t, wide, g->digits, h);
+		if (g->square)
+			mpn_copyi(r + h, s, h);
+	} else if (g->square) {
+		/* Quotient of wide - h limbs: h, as v is below n^2. */
+		(void)mpn_sec_div_qr(r + h, t, wide, g->digits, h, s);
+		mpn_copyi(r, t, h);
+	} else {
+		mpn_sec_div_r(t, wide, g->digits, h, s);
+		mpn_copyi(r, t, h);
+	}
+	if (g->secret)
+		ring_wipe(t, (size_t)(wide + itch));
+	else
+		free(t);
+}
+
+/* v mod n^2 first, when v is longer than that. */
+static void enter(const struct ring *g, uint64_t *r, const mp_limb_t *const *v,
+		  size_t limbs, uint64_t *scratch)
+{
+	mp_size_t all = (mp_size_t)limbs, m = g->limbs;
+
+	if (g->square && all >= m) {
+		mp_size_t itch = MAX(mpn_sec_div_r_itch(all, m), all - m + 1);
+		mp_limb_t *t = ring_alloc((size_t)(all + itch));
+
+		mpn_copyi(t, v[0], all);
+		if (g->secret)
+			mpn_sec_div_r(t, all, mpz_limbs_read(g->m), m, t + all);
+		else if (all > m || mpn_cmp(t, mpz_limbs_read(g->m), m) >= 0)
+			mpn_tdiv_qr(t + all, t, 0, t, all, mpz_limbs_read(g->m),
+				    m);
+		halves(g, r, t, m);
+		ring_wipe(t, (size_t)(all + itch));
+	} else {
+		halves(g, r, v[0], all);
+	}
+	g->op.mul(g, r, r, g->rr, scratch);
+}
+
+static void leave(const struct ring *g, mp_limb_t *const *v, const uint64_t *a,
+		  uint64_t *scratch)
+{
+	mp_size_t h = (mp_size_t)g->h;
+	mp_limb_t *one = scratch, *x = one + g->k, *p = x + g->k;
+	mp_limb_t *rest = p + 2 * h;
+
+	mpn_zero(one, (mp_size_t)g->k);
+	one[0] = 1;
+	g->op.mul_low(g, x, a, one, rest);
+	if (!g->square) {
+		mpn_copyi(v[0], x, h);
+		return;
+	}
+	multiply(g, p, x + h, g->digits, rest);
+	mpn_zero(x + h, h);
+	(void)mpn_add_n(p, p, x, 2 * h);
+	mpn_copyi(v[0], p, g->limbs);
+}
+
+static void fill(const struct ring *g, uint64_t *const *table, unsigned w,
+		 unsigned at, const uint64_t *groups)
+{
+	(void)w;
+	mpn_copyi(table[0] + (size_t)at * g->k, groups,
+		  (mp_size_t)RING_FILL * g->k);
+}
+
+/* Two words at a time on what every processor has. */
+typedef uint64_t pair_of_words
+    __attribute__((vector_size(16), aligned(8), may_alias));
+
+static void pick(const struct ring *g, uint64_t *r, const uint64_t *groups,
+		 unsigned w, const uint32_t *digit)
+{
+	const uint64_t want = digit[0];
+	unsigned i = 0;
+
+	for (; i + 8 <= g->k; i += 8) {
+		pair_of_words a = { 0 }, b = a, c = a, d = a;
+
+		for (uint64_t e = 0; e < 1u << w; e++) {
+			const pair_of_words *from =
+			    (const void *)(groups + e * g->k + i);
+			uint64_t yes = ((e ^ want) - 1) >> 63;
+			pair_of_words m = { -yes, -yes };
+
+			a |= from[0] & m;
+			b |= from[1] & m;
+			c |= from[2] & m;
+			d |= from[3] & m;
+		}
+		((pair_of_words *)(void *)(r + i))[0] = a;
+		((pair_of_words *)(void *)(r + i))[1] = b;
+		((pair_of_words *)(void *)(r + i))[2] = c;
+		((pair_of_words *)(void *)(r + i))[3] = d;
+	}
+	for (; i < g->k; i++) {
+		uint64_t x = 0;
+
+		for (uint64_t e = 0; e < 1u << w; e++)
+			x |= groups[e * g->k + i] & -(((e ^ want) - 1) >> 63);
+		r[i] = x;
+	}
+}
+
+static void select1(const struct ring *g, uint64_t *r,
+		    const uint64_t *const *table, unsigned w,
+		    const uint32_t *digit)
+{
+	pick(g, r, table[0], w, digit);
+}
+
+/* Sums of second halves with one limb more, carried on. */
+static void sum_add(const struct ring *g, uint64_t *sum, const uint64_t *a)
+{
+	mp_size_t h = (mp_size_t)g->h;
+
+	sum[h] += mpn_add_n(sum, sum, a, h);
+}
+
+static void sum_end(const struct ring *g, uint64_t *r, const uint64_t *sum,
+		    uint64_t *scratch)
+{
+	mp_size_t h = (mp_size_t)g->h;
+
+	mpn_copyi(scratch + h, sum, h + 1);
+	mpn_sec_div_r(scratch + h, h + 1, g->digits, h, scratch + 2 * h + 1);
+	mpn_zero(scratch, h);
+	scratch[0] = 1;
+	g->op.mul(g, r, r, scratch, scratch + 2 * h);
+}
+
+void ring_portable(struct ring *g)
+{
+	mp_limb_t low = mpz_getlimbn(g->n, 0), inv = 1;
+	mp_size_t h = (mp_size_t)mpz_size(g->n);
+	mpz_t t;
+
+	g->lanes = 1;
+	g->h = (unsigned)h;
+	g->k = g->square ? 2 * g->h : g->h;
+	g->strips = strip_usable(h);
+	/* 6 h of a kernel's own, 4 h of what calls it. */
+	g->scratch =
+	    12 * (size_t)h + 8 +
+	    (size_t)MAX(MAX(mpn_sec_mul_itch(h, h), mpn_sec_sqr_itch(h)),
+			mpn_sec_div_r_itch(h + 1, h));
+	g->op = (struct ring_ops){
+		.mul = g->square ? mul_pair : mul_flat,
+		.mul_low = g->square ? mul_low_pair : mul_flat,
+		.sqr = g->square ? sqr_pair : sqr_flat,
+		.add = add,
+		.raw = raw,
+		.load = load,
+		.store = store,
+		.enter = enter,
+		.leave = leave,
+		.fill = fill,
+		.select = select1,
+		.pick = pick,
+		.sum_add = sum_add,
+		.sum_end = sum_end,
+	};
+	g->digits = ring_alloc((size_t)h);
+	mpn_copyi(g->digits, mpz_limbs_read(g->n), h);
+	/* Newton: each step doubles the bits that are right, from 1. */
+	for (int i = 0; i < 6; i++)
+		inv *= 2 - low * inv;
+	g->inv = -inv;
+	g->one = ring_alloc(g->k);
+	g->rr = ring_alloc((size_t)4 * g->k);
+	mpz_init(t);
+	mpz_setbit(t, (mp_bitcnt_t)h * GMP_NUMB_BITS);
+	mpz_mod(t, t, g->m);
+	if (mpz_sgn(t))
+		halves(g, g->one, mpz_limbs_read(t), (mp_size_t)mpz_size(t));
+	mpz_mul(t, t, t);
+	mpz_mod(t, t, g->m);
+	if (mpz_sgn(t))
+		halves(g, g->rr, mpz_limbs_read(t), (mp_size_t)mpz_size(t));
+	explicit_bzero(t->_mp_d, (size_t)t->_mp_alloc * sizeof(mp_limb_t));
+	mpz_clear(t);
+}
