@@ -135,7 +135,8 @@ int ctx_put_same_model(struct ctx *c, const json_t *model,
 /*
  * A model in the making, checkpoints/<index>.json of this party (0600), so
  * that the next attempt of this task goes on from it.  state (may be NULL) is
- * for that attempt only and never part of a stored model.
+ * for that attempt only and never part of a stored model.  The newest 2,000
+ * are kept.
  */
 int ctx_put_checkpoint(struct ctx *c, unsigned index, const json_t *meta,
 		       const json_t *param, const json_t *state,

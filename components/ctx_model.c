@@ -10,7 +10,8 @@
 #include "lib/fileio.h"
 #include "lib/json.h"
 
-#define CHECKPOINT_MAX 1000000u
+#define CHECKPOINT_MAX	1000000u
+#define CHECKPOINTS_MAX 2000 /* at once, as in a stored version */
 
 /* ---- models ----------------------------------------------------------- */
 
@@ -61,24 +62,6 @@ static char *checkpoint_path(struct ctx *c, unsigned index)
 	return xasprintf("%s/checkpoints/%u.json", c->dir, index);
 }
 
-int ctx_put_checkpoint(struct ctx *c, unsigned index, const json_t *meta,
-		       const json_t *param, const json_t *state, struct err *e)
-{
-	_cleanup_free_ char *dir = xasprintf("%s/checkpoints", c->dir);
-	_cleanup_free_ char *path = checkpoint_path(c, index);
-	json_t *o;
-	int r = mkdir_p(dir, 0700, e);
-
-	if (r < 0)
-		return r;
-	o = model_json(c, meta, param);
-	if (state)
-		json_object_set(o, "state", (json_t *)state);
-	r = json_write_file(path, o, 0600, true, e);
-	json_decref(o);
-	return r;
-}
-
 static int compare_u(const void *a, const void *b)
 {
 	unsigned x = *(const unsigned *)a;
@@ -111,6 +94,42 @@ int ctx_checkpoints(struct ctx *c, unsigned **ret, size_t *ret_n, struct err *e)
 	if (*ret)
 		qsort(*ret, *ret_n, sizeof(**ret), compare_u);
 	return 0;
+}
+
+/* A training of many iterations does not fill the disk. */
+static int drop_oldest(struct ctx *c, struct err *e)
+{
+	_cleanup_free_ unsigned *list = NULL;
+	size_t n;
+	int r = ctx_checkpoints(c, &list, &n, e);
+
+	for (size_t i = 0; r >= 0 && i + CHECKPOINTS_MAX < n; i++) {
+		_cleanup_free_ char *old = checkpoint_path(c, list[i]);
+
+		if (unlink(old) && errno != ENOENT)
+			r = err_sys(e, errno, "%s", old);
+	}
+	return r;
+}
+
+int ctx_put_checkpoint(struct ctx *c, unsigned index, const json_t *meta,
+		       const json_t *param, const json_t *state, struct err *e)
+{
+	_cleanup_free_ char *dir = xasprintf("%s/checkpoints", c->dir);
+	_cleanup_free_ char *path = checkpoint_path(c, index);
+	json_t *o;
+	int r = mkdir_p(dir, 0700, e);
+
+	if (r < 0)
+		return r;
+	o = model_json(c, meta, param);
+	if (state)
+		json_object_set(o, "state", (json_t *)state);
+	r = json_write_file(path, o, 0600, true, e);
+	json_decref(o);
+	if (!r && index >= CHECKPOINTS_MAX)
+		r = drop_oldest(c, e);
+	return r;
 }
 
 int ctx_get_checkpoint(struct ctx *c, unsigned index, json_t **ret,

@@ -2,7 +2,8 @@
 /*
  * Stepwise selection of columns by AIC or BIC.  Columns are numbered, the
  * host's first; all parties walk the same candidates in the same order, the
- * arbiter alone knows the losses and says after each step which candidate won.
+ * arbiter says after each step which candidate won, and the guest, which has
+ * heard the losses, by which value.
  */
 #include <math.h>
 
@@ -210,8 +211,8 @@ static int try_all(struct stepwise *s, struct winner *w, struct err *e)
 	return r;
 }
 
-/* The arbiter's choice, to all; false when the mask stays as it is. */
-static int choose(struct stepwise *s, const struct winner *w, bool *ret_moved,
+/* The arbiter's choice, to all: its index in the cache. */
+static int choose(struct stepwise *s, const struct winner *w, size_t *ret,
 		  struct err *e)
 {
 	struct linear *l = s->l;
@@ -237,25 +238,39 @@ static int choose(struct stepwise *s, const struct winner *w, bool *ret_moved,
 		if (r >= 0)
 			best = got[0];
 	}
-	if (r < 0)
-		return r;
-	*ret_moved = memcmp(s->now, s->cache[best].mask, columns(s)) != 0;
-	memcpy(s->now, s->cache[best].mask, columns(s) * sizeof(*s->now));
-	return 0;
+	*ret = best;
+	return r;
 }
 
-static void note_step(struct stepwise *s)
+/* What a step ended with: in the summary, at the guest also as a curve. */
+static int note_step(struct stepwise *s, double reached, struct err *e)
 {
-	json_t *names = json_array();
+	json_t *names = json_array(), *step;
 
 	for (size_t j = 0; s->d && j < s->d->cols; j++)
 		if (own(s, s->now)[j])
 			json_array_append_new(names,
 					      json_string(s->d->names[j]));
-	json_array_append_new(
-	    s->steps,
+	step =
 	    json_pack("{s:I, s:I, s:o}", "step", (json_int_t)s->step, "columns",
-		      (json_int_t)count(s, s->now), "own_columns", names));
+		      (json_int_t)count(s, s->now), "own_columns", names);
+	json_array_append_new(s->steps, step);
+	if (s->l->role != LINEAR_GUEST || !isfinite(reached))
+		return 0;
+	json_object_set_new(step, "criterion", json_real(reached));
+	return ctx_metric(s->l->c, "train", "criterion", s->step, reached, e);
+}
+
+/* The losses of the model that was chosen: those of all would be hundreds. */
+static int show_losses(struct linear *l, const struct linear_model *m,
+		       struct err *e)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < m->n_loss && r >= 0; i++)
+		r = linear_curve(l, "", "train", "loss", (double)i, m->loss[i],
+				 e);
+	return r;
 }
 
 static int search(struct stepwise *s, struct err *e)
@@ -269,12 +284,18 @@ static int search(struct stepwise *s, struct err *e)
 		s->now[j] = p->backward;
 	for (; s->step < p->max_step && moved && r >= 0; s->step++) {
 		struct winner w = { 0 };
+		const struct candidate *best;
+		size_t i;
 
 		r = try_all(s, &w, e);
 		if (r >= 0)
-			r = choose(s, &w, &moved, e);
-		if (r >= 0)
-			note_step(s);
+			r = choose(s, &w, &i, e);
+		if (r < 0)
+			return r;
+		best = &s->cache[i];
+		moved = memcmp(s->now, best->mask, columns(s)) != 0;
+		memcpy(s->now, best->mask, columns(s) * sizeof(*s->now));
+		r = note_step(s, best->criterion, e);
 	}
 	return r;
 }
@@ -296,6 +317,8 @@ int linear_stepwise(struct linear *l, const struct linear_data *d,
 	if (best) {
 		*ret = best->set;
 		best->set = (struct linear_set){ 0 };
+		if (l->role == LINEAR_GUEST && ret->n)
+			r = show_losses(l, &ret->m[0], e);
 		if (d)
 			linear_data_columns(d, own(&s, s.now), ret_d);
 	}

@@ -84,6 +84,36 @@ static int link_file(const char *from, const char *to, const char *name,
 	return r;
 }
 
+/* Why there is no such checkpoint: which there are. */
+static int no_checkpoint(const struct deploy *x, const char *from,
+			 const char *member, const char *name, long long step,
+			 struct err *e)
+{
+	_cleanup_free_ char *dir =
+	    xasprintf("%s/%s/%s/checkpoints", from, member, name);
+	_cleanup_closedir_ DIR *d = opendir(dir);
+	const struct dirent *de;
+	unsigned long n = 0, first = 0, last = 0, i;
+
+	while (d && (de = readdir(d))) {
+		if (de->d_name[0] < '0' || de->d_name[0] > '9')
+			continue;
+		i = strtoul(de->d_name, NULL, 10);
+		first = n ? MIN(first, i) : i;
+		last = MAX(last, i);
+		n++;
+	}
+	if (!n)
+		return err_set(e, ENOENT,
+			       "party %s: %s has no checkpoint %lld, nor any "
+			       "other (callback ModelCheckpoint makes them)",
+			       x->s->party, name, step);
+	return err_set(e, ENOENT,
+		       "party %s: %s has no checkpoint %lld, but %lu from %lu "
+		       "to %lu",
+		       x->s->party, name, step, n, first, last);
+}
+
 static int link_component(struct deploy *x, const char *from, const char *to,
 			  const json_t *one, struct err *e)
 {
@@ -113,10 +143,8 @@ static int link_component(struct deploy *x, const char *from, const char *to,
 
 			r = link_file(from, to, a, b, e);
 			if (r == -ENOENT && step >= 0)
-				r = err_set(e, ENOENT,
-					    "party %s: %s has no checkpoint "
-					    "%lld",
-					    x->s->party, name, (long long)step);
+				r = no_checkpoint(x, from, member, name, step,
+						  e);
 		}
 	}
 	return r;

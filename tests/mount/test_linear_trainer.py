@@ -519,7 +519,13 @@ def test_stepwise_picks_the_columns_of_a_plaintext_search(lab, module, direction
     coef = {n: w for s in r.parts() for n, w in s["coef"].items() if w}
     assert far([coef[names[j]] for j in want], fit.w[:-1]) < 1e-6 and len(coef) == len(want)
     assert far(r.scores(), ref.score(family, d.x[:, want], fit.w)) < 1e-6
-    assert r.summary()["steps"]
+    # Each step tells by what it was chosen; the losses are the model's.
+    steps = r.summary()["steps"]
+    values = [s["criterion"] for s in steps]
+    end = ref.criterion(family, name, len(y), len(want), fit.loss[-1])
+    assert values == sorted(values, reverse=True) and abs(values[-1] - end) < 1e-3
+    assert r.metric("train", "criterion") == [(i, v) for i, v in enumerate(values)]
+    assert far([v for _, v in r.metric("train", "loss")], fit.loss) < 1e-6
 
 
 @pytest.mark.parametrize("bounds", [{"direction": "forward", "nvmax": 2},

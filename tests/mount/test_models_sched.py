@@ -197,7 +197,7 @@ def test_a_changed_part_is_refused(three, deployed):
 
 @pytest.mark.parametrize("words, said", [
     ("data_transform_1", 'no component "data_transform_1" (did you mean data_transform_0?)'),
-    ("data_transform_0:checkpoint-3", "data_transform_0 has no checkpoint 3"),
+    ("data_transform_0:checkpoint-3", "data_transform_0 has no checkpoint 3, nor any other"),
     ("data_transform_0:best", "expected data_transform_0:checkpoint-NUMBER"),
     ("data_transform_0 data_transform_0", "is named twice"),
     ("dsl", "write predict/dsl.json first"),
@@ -351,6 +351,9 @@ def test_a_checkpoint_is_deployed_in_place_of_the_model(three):
     job = p.run(*lr_checkpoints())
     steps = os.listdir(store(p, job, "guest-9999/hetero_lr_0/checkpoints"))
     assert len(steps) >= 3
+    with pytest.raises(OSError):
+        ctl(p, job, "deploy hetero_lr_0:checkpoint-9")
+    assert "no checkpoint 9, but 4 from 0 to 3" in p.read("errors").split("\n\n")[0]
     assert "state" not in p.read(store(p, job, "guest-9999/hetero_lr_0/checkpoints", steps[0],
                                        "param.json"))
     new = deploy(three, job, "data_transform_0 hetero_lr_0:checkpoint-%s" % min(steps))
