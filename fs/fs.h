@@ -129,7 +129,8 @@ struct handle {
 	int fd;	   /* served when >= 0 */
 	struct strbuf text;
 	struct table *table;
-	unsigned part; /* 1 + number of the part, 0 = whole table */
+	struct table_view *view; /* its data.csv or one of its parts */
+	unsigned part;		 /* 1 + number of the part, 0 = whole table */
 	pid_t opener;  /* thread group */
 	uid_t uid;
 	bool nonseekable, cached, killed;

@@ -145,6 +145,7 @@ void handle_free(struct handle *h)
 		h->ops->release(h);
 	if (h->fd >= 0)
 		close(h->fd);
+	table_view_unref(h->view);
 	table_unref(h->table);
 	sb_free(&h->text);
 	pthread_mutex_destroy(&h->lock);

@@ -339,26 +339,22 @@ static void op_create(fuse_req_t r, fuse_ino_t dir, const char *name,
 	}
 }
 
-static ssize_t table_bytes(struct handle *h, off_t off, char *buf, size_t n,
-			   struct err *e)
+static void read_table(fuse_req_t r, struct handle *h, size_t n, off_t off)
 {
-	size_t done = 0;
+	_cleanup_free_ char *buf = malloc(n ? n : 1);
+	/* Once answered, the reader may close. */
+	struct table_view *v = table_view_ref(h->view);
+	struct err e = { 0 };
+	ssize_t k = buf ? table_view_read(v, (uint64_t)off, buf, n, &e)
+			: (ssize_t)-ENOMEM;
 
-	while (done < n) {
-		ssize_t k = h->part
-				? table_part_read(h->table, h->part - 1,
-						  (uint64_t)off + done,
-						  buf + done, n - done, e)
-				: table_csv_read(h->table, (uint64_t)off + done,
-						 buf + done, n - done, e);
-
-		if (k < 0)
-			return k;
-		if (!k)
-			break;
-		done += (size_t)k;
+	if (k < 0) {
+		log_error("fs", "reading a table: %s", e.text);
+		fuse_reply_err(r, (int)-k);
+	} else if (!fuse_reply_buf(r, buf, (size_t)k)) {
+		table_view_ahead(v);
 	}
-	return (ssize_t)done;
+	table_view_unref(v);
 }
 
 static void op_read(fuse_req_t r, fuse_ino_t ino, size_t n, off_t off,
@@ -369,18 +365,8 @@ static void op_read(fuse_req_t r, fuse_ino_t ino, size_t n, off_t off,
 	(void)ino;
 	if (h->ops->read) {
 		h->ops->read(r, h, n, off, fi);
-	} else if (h->table) {
-		_cleanup_free_ char *buf = malloc(n ? n : 1);
-		struct err e = { 0 };
-		ssize_t k =
-		    buf ? table_bytes(h, off, buf, n, &e) : (ssize_t)-ENOMEM;
-
-		if (k < 0) {
-			log_error("fs", "reading a table: %s", e.text);
-			fuse_reply_err(r, (int)-k);
-		} else {
-			fuse_reply_buf(r, buf, (size_t)k);
-		}
+	} else if (h->view) {
+		read_table(r, h, n, off);
 	} else if (h->fd >= 0) {
 		struct fuse_bufvec b = FUSE_BUFVEC_INIT(n);
 

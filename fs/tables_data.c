@@ -176,9 +176,15 @@ int table_data_open(const struct who *w, struct nid n, int flags,
 		    struct table *t, unsigned part, struct handle **ret)
 {
 	struct handle *h = handle_new(w, n, flags, NULL);
+	int no;
 
 	if (!h)
 		return -ENOMEM;
+	no = table_view_new(t, part, &h->view, NULL);
+	if (no) {
+		handle_free(h);
+		return no;
+	}
 	h->table = table_ref(t);
 	h->part = part;
 	h->cached = n.kind == K_DATA;

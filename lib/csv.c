@@ -139,6 +139,13 @@ int csv_feed(struct csv *c, const char *data, size_t n, struct err *e)
 		size_t from = i;
 		int r;
 
+		if (c->simple && c->state == START && !c->n && !c->text.len) {
+			r = csv_simple_rows(c, data + i, n - i, &from, e);
+			i += from;
+			if (r || i == n)
+				return r;
+			from = i;
+		}
 		if (c->state == QUOTED) {
 			while (i < n && data[i] != '"') {
 				c->line += data[i] == '\n';

@@ -23,6 +23,7 @@
 #define LIB_TABLE_H
 
 #include <jansson.h>
+#include <stdatomic.h>
 
 #include "lib/err.h"
 #include "lib/strbuf.h"
@@ -186,7 +187,23 @@ uint64_t table_rows(const struct table *t);
 uint64_t table_generation(const struct table *t);
 int64_t table_published_ms(const struct table *t);
 uint64_t table_csv_size(const struct table *t);
-/* Bytes of the CSV view at an offset: count, 0 at the end, or -errno. */
+/*
+ * A reader of the CSV view: of all rows (part 0), or of part k - 1.  Each has
+ * its own place and window of text, so readers do not wait for each other.
+ * Thread-safe; a view keeps its table.
+ */
+struct table_view;
+int table_view_new(struct table *t, unsigned part, struct table_view **ret,
+		   struct err *e) MUST_CHECK;
+struct table_view *table_view_ref(struct table_view *v);
+void table_view_unref(struct table_view *v);
+uint64_t table_view_size(const struct table_view *v);
+/* Bytes at an offset: all n but at the end, 0 there, or -errno. */
+ssize_t table_view_read(struct table_view *v, uint64_t offset, void *buf,
+			size_t n, struct err *e);
+/* When a reader goes forward: makes ready what he wants next. */
+void table_view_ahead(struct table_view *v);
+/* The same once, without a view of one's own. */
 ssize_t table_csv_read(struct table *t, uint64_t offset, void *buf, size_t n,
 		       struct err *e);
 /* CSV view of part k of the table's partitions (contiguous key ranges, each
@@ -210,9 +227,10 @@ int table_next(struct table_iter *it, const char **key, size_t *key_len,
 void table_scan_end(struct table_iter *it);
 
 /*
- * Building: rows in any order, sorted externally (bounded memory: about 8 MiB
- * of rows, then runs on disk).  add fails with -EEXIST for a duplicate key at
- * the latest in finish.  The builder copies schema and cells.
+ * Building: rows in any order, sorted externally by threads (bounded memory:
+ * some 16 MiB of rows in each of three arenas, then runs on disk).  add fails
+ * with -EEXIST for a duplicate key at the latest in publish.  The builder
+ * copies schema and cells.
  */
 int table_build_begin(struct table_store *s, const struct table_schema *schema,
 		      struct table_build **ret, struct err *e) MUST_CHECK;
@@ -230,6 +248,15 @@ int table_build_share(struct table_build *b, struct table *t,
 void table_build_lineage(struct table_build *b, json_t *lineage);
 const struct table_schema *table_build_schema(const struct table_build *b);
 void table_build_abort(struct table_build *b);
+/* For others to look at, and to stop it, while add and publish work. */
+struct table_progress {
+	atomic_uint_least64_t rows; /* taken so far */
+	atomic_uint_least64_t
+	    merged;	  /* ... that found their place in publish */
+	atomic_bool stop; /* set: the next add or publish gives -EINTR */
+};
+/* p outlives the builder. */
+void table_build_watch(struct table_build *b, struct table_progress *p);
 uint64_t table_build_rows(const struct table_build *b);
 
 /*
@@ -251,6 +278,7 @@ uint64_t table_upload_rows(const struct table_upload *u);
 int table_upload_publish(struct table_upload *u, const char *ns,
 			 const char *name, struct err *e) MUST_CHECK;
 void table_upload_abort(struct table_upload *u);
+void table_upload_watch(struct table_upload *u, struct table_progress *p);
 
 /* CSV text of one field: quoted only where it must be (architecture 3). */
 int csv_add_field(struct strbuf *sb, const char *s, size_t n);

@@ -1,58 +1,138 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * New generations.  Rows arrive in any order; up to RUN_BYTES of them are
- * sorted in memory, more go to sorted runs on disk that are merged at the
- * end.  The merged rows become one SST file which RocksDB takes over.
+ * New generations.  Rows arrive in any order in an arena; a full one goes to a
+ * thread while the next one fills.  As long as ids come in order the thread
+ * writes SST files at once (straight); else it sorts the arena to a run, and
+ * the runs are merged at the end, ranges of ids beside each other.  A table
+ * that fits into one arena needs neither threads nor runs.
  */
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 
 #include "lib/log.h"
-#include "lib/table_priv.h"
+#include "lib/table_sort.h"
 
-#define RUN_BYTES (8u << 20)
-#define RUNS_MAX  4096
+#define ARENAS	    3		/* one fills while others are written */
+#define THREADS_MAX 4		/* of a merge */
+#define SORT_BYTES  (48u << 20) /* arenas of all builders, if they are few */
+#define LIMIT_MIN   (2u << 20)
 
-/* In the arena and in runs: this head, key, value. */
-struct record {
-	uint32_t klen, vlen;
-	uint64_t line; /* of an upload, 0 otherwise */
+struct work {
+	struct table_build *b;
+	struct arena arena;
+	struct run run; /* what came of it, unless it went straight */
+	char *path;
+	pthread_t thread;
+	bool running, straight;
+	int r;
+	struct err e;
 };
 
 struct table_build {
 	struct table_store *store;
 	struct table_schema *schema;
-	struct table_stats *stats;
+	enum row_format format;
+	struct table_stats *stats; /* NULL until all rows are written */
 	uint64_t gen;
 	char *dir;
 	int dir_fd; /* locked: the sweep leaves a live builder alone */
-	struct strbuf arena;
-	uint32_t *at; /* offsets of the records */
-	size_t n, n_alloc;
+	struct work work[ARENAS];
+	unsigned now; /* the one whose arena fills */
+	bool spilled;
+	struct run *runs;
+	size_t n_runs;
+	unsigned n_files;
+	struct sst straight;
+	FILE *lines; /* rows whose line is not the one behind the last */
+	struct table_progress *progress, own;
 	uint64_t rows;
-	unsigned runs;
-	struct strbuf row;
 	bool in_order; /* so far every key was greater than the last */
 	char last[TABLE_KEY_MAX];
 	size_t last_len;
 	uint64_t last_line;
 	bool shared; /* rows and index are linked already */
-	uint64_t shared_csv;
+	uint64_t csv;
 };
+
+static atomic_uint spilling; /* builders of more than one arena */
+/* One merge at a time: they use all cores, and memory. */
+static pthread_mutex_t merge_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* ---- threads ------------------------------------------------------------- */
+
+/* Without signals: they are the main thread's. */
+static int thread_start(pthread_t *t, void *(*fn)(void *), void *arg)
+{
+	sigset_t all, old;
+	int r;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	r = pthread_create(t, NULL, fn, arg);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return -r;
+}
+
+static int work_end(struct work *w, struct err *e)
+{
+	int r = w->r;
+
+	if (!w->running)
+		return 0;
+	pthread_join(w->thread, NULL);
+	w->running = false;
+	r = w->r;
+	if (r && e)
+		*e = w->e;
+	if (!r && !w->straight) {
+		struct table_build *b = w->b;
+
+		b->runs = xrealloc(b->runs, (b->n_runs + 1) * sizeof(*b->runs));
+		b->runs[b->n_runs++] = w->run;
+	}
+	arena_reset(&w->arena);
+	return r;
+}
+
+static int all_work_ends(struct table_build *b, struct err *e)
+{
+	int r = 0;
+
+	for (unsigned i = 0; i < ARENAS; i++) {
+		int k = work_end(&b->work[i], r ? NULL : e);
+
+		r = r ? r : k;
+	}
+	return r;
+}
+
+/* ---- beginning and end --------------------------------------------------- */
 
 static void build_free(struct table_build *b)
 {
 	if (!b)
 		return;
+	(void)all_work_ends(b, NULL);
+	for (unsigned i = 0; i < ARENAS; i++) {
+		arena_free(&b->work[i].arena);
+		free(b->work[i].path);
+	}
+	for (size_t i = 0; i < b->n_runs; i++)
+		run_free(&b->runs[i]);
+	free(b->runs);
+	sst_free(&b->straight);
+	if (b->lines)
+		(void)fclose(b->lines);
+	if (b->spilled)
+		atomic_fetch_sub(&spilling, 1);
 	(void)remove_tree(b->dir, NULL);
 	if (b->dir_fd >= 0)
 		close(b->dir_fd);
 	table_stats_free(b->stats);
 	schema_free(b->schema);
-	sb_free(&b->arena);
-	sb_free(&b->row);
-	free(b->at);
 	free(b->dir);
 	free(b);
 }
@@ -72,6 +152,11 @@ const struct table_schema *table_build_schema(const struct table_build *b)
 	return b->schema;
 }
 
+void table_build_watch(struct table_build *b, struct table_progress *p)
+{
+	b->progress = p;
+}
+
 int table_build_begin(struct table_store *s, const struct table_schema *schema,
 		      struct table_build **ret, struct err *e)
 {
@@ -81,9 +166,13 @@ int table_build_begin(struct table_store *s, const struct table_schema *schema,
 	b->store = s;
 	b->dir_fd = -1;
 	b->in_order = true;
-	sb_init(&b->arena, RUN_BYTES + 2 * CSV_LINE_MAX);
-	sb_init(&b->row, CSV_LINE_MAX);
+	b->last_line = 1;
+	b->progress = &b->own;
+	for (unsigned i = 0; i < ARENAS; i++)
+		b->work[i].b = b;
 	r = table_store_numbers(s, 1, &b->gen, e);
+	if (!r)
+		r = arena_init(&b->work[0].arena, e);
 	if (r) {
 		free(b);
 		return r;
@@ -91,7 +180,7 @@ int table_build_begin(struct table_store *s, const struct table_schema *schema,
 	b->schema = schema_dup(schema);
 	json_decref(b->schema->lineage); /* of the table it is made like */
 	b->schema->lineage = NULL;
-	b->stats = table_stats_new(schema);
+	b->format = row_format(schema);
 	b->dir =
 	    xasprintf("%s/building/%llu", s->dir, (unsigned long long)b->gen);
 	if (!mkdir(b->dir, 0700))
@@ -105,60 +194,257 @@ int table_build_begin(struct table_store *s, const struct table_schema *schema,
 	return 0;
 }
 
-static int compare(const void *pa, const void *pb, void *arena)
-{
-	const char *a = (const char *)arena + *(const uint32_t *)pa;
-	const char *b = (const char *)arena + *(const uint32_t *)pb;
-	struct record ra, rb;
-	int c;
+/* ---- full arenas --------------------------------------------------------- */
 
-	memcpy(&ra, a, sizeof(ra));
-	memcpy(&rb, b, sizeof(rb));
-	c = memcmp(a + sizeof(ra), b + sizeof(rb), MIN(ra.klen, rb.klen));
-	return c ? c : (ra.klen > rb.klen) - (ra.klen < rb.klen);
+static void work_now(struct work *w)
+{
+	struct run_writer *out = NULL;
+
+	arena_sort(&w->arena);
+	if (w->straight) {
+		w->r = arena_rows(&w->arena, sst_add, &w->b->straight, &w->e);
+		return;
+	}
+	w->r = run_writer_new(w->path, &out, &w->e);
+	if (w->r)
+		return;
+	w->r = arena_rows(&w->arena, run_writer_add, out, &w->e);
+	w->r = run_writer_end(out, w->r, &w->run, &w->e);
 }
 
-static void sort_arena(struct table_build *b)
+static void *work_thread(void *arg)
 {
-	if (b->n > 1)
-		qsort_r(b->at, b->n, sizeof(*b->at), compare, b->arena.buf);
+	work_now(arg);
+	return NULL;
 }
 
-/* Errors never hold the key: they may end in a partner's log. */
-static int duplicate(uint64_t a, uint64_t b, struct err *e)
+static void work_start(struct work *w)
 {
-	if (!a || !b)
-		return err_set(e, EEXIST, "two rows have the same id");
-	return err_set(
-	    e, EEXIST, "line %llu column 1: the same id as on line %llu",
-	    (unsigned long long)MAX(a, b), (unsigned long long)MIN(a, b));
+	w->r = 0;
+	w->running = true;
+	free(w->path);
+	w->path = xasprintf("%s/run.%u", w->b->dir, w->b->n_files++);
 }
 
+struct line_note {
+	uint64_t row, line;
+};
+
+/* Lines are counted up; where that is wrong it is noted, so that a row which
+ * went straight has its line if it meets its double later. */
+static int note_line(struct table_build *b, uint64_t line, struct err *e)
+{
+	struct line_note n = { b->rows, line };
+	_cleanup_free_ char *path = NULL;
+
+	if (!line || line == b->last_line + 1)
+		return 0;
+	if (!b->lines) {
+		path = xasprintf("%s/lines", b->dir);
+		b->lines = fopen(path, "w+e");
+	}
+	if (!b->lines || fwrite(&n, sizeof(n), 1, b->lines) != 1)
+		return err_sys(e, errno, "%s/lines", b->dir);
+	return 0;
+}
+
+/* The rows of an SST writer that was finished, as a run. */
+static int copy_rows(struct table_build *b, rocksdb_iterator_t *it,
+		     struct run_writer *out, struct err *e)
+{
+	struct line_note next = { UINT64_MAX, 0 };
+	uint64_t line = b->last_line ? 1 : 0;
+	int r = 0;
+
+	if (b->lines) {
+		rewind(b->lines);
+		if (fread(&next, sizeof(next), 1, b->lines) != 1)
+			next.row = UINT64_MAX;
+	}
+	rocksdb_iter_seek_to_first(it);
+	for (uint64_t k = 0; !r && rocksdb_iter_valid(it); k++) {
+		size_t key_len, val_len;
+		struct row row;
+
+		line += line != 0;
+		if (k == next.row) {
+			line = next.line;
+			if (fread(&next, sizeof(next), 1, b->lines) != 1)
+				next.row = UINT64_MAX;
+		}
+		row.key = rocksdb_iter_key(it, &key_len);
+		row.val = rocksdb_iter_value(it, &val_len);
+		row.key_len = (uint32_t)key_len;
+		row.val_len = (uint32_t)val_len;
+		row.line = line;
+		r = run_writer_add(out, &row, e);
+		rocksdb_iter_next(it);
+	}
+	return r;
+}
+
+/* The ids are not in order after all: what went straight becomes a run. */
+static int back_from_straight(struct table_build *b, struct err *e)
+{
+	_cleanup_free_ char *dir = xasprintf("%s/straight", b->dir);
+	_cleanup_free_ char *path =
+	    xasprintf("%s/run.%u", b->dir, b->n_files++);
+	struct run_writer *out = NULL;
+	rocksdb_iterator_t *it;
+	rocksdb_t *db = NULL;
+	struct run run;
+	int r = sst_finish(&b->straight, e);
+
+	if (!r && mkdir(dir, 0700))
+		r = err_sys(e, errno, "%s", dir);
+	if (!r)
+		r = sst_open(&b->straight, 1, dir, &db, e);
+	if (!r)
+		r = run_writer_new(path, &out, e);
+	if (!r) {
+		it = rocks_iterator(db);
+		r = copy_rows(b, it, out, e);
+		rocksdb_iter_destroy(it);
+		r = run_writer_end(out, r, &run, e);
+	}
+	if (db)
+		rocksdb_close(db);
+	sst_free(&b->straight);
+	(void)remove_tree(dir, NULL);
+	if (r)
+		return r;
+	b->runs = xrealloc(b->runs, (b->n_runs + 1) * sizeof(*b->runs));
+	b->runs[b->n_runs++] = run;
+	return 0;
+}
+
+static size_t arena_limit(const struct table_build *b)
+{
+	unsigned n = MAX(atomic_load(&spilling), 1);
+
+	return b->spilled
+		   ? MIN(MAX(SORT_BYTES / (ARENAS * n), LIMIT_MIN), ARENA_BYTES)
+		   : ARENA_BYTES;
+}
+
+/* The arena goes to a thread, another one is there to be filled. */
 static int spill(struct table_build *b, struct err *e)
 {
-	_cleanup_free_ char *path = NULL;
-	_cleanup_fclose_ FILE *f = NULL;
+	struct work *w = &b->work[b->now];
+	int r = 0;
 
-	if (b->runs == RUNS_MAX)
-		return err_set(e, EFBIG, "more than %u sorted runs", RUNS_MAX);
-	sort_arena(b);
-	path = xasprintf("%s/run.%u", b->dir, b->runs++);
-	f = fopen(path, "we");
-	if (!f)
-		return err_sys(e, errno, "%s", path);
-	for (size_t i = 0; i < b->n; i++) {
-		const char *p = b->arena.buf + b->at[i];
-		struct record r;
-
-		memcpy(&r, p, sizeof(r));
-		if (fwrite(p, sizeof(r) + r.klen + r.vlen, 1, f) != 1)
-			return err_sys(e, errno, "%s", path);
+	if (!b->spilled) {
+		b->spilled = true;
+		atomic_fetch_add(&spilling, 1);
 	}
-	if (fflush(f))
-		return err_sys(e, errno, "%s", path);
-	b->n = 0;
-	sb_reset(&b->arena);
+	w->straight = b->in_order;
+	if (w->straight || b->straight.options)
+		r = all_work_ends(b, e);
+	if (!r && w->straight && !b->straight.options)
+		sst_init(&b->straight, b->schema, b->dir, 0);
+	if (!r && !w->straight && b->straight.options)
+		r = back_from_straight(b, e);
+	if (r)
+		return r;
+	work_start(w);
+	r = thread_start(&w->thread, work_thread, w);
+	if (r) {
+		w->running = false;
+		return err_sys(e, -r, "a thread that sorts rows");
+	}
+	b->now = (b->now + 1) % ARENAS;
+	w = &b->work[b->now];
+	r = work_end(w, e);
+	if (!r && !w->arena.buf)
+		r = arena_init(&w->arena, e);
+	return r;
+}
+
+/* ---- rows ---------------------------------------------------------------- */
+
+/* Where a value of up to n bytes may be put. */
+static int room(struct table_build *b, size_t key_len, size_t n, char **ret,
+		struct err *e)
+{
+	struct arena *a = &b->work[b->now].arena;
+	int r;
+
+	if (!key_len || key_len > TABLE_KEY_MAX)
+		return err_set(e, EINVAL, "an id of %zu bytes (1 to %d)",
+			       key_len, TABLE_KEY_MAX);
+	if (n > CSV_LINE_MAX)
+		return err_set(e, EMSGSIZE, "a row is larger than %u bytes",
+			       CSV_LINE_MAX);
+	*ret = arena_room(a, arena_limit(b), key_len, n);
+	if (*ret)
+		return 0;
+	r = spill(b, e);
+	if (r)
+		return r;
+	a = &b->work[b->now].arena;
+	*ret = arena_room(a, ARENA_BYTES, key_len, n);
 	return 0;
+}
+
+/* Is this key behind the last one? */
+static int check_order(struct table_build *b, const char *key, size_t key_len,
+		       uint64_t line, struct err *e)
+{
+	int c;
+
+	if (b->rows) {
+		c = memcmp(key, b->last, MIN(key_len, b->last_len));
+		if (!c)
+			c = (key_len > b->last_len) - (key_len < b->last_len);
+		if (!c)
+			return duplicate_id(b->last_line, line, e);
+		if (c < 0) {
+			b->in_order = false;
+			b->work[b->now].arena.in_order = false;
+			return 0;
+		}
+	}
+	c = note_line(b, line, e);
+	memcpy(b->last, key, key_len);
+	b->last_len = key_len;
+	b->last_line = line;
+	return c;
+}
+
+static int add(struct table_build *b, const char *key, size_t key_len, size_t n,
+	       uint64_t line, struct err *e)
+{
+	struct arena *a = &b->work[b->now].arena;
+	int r;
+
+	if (!b->in_order) {
+		a->in_order = false;
+	} else {
+		r = check_order(b, key, key_len, line, e);
+		if (r)
+			return r;
+	}
+	arena_add(a, key, key_len, n, line);
+	b->rows++;
+	if (b->rows % 4096 == 0) {
+		atomic_store(&b->progress->rows, b->rows);
+		if (b->progress->stop)
+			return err_set(e, EINTR, "stopped");
+	}
+	return 0;
+}
+
+int table_build_add_line(struct table_build *b, const char *key, size_t key_len,
+			 const struct cell *cells, uint64_t line, struct err *e)
+{
+	size_t n = row_size_max(b->format, b->schema, cells);
+	char *to;
+	int r = room(b, key_len, n, &to, e);
+
+	if (r)
+		return r;
+	n = row_put(b->format, b->schema, cells, to);
+	return add(b, key, key_len, n, line, e);
 }
 
 int table_build_add(struct table_build *b, const char *key, size_t key_len,
@@ -167,53 +453,21 @@ int table_build_add(struct table_build *b, const char *key, size_t key_len,
 	return table_build_add_line(b, key, key_len, cells, 0, e);
 }
 
-int table_build_add_line(struct table_build *b, const char *key, size_t key_len,
-			 const struct cell *cells, uint64_t line, struct err *e)
+int table_build_add_text(struct table_build *b, const char *key, size_t key_len,
+			 const char *text, size_t n, char cut, uint64_t line,
+			 struct err *e)
 {
-	struct record rec;
-	size_t common;
-	int c;
+	char *to;
+	int r = room(b, key_len, n, &to, e);
 
-	if (!key_len || key_len > TABLE_KEY_MAX)
-		return err_set(e, EINVAL, "an id of %zu bytes (1 to %d)",
-			       key_len, TABLE_KEY_MAX);
-	sb_reset(&b->row);
-	if (row_encode(&b->row, b->schema, cells))
-		return err_set(e, EMSGSIZE, "a row is larger than %u bytes",
-			       CSV_LINE_MAX);
-	if (b->arena.len + b->row.len + key_len > RUN_BYTES && b->n) {
-		int r = spill(b, e);
-
-		if (r)
-			return r;
-	}
-	if (b->n == b->n_alloc) {
-		b->n_alloc = b->n_alloc ? 2 * b->n_alloc : 1024;
-		b->at = xrealloc(b->at, b->n_alloc * sizeof(*b->at));
-	}
-	if (b->rows && b->in_order) {
-		common = MIN(key_len, b->last_len);
-		c = memcmp(key, b->last, common);
-		if (!c)
-			c = (key_len > b->last_len) - (key_len < b->last_len);
-		if (!c)
-			return duplicate(b->last_line, line, e);
-		b->in_order = c > 0;
-	}
-	memcpy(b->last, key, key_len);
-	b->last_len = key_len;
-	b->last_line = line;
-	rec.line = line;
-	rec.klen = (uint32_t)key_len;
-	rec.vlen = (uint32_t)b->row.len;
-	b->at[b->n++] = (uint32_t)b->arena.len;
-	sb_add(&b->arena, &rec, sizeof(rec));
-	sb_add(&b->arena, key, key_len);
-	sb_add(&b->arena, b->row.buf, b->row.len);
-	if (b->arena.error)
-		return err_sys(e, -b->arena.error, "building a table");
-	b->rows++;
-	return 0;
+	if (r)
+		return r;
+	if (n)
+		memcpy(to, text, n);
+	if (cut != ',')
+		for (size_t i = 0; i < n; i++)
+			to[i] = to[i] == cut ? ',' : to[i];
+	return add(b, key, key_len, n, line, e);
 }
 
 uint64_t table_build_rows(const struct table_build *b)
@@ -221,222 +475,184 @@ uint64_t table_build_rows(const struct table_build *b)
 	return b->rows;
 }
 
-/* One sorted run being read: from memory (f NULL) or from disk. */
-struct run {
-	FILE *f;
-	struct strbuf buf; /* key, value of the head, from disk */
-	const char *key, *val;
-	struct record head;
-	bool ended;
-};
+/* ---- merging ------------------------------------------------------------- */
 
-struct merge {
+/* What one thread of a merge does: runs to a run, or to SST files. */
+struct merge_part {
 	struct table_build *b;
-	struct run *runs;
-	size_t n;    /* runs of disk, plus memory as the last */
-	size_t next; /* in memory */
+	const struct run *runs;
+	size_t n_runs;
+	struct key_range range;
+	struct sst *sst; /* NULL: to a run */
+	char *path;
+	struct run run;
+	pthread_t thread;
+	bool running;
+	int r;
+	struct err e;
 };
 
-static int run_step(struct merge *m, size_t k, struct err *e)
+static void *merge_thread(void *arg)
 {
-	struct run *r = &m->runs[k];
+	struct merge_part *p = arg;
+	struct merge_watch watch = { &p->b->progress->stop,
+				     &p->b->progress->merged };
+	struct run_writer *out = NULL;
 
-	if (!r->f) {
-		const char *p;
-
-		r->ended = m->next == m->b->n;
-		if (r->ended)
-			return 0;
-		p = m->b->arena.buf + m->b->at[m->next++];
-		memcpy(&r->head, p, sizeof(r->head));
-		r->key = p + sizeof(r->head);
-		r->val = r->key + r->head.klen;
-		return 0;
+	if (p->sst) {
+		p->r = runs_merge(p->runs, p->n_runs, &p->range, &watch,
+				  sst_add, p->sst, &p->e);
+		if (!p->r)
+			p->r = sst_finish(p->sst, &p->e);
+		return NULL;
 	}
-	if (fread(&r->head, sizeof(r->head), 1, r->f) != 1) {
-		r->ended = true;
-		return ferror(r->f) ? err_sys(e, EIO, "sorting") : 0;
+	p->r = run_writer_new(p->path, &out, &p->e);
+	if (p->r)
+		return NULL;
+	p->r = runs_merge(p->runs, p->n_runs, &p->range, &watch, run_writer_add,
+			  out, &p->e);
+	p->r = run_writer_end(out, p->r, &p->run, &p->e);
+	return NULL;
+}
+
+static int merge_parts(struct merge_part *p, size_t n, struct err *e)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		p[i].running =
+		    n > 1 && !thread_start(&p[i].thread, merge_thread, &p[i]);
+		if (!p[i].running)
+			merge_thread(&p[i]);
 	}
-	sb_reset(&r->buf);
-	if (sb_reserve(&r->buf, (size_t)r->head.klen + r->head.vlen) ||
-	    fread(r->buf.buf, (size_t)r->head.klen + r->head.vlen, 1, r->f) !=
-		1)
-		return err_sys(e, EIO, "sorting");
-	r->key = r->buf.buf;
-	r->val = r->key + r->head.klen;
-	return 0;
-}
-
-static int run_compare(const struct run *a, const struct run *b)
-{
-	int c = memcmp(a->key, b->key, MIN(a->head.klen, b->head.klen));
-
-	return c ? c
-		 : (a->head.klen > b->head.klen) -
-		       (a->head.klen < b->head.klen);
-}
-
-/* Index of the run with the smallest head, -1 at the end. Runs are few. */
-static ssize_t smallest(const struct merge *m)
-{
-	ssize_t best = -1;
-
-	for (size_t i = 0; i < m->n; i++)
-		if (!m->runs[i].ended &&
-		    (best < 0 || run_compare(&m->runs[i], &m->runs[best]) < 0))
-			best = (ssize_t)i;
-	return best;
-}
-
-static void merge_end(struct merge *m)
-{
-	for (size_t i = 0; i < m->n; i++) {
-		if (m->runs[i].f)
-			(void)fclose(m->runs[i].f);
-		sb_free(&m->runs[i].buf);
-	}
-	free(m->runs);
-}
-
-#ifndef __clang__
-/* The files are in m->runs and closed by merge_end: gcc 12 loses that. */
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wanalyzer-file-leak"
-#pragma GCC diagnostic ignored "-Wanalyzer-malloc-leak"
-#endif
-static int merge_begin(struct merge *m, struct table_build *b, struct err *e)
-{
-	*m = (struct merge){ .b = b };
-	sort_arena(b);
-	m->runs = xcalloc(b->runs + 1, sizeof(*m->runs));
-	for (unsigned i = 0; i <= b->runs; i++) {
-		struct run *r = &m->runs[m->n++];
-		int x;
-
-		sb_init(&r->buf, CSV_LINE_MAX + TABLE_KEY_MAX);
-		if (i < b->runs) {
-			_cleanup_free_ char *p =
-			    xasprintf("%s/run.%u", b->dir, i);
-
-			r->f = fopen(p, "re");
-			if (!r->f)
-				return err_sys(e, errno, "%s", p);
+	for (size_t i = 0; i < n; i++) {
+		if (p[i].running)
+			pthread_join(p[i].thread, NULL);
+		if (p[i].r && !r) {
+			r = p[i].r;
+			if (e)
+				*e = p[i].e;
 		}
-		x = run_step(m, i, e);
-		if (x)
-			return x;
 	}
-	return 0;
-}
-#ifndef __clang__
-#pragma GCC diagnostic pop
-#endif
-
-struct writer {
-	struct strbuf index, parts, line;
-	uint64_t n_index, n_parts, csv, row, marked;
-	rocksdb_sstfilewriter_t *sst;
-	struct cell *cells;
-};
-
-static void add_entry(struct strbuf *sb, uint64_t offset, const struct run *r)
-{
-	sb_add_u64(sb, offset);
-	sb_add_u64(sb, r->head.klen);
-	sb_add(sb, r->key, r->head.klen);
-}
-
-static int write_row(struct table_build *b, struct writer *w,
-		     const struct run *r, struct err *e)
-{
-	char *text = NULL;
-
-	if (!w->n_index || w->csv - w->marked >= INDEX_EVERY) {
-		add_entry(&w->index, w->csv, r);
-		w->n_index++;
-		w->marked = w->csv;
-	}
-	if (w->n_parts < b->schema->partitions &&
-	    w->row == w->n_parts * b->rows / b->schema->partitions) {
-		add_entry(&w->parts, w->csv, r);
-		w->n_parts++;
-	}
-	sb_reset(&w->line);
-	if (row_decode(b->schema, r->val, r->head.vlen, w->cells) ||
-	    table_csv_line(&w->line, b->schema, r->key, r->head.klen, w->cells))
-		return err_set(e, EMSGSIZE, "a row is too large");
-	table_stats_add(b->stats, b->schema, r->head.klen, w->cells);
-	w->csv += w->line.len;
-	w->row++;
-	rocksdb_sstfilewriter_put(w->sst, r->key, r->head.klen, r->val,
-				  r->head.vlen, &text);
-	if (text) {
-		err_set(e, EIO, "%s: %s", b->dir, text);
-		rocksdb_free(text);
-		return -EIO;
-	}
-	return w->index.error || w->parts.error
-		   ? err_set(e, EFBIG, "too many rows")
-		   : 0;
-}
-
-static int write_all_rows(struct table_build *b, struct writer *w,
-			  struct err *e)
-{
-	struct merge m;
-	char last[TABLE_KEY_MAX];
-	size_t last_len = 0;
-	uint64_t last_line = 0;
-	ssize_t k;
-	int r = merge_begin(&m, b, e);
-
-	while (!r && (k = smallest(&m)) >= 0) {
-		const struct run *run = &m.runs[k];
-
-		if (w->row && last_len == run->head.klen &&
-		    !memcmp(last, run->key, last_len)) {
-			r = duplicate(last_line, run->head.line, e);
-			break;
-		}
-		last_len = run->head.klen;
-		last_line = run->head.line;
-		memcpy(last, run->key, last_len);
-		r = write_row(b, w, run, e);
-		if (!r)
-			r = run_step(&m, (size_t)k, e);
-	}
-	merge_end(&m);
 	return r;
 }
 
-static int ingest(struct table_build *b, const char *sst, struct err *e)
+static size_t threads(void)
 {
-	_cleanup_free_ char *path = xasprintf("%s/rocksdb", b->dir);
-	rocksdb_options_t *o = table_rocks_options();
-	rocksdb_ingestexternalfileoptions_t *io =
-	    rocksdb_ingestexternalfileoptions_create();
-	const char *list[1] = { sst };
-	char *text = NULL;
-	rocksdb_t *db;
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
 
-	rocksdb_options_set_create_if_missing(o, 1);
-	rocksdb_ingestexternalfileoptions_set_move_files(io, 1);
-	db = rocksdb_open(o, path, &text);
-	if (!text && b->rows)
-		rocksdb_ingest_external_file(db, list, 1, io, &text);
-	if (db)
-		rocksdb_close(db);
-	rocksdb_ingestexternalfileoptions_destroy(io);
-	rocksdb_options_destroy(o);
-	if (text) {
-		err_set(e, EIO, "%s: %s", path, text);
-		rocksdb_free(text);
-		return -EIO;
-	}
-	return 0;
+	return n < 1 ? 1 : MIN((size_t)n, THREADS_MAX);
 }
 
-static int write_schema(struct table_build *b, uint64_t csv, struct err *e)
+/* More runs than may be open: the first ones become fewer. */
+static int merge_level(struct table_build *b, struct err *e)
+{
+	struct merge_part p[THREADS_MAX] = { 0 };
+	size_t n = 0, used = 0;
+	int r;
+
+	while (n < threads() && b->n_runs - used > RUNS_MERGED / 2) {
+		size_t k = MIN(RUNS_MERGED, b->n_runs - used);
+
+		p[n++] = (struct merge_part){
+			.b = b,
+			.runs = b->runs + used,
+			.n_runs = k,
+			.path = xasprintf("%s/run.%u", b->dir, b->n_files++),
+		};
+		used += k;
+	}
+	r = merge_parts(p, n, e);
+	for (size_t i = 0; i < used; i++)
+		run_free(&b->runs[i]);
+	memmove(b->runs, b->runs + used, (b->n_runs - used) * sizeof(*b->runs));
+	b->n_runs -= used;
+	for (size_t i = 0; i < n; i++) {
+		if (!p[i].r) /* there was room for what it came from */
+			b->runs[b->n_runs++] = p[i].run;
+		free(p[i].path);
+	}
+	return r;
+}
+
+static int merge_all(struct table_build *b, struct err *e)
+{
+	struct merge_part p[THREADS_MAX] = { 0 };
+	struct key_range ranges[THREADS_MAX];
+	struct sst sst[THREADS_MAX] = { 0 };
+	size_t n;
+	int r = 0;
+
+	while (!r && b->n_runs > RUNS_MERGED)
+		r = merge_level(b, e);
+	if (r)
+		return r;
+	atomic_store(&b->progress->merged, 0);
+	n = runs_split(b->runs, b->n_runs, threads(), ranges);
+	for (size_t i = 0; i < n; i++) {
+		sst_init(&sst[i], b->schema, b->dir, (unsigned)i);
+		p[i] = (struct merge_part){ .b = b,
+					    .runs = b->runs,
+					    .n_runs = b->n_runs,
+					    .range = ranges[i],
+					    .sst = &sst[i] };
+	}
+	r = merge_parts(p, n, e);
+	if (!r)
+		r = sst_publish(sst, n, b->schema, b->dir, &b->csv, e);
+	if (!r)
+		b->stats = TAKE_PTR(sst[0].stats);
+	for (size_t i = 0; i < n; i++) {
+		if (!r && i)
+			table_stats_merge(b->stats, b->schema, sst[i].stats);
+		sst_free(&sst[i]);
+	}
+	return r;
+}
+
+static int write_runs(struct table_build *b, struct err *e)
+{
+	int r = spill(b, e);
+
+	if (!r)
+		r = all_work_ends(b, e);
+	for (unsigned i = 0; i < ARENAS; i++)
+		arena_free(&b->work[i].arena);
+	if (r)
+		return r;
+	pthread_mutex_lock(&merge_lock);
+	r = merge_all(b, e);
+	pthread_mutex_unlock(&merge_lock);
+	for (size_t i = 0; i < b->n_runs; i++)
+		run_free(&b->runs[i]);
+	b->n_runs = 0;
+	return r;
+}
+
+/* All rows, or the last ones of those in order, from memory. */
+static int write_straight(struct table_build *b, struct err *e)
+{
+	struct arena *a = &b->work[b->now].arena;
+	int r = all_work_ends(b, e);
+
+	if (r)
+		return r;
+	if (!b->straight.options)
+		sst_init(&b->straight, b->schema, b->dir, 0);
+	arena_sort(a);
+	r = arena_rows(a, sst_add, &b->straight, e);
+	if (!r)
+		r = sst_finish(&b->straight, e);
+	if (!r)
+		r = sst_publish(&b->straight, 1, b->schema, b->dir, &b->csv, e);
+	if (!r)
+		b->stats = TAKE_PTR(b->straight.stats);
+	return r;
+}
+
+/* ---- publishing ---------------------------------------------------------- */
+
+static int write_schema(struct table_build *b, struct err *e)
 {
 	_cleanup_free_ char *meta = xasprintf("%s/meta.json", b->dir);
 	_cleanup_free_ char *refs = xasprintf("%s/refs", b->dir);
@@ -444,76 +660,14 @@ static int write_schema(struct table_build *b, uint64_t csv, struct err *e)
 	int r;
 
 	table_stats_to_json(b->stats, b->schema, o);
-	json_object_set_new(o, "csv_size", json_integer((json_int_t)csv));
+	json_object_set_new(o, "csv_size", json_integer((json_int_t)b->csv));
+	json_object_set_new(
+	    o, "rows", json_string(b->format == ROWS_TEXT ? "text" : "cells"));
 	json_object_set_new(o, "published_ms", json_integer(now_unix_ms()));
 	r = json_write_file(meta, o, 0600, true, e);
 	json_decref(o);
 	if (!r && mkdir(refs, 0700))
 		r = err_sys(e, errno, "%s", refs);
-	return r;
-}
-
-static int write_meta(struct table_build *b, const struct writer *w,
-		      struct err *e)
-{
-	_cleanup_free_ char *index = xasprintf("%s/index", b->dir);
-	_cleanup_strbuf_ struct strbuf all = STRBUF_INIT(1u << 30);
-	int r;
-
-	sb_add_u64(&all, w->n_index);
-	sb_add_u64(&all, w->n_parts);
-	sb_add(&all, w->index.buf, w->index.len);
-	sb_add(&all, w->parts.buf, w->parts.len);
-	r = all.error;
-	if (!r)
-		r = file_replace(index, all.buf, all.len, 0600, true, e);
-	return r ? r : write_schema(b, w->csv, e);
-}
-
-static int write_generation(struct table_build *b, struct err *e)
-{
-	struct writer w = { 0 };
-	_cleanup_free_ char *sst = xasprintf("%s/rows.sst", b->dir);
-	rocksdb_options_t *o = table_rocks_options();
-	rocksdb_envoptions_t *env = rocksdb_envoptions_create();
-	char *text = NULL;
-	size_t header;
-	int r = 0;
-
-	free(table_header_line(b->schema, &header));
-	w.csv = header;
-	sb_init(&w.index, 1u << 29);
-	sb_init(&w.parts, 1u << 24);
-	sb_init(&w.line, CSV_LINE_MAX);
-	w.cells = xcalloc(b->schema->n_columns, sizeof(*w.cells));
-	w.sst = rocksdb_sstfilewriter_create(env, o);
-	if (b->rows) {
-		rocksdb_sstfilewriter_open(w.sst, sst, &text);
-		if (!text)
-			r = write_all_rows(b, &w, e);
-		if (!text && !r)
-			rocksdb_sstfilewriter_finish(w.sst, &text);
-		if (text) {
-			r = err_set(e, EIO, "%s: %s", sst, text);
-			rocksdb_free(text);
-		}
-	}
-	rocksdb_sstfilewriter_destroy(w.sst);
-	rocksdb_envoptions_destroy(env);
-	rocksdb_options_destroy(o);
-	for (unsigned i = 0; i < b->runs; i++) {
-		_cleanup_free_ char *p = xasprintf("%s/run.%u", b->dir, i);
-
-		(void)unlink(p);
-	}
-	if (!r)
-		r = ingest(b, sst, e);
-	if (!r)
-		r = write_meta(b, &w, e);
-	sb_free(&w.index);
-	sb_free(&w.parts);
-	sb_free(&w.line);
-	free(w.cells);
 	return r;
 }
 
@@ -566,19 +720,40 @@ int table_build_share(struct table_build *b, struct table *t, struct err *e)
 	if (r)
 		return r;
 	b->shared = true;
-	b->shared_csv = t->csv_size;
+	b->csv = t->csv_size;
+	b->format = t->format;
 	table_stats_free(b->stats);
 	b->stats = table_stats_dup(t->stats, s);
 	b->rows = t->rows;
 	return dir_sync(b->dir, e);
 }
 
+/* What only the building needed. */
+static void remove_leftovers(struct table_build *b)
+{
+	_cleanup_free_ char *lines = xasprintf("%s/lines", b->dir);
+
+	if (!b->lines)
+		return;
+	(void)fclose(b->lines);
+	b->lines = NULL;
+	(void)unlink(lines);
+}
+
 int table_build_publish(struct table_build *b, const char *ns, const char *name,
 			struct err *e)
 {
-	int r = b->shared ? write_schema(b, b->shared_csv, e)
-			  : write_generation(b, e);
+	int r = 0;
 
+	atomic_store(&b->progress->rows, b->rows);
+	if (!b->shared)
+		r = b->spilled && !b->in_order ? write_runs(b, e)
+					       : write_straight(b, e);
+	remove_leftovers(b);
+	if (!r)
+		r = write_schema(b, e);
+	if (!r && b->progress->stop)
+		r = err_set(e, EINTR, "stopped");
 	if (!r)
 		r = table_publish_dir(b->store, b->dir, b->gen, ns, name, e);
 	build_free(b);

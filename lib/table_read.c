@@ -1,34 +1,57 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Open tables: scans, the CSV view by offset, point lookups. */
+/* Open tables: handles, scans, point lookups. */
 #include <fcntl.h>
 #include <sys/file.h>
 
 #include "lib/table_priv.h"
 
-#define CACHE_MAX 16 /* open handles nobody uses */
+#define CACHE_MAX   16		/* open handles nobody uses */
+#define CACHE_BYTES (16u << 20) /* of blocks, over all tables */
 
 struct table_iter {
 	struct table *t;
 	rocksdb_iterator_t *it;
 	bool started;
-	struct cell *cells;
+	struct row_view row;
 };
+
+static rocksdb_cache_t *cache;
+
+static void make_cache(void)
+{
+	cache = rocksdb_cache_create_lru(CACHE_BYTES);
+}
+
+/* One cache of blocks for all tables: index and filters are in it too, so that
+ * a large table takes no more memory than a small one. */
+static rocksdb_cache_t *block_cache(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, make_cache);
+	return cache;
+}
 
 rocksdb_options_t *table_rocks_options(void)
 {
 	rocksdb_options_t *o = rocksdb_options_create();
 	rocksdb_block_based_table_options_t *b =
 	    rocksdb_block_based_options_create();
-	rocksdb_cache_t *cache = rocksdb_cache_create_lru(1u << 20);
 
-	rocksdb_block_based_options_set_block_cache(b, cache);
+	rocksdb_block_based_options_set_block_cache(b, block_cache());
+	rocksdb_block_based_options_set_block_size(b, 16u << 10);
+	rocksdb_block_based_options_set_index_type(
+	    b, rocksdb_block_based_table_index_type_two_level_index_search);
+	rocksdb_block_based_options_set_partition_filters(b, 1);
+	rocksdb_block_based_options_set_filter_policy(
+	    b, rocksdb_filterpolicy_create_bloom_full(10));
+	rocksdb_block_based_options_set_cache_index_and_filter_blocks(b, 1);
 	rocksdb_options_set_block_based_table_factory(o, b);
-	rocksdb_cache_destroy(cache);
 	rocksdb_block_based_options_destroy(b);
 	rocksdb_options_set_compression(o, rocksdb_lz4_compression);
 	rocksdb_options_set_max_background_jobs(o, 1);
 	rocksdb_options_set_write_buffer_size(o, 1u << 20);
-	rocksdb_options_set_max_open_files(o, 32);
+	rocksdb_options_set_max_open_files(o, 128);
 	rocksdb_options_set_info_log_level(o, 4);
 	rocksdb_options_set_keep_log_file_num(o, 1);
 	rocksdb_options_set_stats_dump_period_sec(o, 0);
@@ -36,36 +59,40 @@ rocksdb_options_t *table_rocks_options(void)
 	return o;
 }
 
-static int rocks_err(struct err *e, const struct table *t, char *text)
+int table_rocks_error(struct err *e, const char *dir, char *text)
 {
-	err_set(e, EIO, "%s: %s", t->dir, text);
+	/* The C interface has no more than the text. */
+	int no = strstr(text, "No space left") ? ENOSPC : EIO;
+
+	err_set(e, no, "%s: %s", dir, text);
 	rocksdb_free(text);
-	return -EIO;
+	return -no;
 }
 
-/* t->lock is held. */
-static int open_db(struct table *t, struct err *e)
+int table_open_db(struct table *t, struct err *e)
 {
 	_cleanup_free_ char *path = NULL;
 	rocksdb_options_t *o;
 	char *text = NULL;
 
-	if (t->db)
-		return 0;
-	path = xasprintf("%s/rocksdb", t->dir);
-	o = table_rocks_options();
-	t->db = rocksdb_open_for_read_only(o, path, 0, &text);
-	rocksdb_options_destroy(o);
-	return text ? rocks_err(e, t, text) : 0;
+	pthread_mutex_lock(&t->lock);
+	if (!t->db) {
+		path = xasprintf("%s/rocksdb", t->dir);
+		o = table_rocks_options();
+		t->db = rocksdb_open_for_read_only(o, path, 0, &text);
+		rocksdb_options_destroy(o);
+	}
+	pthread_mutex_unlock(&t->lock);
+	return text ? table_rocks_error(e, t->dir, text) : 0;
 }
 
-static rocksdb_iterator_t *new_iterator(struct table *t)
+rocksdb_iterator_t *rocks_iterator(rocksdb_t *db)
 {
 	rocksdb_readoptions_t *ro = rocksdb_readoptions_create();
 	rocksdb_iterator_t *it;
 
 	rocksdb_readoptions_set_fill_cache(ro, 0);
-	it = rocksdb_create_iterator(t->db, ro);
+	it = rocksdb_create_iterator(db, ro);
 	rocksdb_readoptions_destroy(ro);
 	return it;
 }
@@ -75,9 +102,6 @@ static void table_destroy(struct table *t)
 	uint64_t seq = t->seq, gen = t->gen;
 	struct table_store *s = t->store;
 
-	if (t->cursor.it)
-		rocksdb_iter_destroy(t->cursor.it);
-	sb_free(&t->cursor.line);
 	if (t->db)
 		rocksdb_close(t->db);
 	if (t->dir_fd >= 0)
@@ -145,6 +169,20 @@ static int load_index(struct table *t, struct err *e)
 	return 0;
 }
 
+/* Tables without the member are older than it. */
+static int rows_kind(const json_t *meta, enum row_format *ret, struct err *e)
+{
+	const char *rows = json_str_or(meta, "rows", "cells");
+
+	*ret = !strcmp(rows, "text") ? ROWS_TEXT : ROWS_CELLS;
+	return *ret == ROWS_TEXT || !strcmp(rows, "cells")
+		   ? 0
+		   : err_set(e, EPROTONOSUPPORT,
+			     "a table whose rows are \"%.40s\": it was made by "
+			     "a newer rollfs",
+			     rows);
+}
+
 static int table_load(struct table_store *s, uint64_t seq, uint64_t gen,
 		      struct table **ret, struct err *e)
 {
@@ -160,7 +198,6 @@ static int table_load(struct table_store *s, uint64_t seq, uint64_t gen,
 	t->dir = xasprintf("%s/data/%llu/%llu", s->dir, (unsigned long long)seq,
 			   (unsigned long long)gen);
 	pthread_mutex_init(&t->lock, NULL);
-	sb_init(&t->cursor.line, CSV_LINE_MAX);
 	t->dir_fd = open(t->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (t->dir_fd < 0) {
 		r = err_sys(e, errno, "%s", t->dir);
@@ -181,6 +218,9 @@ static int table_load(struct table_store *s, uint64_t seq, uint64_t gen,
 		r = err_wrap(e, "%s", meta);
 		goto bad;
 	}
+	r = rows_kind(o, &t->format, e);
+	if (r)
+		goto bad;
 	t->stats = table_stats_from_json(o, t->schema);
 	t->rows = (uint64_t)json_int_or(o, "count", 0);
 	t->csv_size = (uint64_t)json_int_or(o, "csv_size", 0);
@@ -304,6 +344,13 @@ void table_unref(struct table *t)
 	if (!t)
 		return;
 	s = t->store;
+	pthread_mutex_lock(&s->lock);
+	if (t->refs > 1) {
+		t->refs--;
+		pthread_mutex_unlock(&s->lock);
+		return;
+	}
+	pthread_mutex_unlock(&s->lock);
 	named = has_names(t);
 	pthread_mutex_lock(&s->lock);
 	t->refs--;
@@ -373,198 +420,30 @@ uint64_t table_csv_size(const struct table *t)
 	return t->csv_size;
 }
 
-/* The last index entry at or before offset. */
-static const struct index_entry *seek_entry(const struct table *t,
-					    uint64_t offset)
-{
-	size_t lo = 0, hi = t->n_index;
-
-	while (hi - lo > 1) {
-		size_t mid = (lo + hi) / 2;
-
-		if (t->index[mid].offset <= offset)
-			lo = mid;
-		else
-			hi = mid;
-	}
-	return &t->index[lo];
-}
-
-/* The next line into the cursor; 1, 0 at the end. */
-static int cursor_line(struct table *t, struct cell *cells, struct err *e)
-{
-	size_t klen, vlen;
-	const char *k, *v;
-
-	sb_reset(&t->cursor.line);
-	t->cursor.at = 0;
-	if (!rocksdb_iter_valid(t->cursor.it)) {
-		char *text = NULL;
-
-		rocksdb_iter_get_error(t->cursor.it, &text);
-		return text ? rocks_err(e, t, text) : 0;
-	}
-	k = rocksdb_iter_key(t->cursor.it, &klen);
-	v = rocksdb_iter_value(t->cursor.it, &vlen);
-	if (row_decode(t->schema, v, vlen, cells) ||
-	    table_csv_line(&t->cursor.line, t->schema, k, klen, cells))
-		return err_set(e, EIO, "%s: damaged row", t->dir);
-	rocksdb_iter_next(t->cursor.it);
-	return 1;
-}
-
-/* Body bytes; t->lock is held. */
-static ssize_t read_rows(struct table *t, uint64_t offset, char *buf, size_t n,
-			 struct cell *cells, struct err *e)
-{
-	size_t done = 0;
-	int r = open_db(t, e);
-
-	if (r)
-		return r;
-	if (!t->cursor.it || t->cursor.offset != offset) {
-		const struct index_entry *x = seek_entry(t, offset);
-
-		if (!t->cursor.it)
-			t->cursor.it = new_iterator(t);
-		rocksdb_iter_seek(t->cursor.it, t->keys + x->key_at,
-				  x->key_len);
-		t->cursor.offset = x->offset;
-		sb_reset(&t->cursor.line);
-		t->cursor.at = 0;
-		while (t->cursor.offset < offset) {
-			uint64_t skip = offset - t->cursor.offset;
-
-			r = cursor_line(t, cells, e);
-			if (r <= 0)
-				return r ? r
-					 : err_set(e, EIO, "%s: index", t->dir);
-			skip = MIN(skip, t->cursor.line.len);
-			t->cursor.at = (size_t)skip;
-			t->cursor.offset += skip;
-		}
-	}
-	while (done < n) {
-		size_t have = t->cursor.line.len - t->cursor.at;
-
-		if (!have) {
-			r = cursor_line(t, cells, e);
-			if (r < 0)
-				return r;
-			if (!r)
-				break;
-			have = t->cursor.line.len;
-		}
-		have = MIN(have, n - done);
-		memcpy(buf + done, t->cursor.line.buf + t->cursor.at, have);
-		t->cursor.at += have;
-		t->cursor.offset += have;
-		done += have;
-	}
-	return (ssize_t)done;
-}
-
-ssize_t table_csv_read(struct table *t, uint64_t offset, void *buf, size_t n,
-		       struct err *e)
-{
-	_cleanup_free_ struct cell *cells = NULL;
-	size_t done = 0;
-	ssize_t r;
-
-	if (offset >= t->csv_size)
-		return 0;
-	n = (size_t)MIN((uint64_t)n, t->csv_size - offset);
-	if (offset < t->header_len) {
-		done = MIN(n, t->header_len - (size_t)offset);
-		memcpy(buf, t->header + offset, done);
-		if (done == n)
-			return (ssize_t)done;
-	}
-	cells = xcalloc(t->schema->n_columns, sizeof(*cells));
-	pthread_mutex_lock(&t->lock);
-	r = read_rows(t, offset + done, (char *)buf + done, n - done, cells, e);
-	if (r < 0 && t->cursor.it) {
-		rocksdb_iter_destroy(t->cursor.it);
-		t->cursor.it = NULL;
-	}
-	pthread_mutex_unlock(&t->lock);
-	return r < 0 ? r : r + (ssize_t)done;
-}
-
-unsigned table_parts(const struct table *t)
-{
-	return (unsigned)t->n_parts;
-}
-
-static void part_range(const struct table *t, unsigned k, uint64_t *from,
-		       uint64_t *to)
-{
-	*from = t->parts[k].offset;
-	*to = k + 1 < t->n_parts ? t->parts[k + 1].offset : t->csv_size;
-}
-
-int table_part_size(struct table *t, unsigned k, uint64_t *ret, struct err *e)
-{
-	uint64_t from, to;
-
-	if (k >= t->n_parts)
-		return err_set(e, ENOENT, "no part %u", k);
-	part_range(t, k, &from, &to);
-	*ret = t->header_len + (to - from);
-	return 0;
-}
-
-ssize_t table_part_read(struct table *t, unsigned k, uint64_t offset, void *buf,
-			size_t n, struct err *e)
-{
-	uint64_t from, to, size;
-	size_t done = 0;
-	ssize_t r;
-
-	if (k >= t->n_parts)
-		return err_set(e, ENOENT, "no part %u", k);
-	part_range(t, k, &from, &to);
-	size = t->header_len + (to - from);
-	if (offset >= size)
-		return 0;
-	n = (size_t)MIN((uint64_t)n, size - offset);
-	if (offset < t->header_len) {
-		done = MIN(n, t->header_len - (size_t)offset);
-		memcpy(buf, t->header + offset, done);
-	}
-	if (done == n)
-		return (ssize_t)done;
-	r = table_csv_read(t, from + (offset + done - t->header_len),
-			   (char *)buf + done, n - done, e);
-	return r < 0 ? r : r + (ssize_t)done;
-}
-
 int table_row_csv(struct table *t, const char *key, size_t key_len,
 		  struct strbuf *ret, struct err *e)
 {
-	_cleanup_free_ struct cell *cells = NULL;
+	_cleanup_(row_view_free) struct row_view row = { 0 };
 	rocksdb_readoptions_t *ro;
-	char *text = NULL, *v;
-	size_t vlen;
-	int r;
+	rocksdb_pinnableslice_t *v;
+	char *text = NULL;
+	const char *val;
+	size_t n;
+	int r = table_open_db(t, e);
 
-	pthread_mutex_lock(&t->lock);
-	r = open_db(t, e);
-	pthread_mutex_unlock(&t->lock);
 	if (r)
 		return r;
 	ro = rocksdb_readoptions_create();
-	v = rocksdb_get(t->db, ro, key, key_len, &vlen, &text);
+	v = rocksdb_get_pinned(t->db, ro, key, key_len, &text);
 	rocksdb_readoptions_destroy(ro);
 	if (text)
-		return rocks_err(e, t, text);
+		return table_rocks_error(e, t->dir, text);
 	if (!v)
 		return -ENOENT;
-	cells = xcalloc(t->schema->n_columns, sizeof(*cells));
-	r = row_decode(t->schema, v, vlen, cells);
-	if (!r)
-		r = table_csv_line(ret, t->schema, key, key_len, cells);
-	rocksdb_free(v);
+	val = rocksdb_pinnableslice_value(v, &n);
+	row_view_init(&row, t->format, t->schema);
+	r = row_view_line(&row, ret, key, key_len, val, n);
+	rocksdb_pinnableslice_destroy(v);
 	return r ? err_set(e, EIO, "%s: damaged row", t->dir) : 0;
 }
 
@@ -572,17 +451,14 @@ int table_scan(struct table *t, const char *from, size_t from_len,
 	       struct table_iter **ret, struct err *e)
 {
 	struct table_iter *it;
-	int r;
+	int r = table_open_db(t, e);
 
-	pthread_mutex_lock(&t->lock);
-	r = open_db(t, e);
-	pthread_mutex_unlock(&t->lock);
 	if (r)
 		return r;
 	it = xcalloc(1, sizeof(*it));
 	it->t = table_ref(t);
-	it->it = new_iterator(t);
-	it->cells = xcalloc(t->schema->n_columns, sizeof(*it->cells));
+	it->it = rocks_iterator(t->db);
+	row_view_init(&it->row, t->format, t->schema);
 	if (from)
 		rocksdb_iter_seek(it->it, from, from_len);
 	else
@@ -595,7 +471,7 @@ int table_next(struct table_iter *it, const char **key, size_t *key_len,
 	       const struct cell **cells, struct err *e)
 {
 	const char *v;
-	size_t vlen;
+	size_t n;
 
 	if (it->started)
 		rocksdb_iter_next(it->it);
@@ -605,13 +481,13 @@ int table_next(struct table_iter *it, const char **key, size_t *key_len,
 
 		rocksdb_iter_get_error(it->it, &text);
 		it->started = false; /* never step an ended iterator */
-		return text ? rocks_err(e, it->t, text) : 0;
+		return text ? table_rocks_error(e, it->t->dir, text) : 0;
 	}
 	*key = rocksdb_iter_key(it->it, key_len);
-	v = rocksdb_iter_value(it->it, &vlen);
-	if (row_decode(it->t->schema, v, vlen, it->cells))
+	v = rocksdb_iter_value(it->it, &n);
+	if (row_view_decode(&it->row, v, n))
 		return err_set(e, EIO, "%s: damaged row", it->t->dir);
-	*cells = it->cells;
+	*cells = it->row.cells;
 	return 1;
 }
 
@@ -620,7 +496,7 @@ void table_scan_end(struct table_iter *it)
 	if (!it)
 		return;
 	rocksdb_iter_destroy(it->it);
-	free(it->cells);
+	row_view_free(&it->row);
 	table_unref(it->t);
 	free(it);
 }

@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Schemas, rows as bytes, rows as CSV. */
-#include <endian.h>
-#include <math.h>
-
+/* Schemas. */
 #include "lib/table_priv.h"
 
 static const char *const type_names[] = { "string", "f64", "i64" };
@@ -166,119 +163,6 @@ struct table_schema *schema_from_json(const json_t *o, struct err *e)
 bad:
 	schema_free(s);
 	return NULL;
-}
-
-int row_encode(struct strbuf *sb, const struct table_schema *s,
-	       const struct cell *cells)
-{
-	for (size_t i = 0; i < s->n_columns; i++) {
-		const struct cell *c = &cells[i];
-
-		switch (s->columns[i].type) {
-		case CELL_F64:
-			sb_add_f64(sb, c->f64);
-			break;
-		case CELL_I64:
-			sb_add_u64(sb, (uint64_t)c->i64);
-			break;
-		case CELL_STRING:
-			sb_add_u32(sb, (uint32_t)c->len);
-			sb_add(sb, c->str, c->len);
-			break;
-		}
-	}
-	return sb->error;
-}
-
-int row_decode(const struct table_schema *s, const char *data, size_t n,
-	       struct cell *cells)
-{
-	for (size_t i = 0; i < s->n_columns; i++) {
-		struct cell *c = &cells[i];
-		uint64_t v;
-		uint32_t len;
-
-		c->type = s->columns[i].type;
-		if (c->type == CELL_STRING) {
-			if (n < 4)
-				return -EIO;
-			memcpy(&len, data, 4);
-			len = le32toh(len);
-			if (n - 4 < len)
-				return -EIO;
-			c->str = data + 4;
-			c->len = len;
-			data += 4 + len;
-			n -= 4 + (size_t)len;
-			continue;
-		}
-		if (n < 8)
-			return -EIO;
-		memcpy(&v, data, 8);
-		v = le64toh(v);
-		data += 8;
-		n -= 8;
-		if (c->type == CELL_F64)
-			memcpy(&c->f64, &v, 8);
-		else
-			c->i64 = (int64_t)v;
-	}
-	return n ? -EIO : 0;
-}
-
-int csv_add_field(struct strbuf *sb, const char *s, size_t n)
-{
-	bool quote = n && (s[0] == ' ' || s[0] == '\t' || s[n - 1] == ' ' ||
-			   s[n - 1] == '\t');
-
-	for (size_t i = 0; i < n && !quote; i++)
-		quote =
-		    s[i] == ',' || s[i] == '"' || s[i] == '\n' || s[i] == '\r';
-	if (!quote)
-		return sb_add(sb, s, n);
-	sb_addc(sb, '"');
-	for (size_t i = 0; i < n; i++) {
-		if (s[i] == '"')
-			sb_addc(sb, '"');
-		sb_addc(sb, s[i]);
-	}
-	return sb_addc(sb, '"');
-}
-
-int table_csv_line(struct strbuf *sb, const struct table_schema *s,
-		   const char *key, size_t key_len, const struct cell *cells)
-{
-	char num[NUM_MAX];
-
-	csv_add_field(sb, key, key_len);
-	for (size_t i = 0; i < s->n_columns; i++) {
-		const struct cell *c = &cells[i];
-
-		sb_addc(sb, ',');
-		if (s->columns[i].type == CELL_STRING)
-			csv_add_field(sb, c->str, c->len);
-		else if (s->columns[i].type == CELL_I64)
-			sb_addf(sb, "%lld", (long long)c->i64);
-		else if (!isnan(c->f64))
-			sb_add(sb, num, num_format(num, c->f64));
-	}
-	sb_addc(sb, '\n');
-	return sb->error;
-}
-
-char *table_header_line(const struct table_schema *s, size_t *ret_len)
-{
-	struct strbuf sb = STRBUF_INIT(TABLE_COLUMNS_MAX * 1024u);
-
-	csv_add_field(&sb, s->id, strlen(s->id));
-	for (size_t i = 0; i < s->n_columns; i++) {
-		sb_addc(&sb, ',');
-		csv_add_field(&sb, s->columns[i].name,
-			      strlen(s->columns[i].name));
-	}
-	sb_addc(&sb, '\n');
-	*ret_len = sb.len;
-	return sb_detach(&sb);
 }
 
 bool utf8_valid(const char *str, size_t n)

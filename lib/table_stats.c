@@ -3,6 +3,9 @@
 
 #include <math.h>
 #include <strings.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #include "lib/json.h"
 
@@ -175,6 +178,72 @@ void table_stats_add(struct table_stats *st, const struct table_schema *s,
 		if (s->columns[i].type == CELL_STRING)
 			text_stats_add(&st->columns[i], cells[i].str,
 				       cells[i].len);
+}
+
+/*
+ * The end of a number without exponent at p, of up to 16 bytes with its sign;
+ * NULL: it is not that, or has to be looked at more closely.
+ */
+static const char *short_number(const char *p, const char *end, bool *ret_int)
+{
+#ifdef __SSE2__
+	const __m128i nine = _mm_set1_epi8(9);
+	unsigned other, at;
+	__m128i v;
+
+	p += p < end && *p == '-';
+	v = _mm_sub_epi8(_mm_loadu_si128((const __m128i *)(const void *)p),
+			 _mm_set1_epi8('0'));
+	v = _mm_cmpeq_epi8(_mm_min_epu8(v, nine), v);
+	other = ~(unsigned)_mm_movemask_epi8(v) & 0xffff;
+	if (end - p < 16)
+		other |= 1u << (end - p);
+	if (!other)
+		return NULL;
+	at = (unsigned)__builtin_ctz(other);
+	*ret_int = true;
+	if (at && p + at < end && p[at] == '.') {
+		*ret_int = false;
+		other &= other - 1;
+		if (!other)
+			return NULL;
+		at = (unsigned)__builtin_ctz(other);
+	}
+	return at && (p + at == end || p[at] == ',') ? p + at : NULL;
+#else
+	(void)p, (void)end, (void)ret_int;
+	return NULL;
+#endif
+}
+
+bool table_stats_add_text(struct table_stats *st, const struct table_schema *s,
+			  size_t key_len, const char *text, size_t n)
+{
+	const char *p = text, *end = text + n;
+
+	st->id.width = MAX(st->id.width, (uint32_t)key_len);
+	for (size_t i = 0; i < s->n_columns; i++) {
+		struct text_stats *x = &st->columns[i];
+		const char *next = NULL;
+		bool integer;
+
+		if (p < end && *p == '"')
+			return false;
+		if (!x->not_number)
+			next = short_number(p, end, &integer);
+		if (next) {
+			x->not_integer |= !integer;
+			x->width = MAX(x->width, (uint32_t)(next - p));
+		} else {
+			next = memchr(p, ',', (size_t)(end - p));
+			next = next ? next : end;
+			text_stats_add(x, p, (size_t)(next - p));
+		}
+		if ((next == end) != (i + 1 == s->n_columns))
+			return false;
+		p = next + 1;
+	}
+	return true;
 }
 
 static void text_stats_merge(struct text_stats *st,

@@ -17,8 +17,9 @@ struct table_upload {
 	struct table_schema *schema; /* NULL before the first line */
 	struct table_build *build;
 	struct cell *cells;
-	struct strbuf text; /* a value without its quotes */
-	struct err failed;  /* the first error; every later call repeats it */
+	struct strbuf text;		 /* a value without its quotes */
+	struct table_progress *progress; /* NULL: nobody looks */
+	struct err failed; /* the first error; every later call repeats it */
 };
 
 /* Field k of a line: its column's name, or the id's. */
@@ -186,6 +187,19 @@ static void schema_options(const struct table_upload *u, struct table_schema *s)
 		json_object_set_new(s->extra, "delimiter", json_string(cut));
 }
 
+/* A row that needs no look at its fields. */
+static int on_simple(void *arg, uint64_t line, const char *text, size_t n,
+		     size_t first, struct err *e)
+{
+	struct table_upload *u = arg;
+
+	if (!first || first > TABLE_KEY_MAX)
+		return 1; /* an error: on_row says which */
+	return table_build_add_text(
+	    u->build, text, first, text + MIN(first + 1, n),
+	    n - MIN(first + 1, n), u->csv.delimiter, line, e);
+}
+
 /* Sets *ret_header when the line was one, and no row. */
 static int first_line(struct table_upload *u, uint64_t line, const char *text,
 		      const struct csv_field *f, size_t n, bool *ret_header,
@@ -221,6 +235,12 @@ static int first_line(struct table_upload *u, uint64_t line, const char *text,
 	}
 	u->schema = s;
 	u->cells = xcalloc(s->n_columns, sizeof(*u->cells));
+	if (u->progress)
+		table_build_watch(u->build, u->progress);
+	if (u->keyed && !u->o.value && u->csv.rest == u->csv.delimiter) {
+		u->csv.simple = on_simple;
+		u->csv.simple_fields = s->n_columns + 1;
+	}
 	*ret_header = u->o.head;
 	return 0;
 }
@@ -380,6 +400,11 @@ int table_upload_write(struct table_upload *u, const void *data, size_t n,
 		return -u->failed.no;
 	}
 	return repeat(u, csv_feed(&u->csv, data, n, e), e);
+}
+
+void table_upload_watch(struct table_upload *u, struct table_progress *p)
+{
+	u->progress = p;
 }
 
 uint64_t table_upload_rows(const struct table_upload *u)

@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Speed of the table store: upload of a CSV, reading its CSV view, lookups.
- * Rows against plain files say how far from the disk we are; the others stand
- * against the yardstick of all benchmarks, one 2048-bit modular power.
+ * Parts of tools/bench_tables.py:
+ *   bench_tables make FILE ROWS   a CSV of ids in random order and 20 numbers
+ *   bench_tables store FILE DIR   upload it into a store, read it, look rows up
+ *   bench_tables rows DIR N ROWS  open and read N random rows below rows/
+ * The second prints "name seconds" lines.
  */
 #include <fcntl.h>
-#include <gmp.h>
 #include <time.h>
 
 #include "lib/fileio.h"
 #include "lib/table.h"
 
-#define ROWS	100000
-#define COLUMNS 10
-#define PIECE	(128u << 10)
+#define COLUMNS 20
+#define PIECE	(1u << 20)
+#define LOOKUPS 20000
 
 static double now(void)
 {
@@ -31,120 +32,147 @@ static void must(int r, const struct err *e)
 	}
 }
 
-static double powm_seconds(void)
+static uint64_t random64(void)
 {
-	gmp_randstate_t rs;
-	mpz_t b, x, m, y;
-	double t;
+	static uint64_t x = 88172645463325252ull;
 
-	gmp_randinit_default(rs);
-	mpz_inits(b, x, m, y, NULL);
-	mpz_urandomb(b, rs, 2048);
-	mpz_urandomb(x, rs, 2048);
-	mpz_urandomb(m, rs, 2048);
-	mpz_setbit(x, 2047);
-	mpz_setbit(m, 2047);
-	mpz_setbit(m, 0);
-	t = now();
-	for (int i = 0; i < 20; i++)
-		mpz_powm(y, b, x, m);
-	t = (now() - t) / 20;
-	mpz_clears(b, x, m, y, NULL);
-	gmp_randclear(rs);
-	return t;
+	x ^= x << 13;
+	x ^= x >> 7;
+	x ^= x << 17;
+	return x;
 }
 
-static void make_csv(struct strbuf *sb)
+static int make(const char *path, unsigned rows)
 {
-	unsigned x = 1;
+	unsigned *id = xmalloc(rows * sizeof(*id));
+	FILE *f = fopen(path, "we");
 
-	sb_adds(sb, "id,y");
+	if (!f) {
+		perror(path);
+		return 1;
+	}
+	for (unsigned i = 0; i < rows; i++)
+		id[i] = i;
+	for (unsigned i = rows; i > 1; i--) {
+		unsigned k = (unsigned)(random64() % i), t = id[i - 1];
+
+		id[i - 1] = id[k];
+		id[k] = t;
+	}
+	(void)fputs("id", f);
 	for (int c = 0; c < COLUMNS; c++)
-		sb_addf(sb, ",x%d", c);
-	for (unsigned i = 0; i < ROWS; i++) {
-		/* Ids in no order, as they come from a data base. */
-		sb_addf(sb, "\n%u,%u", (unsigned)(i * 2654435761u), i & 1);
+		(void)fprintf(f, ",x%d", c);
+	for (unsigned i = 0; i < rows; i++) {
+		(void)fprintf(f, "\nu%09u", id[i]);
 		for (int c = 0; c < COLUMNS; c++) {
-			x = x * 1103515245u + 12345u;
-			sb_addf(sb, ",%d.%06u", (int)(x >> 29) - 4,
-				(x >> 5) % 1000000);
+			uint64_t x = random64();
+
+			(void)fprintf(f, ",%s%u.%06u", x & 1 ? "-" : "",
+				      (unsigned)(x >> 8 & 3),
+				      (unsigned)(x >> 32) % 1000000);
 		}
 	}
-	sb_addc(sb, '\n');
+	(void)fputc('\n', f);
+	free(id);
+	return fclose(f) ? 1 : 0;
 }
 
-static double plain_write(const char *dir, const struct strbuf *sb)
+static void upload(struct table_store *s, const char *path)
 {
-	char path[200];
-	double t = now();
-	int fd;
-
-	(void)snprintf(path, sizeof(path), "%s/plain", dir);
-	fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
-	if (fd < 0 || write_all(fd, sb->buf, sb->len) || fsync(fd)) {
-		perror(path);
-		exit(1);
-	}
-	close(fd);
-	return now() - t;
-}
-
-int main(void)
-{
-	char dir[] = "/tmp/rollfs-bench-tables-XXXXXX";
-	struct strbuf sb = STRBUF_INIT(256u << 20);
-	struct table_store *s = NULL;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	struct table_upload *u = NULL;
-	struct table *t = NULL;
 	struct err e = { 0 };
+	double start = now();
 	static char buf[PIECE];
-	double start, mb, plain, up, rd, look, powm = powm_seconds();
+	ssize_t n;
+
+	must(table_upload_begin(s, NULL, &u, &e), &e);
+	while ((n = read(fd, buf, sizeof(buf))) > 0)
+		must(table_upload_write(u, buf, (size_t)n, &e), &e);
+	printf("taken %.3f\n", now() - start);
+	must(table_upload_publish(u, "bench", "t", &e), &e);
+	printf("upload %.3f\n", now() - start);
+	close(fd);
+}
+
+static void read_all_of(struct table *t)
+{
+	static char buf[128u << 10];
+	struct table_view *v = NULL;
+	struct err e = { 0 };
+	double start = now();
 	uint64_t at = 0;
 	ssize_t n;
 
-	make_csv(&sb);
-	mb = (double)sb.len / 1e6;
-	if (!mkdtemp(dir))
-		return 1;
-	must(table_store_open(dir, &s, &e), &e);
-	plain = plain_write(dir, &sb);
-
-	start = now();
-	must(table_upload_begin(s, NULL, &u, &e), &e);
-	for (size_t i = 0; i < sb.len; i += PIECE)
-		must(table_upload_write(u, sb.buf + i,
-					MIN((size_t)PIECE, sb.len - i), &e),
-		     &e);
-	must(table_upload_publish(u, "bench", "t", &e), &e);
-	up = now() - start;
-
-	must(table_open(s, "bench", "t", &t, &e), &e);
-	start = now();
-	while ((n = table_csv_read(t, at, buf, sizeof(buf), &e)) > 0)
+	must(table_view_new(t, 0, &v, &e), &e);
+	while ((n = table_view_read(v, at, buf, sizeof(buf), &e)) > 0)
 		at += (uint64_t)n;
 	must((int)n, &e);
-	rd = now() - start;
+	table_view_unref(v);
+	printf("read %.3f\n", now() - start);
+}
 
-	start = now();
-	for (unsigned i = 0; i < 10000; i++) {
-		struct strbuf line = STRBUF_INIT(4096);
-		char key[16];
+static void look_up(struct table *t)
+{
+	struct strbuf line = STRBUF_INIT(4096);
+	uint64_t rows = table_rows(t);
+	struct err e = { 0 };
+	double start = now();
+	char key[16];
 
-		(void)snprintf(key, sizeof(key), "%u",
-			       (unsigned)(i * 9u * 2654435761u));
+	for (unsigned i = 0; i < LOOKUPS; i++) {
+		sb_reset(&line);
+		(void)snprintf(key, sizeof(key), "u%09u",
+			       (unsigned)(random64() % rows));
 		must(table_row_csv(t, key, strlen(key), &line, &e), &e);
-		sb_free(&line);
 	}
-	look = (now() - start) / 10000;
+	printf("lookup %.9f\n", (now() - start) / LOOKUPS);
+	sb_free(&line);
+}
 
-	printf("tables upload\t%.1f\tMB/s\t%.4f\tplain write and fsync\n",
-	       mb / up, plain / up);
-	printf("tables read\t%.1f\tMB/s\t%.4f\tplain write and fsync\n",
-	       mb / rd, plain / rd);
-	printf("tables lookup\t%.2f\tus\t%.4f\tone 2048-bit mpz_powm\n",
-	       look * 1e6, powm / look);
+static int read_rows(const char *dir, unsigned n, unsigned rows)
+{
+	char path[4096], buf[4096];
+
+	for (unsigned i = 0; i < n; i++) {
+		int fd;
+
+		(void)snprintf(path, sizeof(path), "%s/u%09u", dir,
+			       (unsigned)(random64() % rows));
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0 || read(fd, buf, sizeof(buf)) <= 0) {
+			perror(path);
+			return 1;
+		}
+		close(fd);
+	}
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct table_store *s = NULL;
+	struct table *t = NULL;
+	struct err e = { 0 };
+
+	if (argc == 4 && !strcmp(argv[1], "make"))
+		return make(argv[2], (unsigned)strtoul(argv[3], NULL, 10));
+	if (argc == 5 && !strcmp(argv[1], "rows"))
+		return read_rows(argv[2], (unsigned)strtoul(argv[3], NULL, 10),
+				 (unsigned)strtoul(argv[4], NULL, 10));
+	if (argc != 4 || strcmp(argv[1], "store") != 0) {
+		(void)fputs("usage: bench_tables make FILE ROWS | store FILE "
+			    "DIR | rows DIR N ROWS\n",
+			    stderr);
+		return 2;
+	}
+	must(table_store_open(argv[3], &s, &e), &e);
+	upload(s, argv[2]);
+	must(table_open(s, "bench", "t", &t, &e), &e);
+	read_all_of(t);
+	look_up(t);
+	look_up(t);
 	table_unref(t);
 	table_store_close(s);
-	sb_free(&sb);
-	return remove_tree(dir, &e) ? 1 : 0;
+	return 0;
 }

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The part "tables" of tools/bench: a CSV of ids in random order and 20
+numbers, into a table and out of it, through a mount and beside it.
+
+Into a store, until the bytes are durable (MB of CSV a second):
+  upload      cp FILE MOUNT/tables/bench/t/data.csv
+  store       the same without a mount, by bench_tables
+  sqlite      sqlite3's .import into a table without key
+  duckdb      CREATE TABLE AS SELECT * FROM read_csv, two threads
+  copy        cp and sync: what the disk can do
+Out of it again:
+  read        cat of data.csv that nobody has read before
+  read_again  and once more: it is in the page cache
+  store_read  the CSV view without a mount
+  duckdb_copy COPY TO a CSV file
+  pandas      pandas.read_csv of the file on disk
+  pandas_mount  and of data.csv
+  passthrough the file through libfuse's example passthrough_ll, read twice:
+              this is the second time
+The ways take turns in every round; a ratio is taken within its round.
+
+Environment: ROUNDS (3), SIZE in MiB (512), BENCH_DIR (/var/tmp: the disk),
+DUCKDB=1: install @duckdb/node-api below build/duckdb with npm, if it is not
+there.  What is not installed is left out, and said."""
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROUNDS = int(os.environ.get("ROUNDS") or 3)
+SIZE = int(os.environ.get("SIZE") or 512)
+ROW_BYTES = 201
+DUCKDB = os.path.join(TOP, "build/duckdb")
+EXAMPLE = "/usr/share/doc/libfuse3-dev/examples/passthrough_ll.c"
+READERS = 2
+LOOKUPS = 20000
+# What a way is measured against.
+AGAINST = {"upload": ("sqlite", "duckdb", "copy"), "store": ("sqlite", "duckdb"),
+           "read": ("duckdb_copy", "pandas"), "read_again": ("passthrough",),
+           "store_read": ("duckdb_copy",), "pandas_mount": ("pandas",)}
+SQL = """const d = require(process.argv[1] + "/node_modules/@duckdb/node-api");
+(async () => {
+  const i = await d.DuckDBInstance.create(process.argv[2], {threads: "2"});
+  const c = await i.connect();
+  await c.run(process.argv[3]);
+  c.closeSync();
+  i.closeSync();
+})().catch(e => { console.error(e); process.exit(1); });"""
+PANDAS = """import sys, time, pandas
+t = time.monotonic()
+assert len(pandas.read_csv(sys.argv[1])) == int(sys.argv[2])
+print(time.monotonic() - t)"""
+
+
+def call(*argv, **kw):
+    return subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True, **kw).stdout
+
+
+def timed(*argv, **kw):
+    start = time.monotonic()
+    call(*argv, **kw)
+    return time.monotonic() - start
+
+
+def duckdb(db, sql):
+    return timed("node", "-e", SQL, DUCKDB, db, sql)
+
+
+def durable(path):
+    fd = os.open(path, os.O_RDONLY)
+    start = time.monotonic()
+    os.fsync(fd)
+    os.close(fd)
+    return time.monotonic() - start
+
+
+def memory(mount):
+    """Peak resident MiB of the rollfs of a mount."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open("/proc/%s/cmdline" % pid, encoding="utf-8") as f:
+                argv = f.read().split("\0")
+            if os.path.basename(argv[0]) != "rollfs" or mount not in argv:
+                continue
+            with open("/proc/%s/status" % pid, encoding="utf-8") as f:
+                return next(int(x.split()[1]) / 1024 for x in f if x.startswith("VmHWM:"))
+        except OSError:
+            continue
+    return 0
+
+
+class Bench:
+    def __init__(self, o, d):
+        self.program = os.path.join(o, "tools/bench_tables")
+        self.dir, self.rows = d, SIZE * (1 << 20) // ROW_BYTES
+        self.csv = os.path.join(d, "big.csv")
+        call(self.program, "make", self.csv, str(self.rows))
+        self.mb = os.path.getsize(self.csv) / 1e6
+        self.mount = os.path.join(d, "sandbox/9999")
+        self.passthrough = self.make_passthrough()
+        self.lookups = []
+
+    def path(self, *names):
+        return os.path.join(self.dir, *names)
+
+    def has(self, way):
+        if way.startswith("duckdb"):
+            return os.path.isdir(os.path.join(DUCKDB, "node_modules/@duckdb/node-api"))
+        if way.startswith("pandas"):
+            return subprocess.run(["/usr/bin/python3", "-c", "import pandas"], check=False,
+                                  stderr=subprocess.DEVNULL).returncode == 0
+        if way == "sqlite":
+            return shutil.which("sqlite3") is not None
+        if way == "passthrough":
+            return self.passthrough is not None
+        return True
+
+    def make_passthrough(self):
+        """Debian's package of libfuse comes with the example's source."""
+        if not os.path.exists(EXAMPLE):
+            return None
+        out = self.path("passthrough_ll")
+        flags = call("pkg-config", "--cflags", "--libs", "fuse3").split()
+        call("gcc", "-O2", "-w", "-D_GNU_SOURCE", EXAMPLE, "-o", out, *flags)
+        at = self.path("passthrough")
+        os.mkdir(at)
+        call(out, "-o", "source=%s,cache=always" % self.dir, at)
+        return at
+
+    # One function a way; seconds.
+
+    def upload(self, k):
+        d = os.path.join(self.mount, "tables/bench/t%d" % k)
+        os.makedirs(d)
+        return timed("cp", self.csv, d + "/data.csv")
+
+    def store(self, k):
+        d = self.path("store%d" % k)
+        out = dict(x.split() for x in call(self.program, "store", self.csv, d).splitlines())
+        shutil.rmtree(d)
+        self.lookups.append(float(out["lookup"]))
+        self.store_read_s = float(out["read"])
+        return float(out["upload"])
+
+    def store_read(self, _):
+        return self.store_read_s
+
+    def sqlite(self, k):
+        db = self.path("sqlite%d" % k)
+        took = timed("sqlite3", db, ".mode csv", ".import %s t" % self.csv) + durable(db)
+        os.unlink(db)
+        return took
+
+    def duckdb(self, k):
+        db = self.path("duckdb%d" % k)
+        return duckdb(db, "CREATE TABLE t AS SELECT * FROM read_csv('%s')" % self.csv) + durable(db)
+
+    def duckdb_copy(self, k):
+        out, db = self.path("out.csv"), self.path("duckdb%d" % k)
+        took = duckdb(db, "COPY t TO '%s' (HEADER)" % out)
+        os.unlink(out)
+        os.unlink(db)
+        return took
+
+    def copy(self, _):
+        to = self.path("copy")
+        took = timed("cp", self.csv, to) + durable(to)
+        os.unlink(to)
+        return took
+
+    def cat(self, path):
+        with open(os.devnull, "w", encoding="utf-8") as null:
+            start = time.monotonic()
+            subprocess.run(["dd", "if=" + path, "bs=128k", "status=none"], stdout=null, check=True)
+            return time.monotonic() - start
+
+    def data(self, k):
+        return os.path.join(self.mount, "tables/bench/t%d/data.csv" % k)
+
+    def read(self, k):
+        return self.cat(self.data(k))
+
+    read_again = read
+
+    def through(self):
+        return os.path.join(self.passthrough, "big.csv")
+
+    def passthrough_again(self, _):
+        self.cat(self.through())
+        return self.cat(self.through())
+
+    def pandas(self, _, path=None):
+        return float(call("/usr/bin/python3", "-c", PANDAS, path or self.csv, str(self.rows)))
+
+    def pandas_mount(self, k):
+        return self.pandas(k, self.data(k))
+
+    def rows_a_second(self, k):
+        """Rows of rows/<key> that READERS processes open, read and close in a second."""
+        d = os.path.join(self.mount, "tables/bench/t%d/rows" % k)
+        best = 0
+        for _ in range(2):  # warm the second time
+            start = time.monotonic()
+            all_ = [subprocess.Popen([self.program, "rows", d, str(LOOKUPS), str(self.rows)])
+                    for _ in range(READERS)]
+            if any(p.wait() for p in all_):
+                sys.exit("bench: a row was not there")
+            best = READERS * LOOKUPS / (time.monotonic() - start)
+        return best
+
+    def round(self, k, took):
+        order = ["upload", "sqlite", "duckdb", "store", "copy"]
+        order = order[k % len(order):] + order[:k % len(order)]
+        order += ["read", "read_again", "duckdb_copy", "store_read", "pandas", "pandas_mount",
+                  "passthrough"]
+        for way in filter(self.has, order):
+            fn = getattr(self, "passthrough_again" if way == "passthrough" else way)
+            took.setdefault(way, []).append(fn(k))
+        if k == 0 and subprocess.run(
+                ["/bin/sh", "-c", "LC_ALL=C sort -c -s -t, -k1,1 <<E\n$(sed 1d %s | head -n 100000)\nE"
+                 % self.data(k)], check=False).returncode:
+            sys.exit("bench: the rows are not in order")
+
+
+def row(name, value, unit, ratio="", against=""):
+    return "%s\t%s\t%s\t%s\t%s" % (name, value, unit, ratio, against)
+
+
+def measure(b):
+    took, out = {}, []
+    for k in range(ROUNDS):
+        b.round(k, took)
+        print("bench: round %d of %d: %s" % (k + 1, ROUNDS, json.dumps(
+            {w: round(t[-1], 2) for w, t in took.items()})), file=sys.stderr)
+        if k + 1 < ROUNDS:
+            shutil.rmtree(os.path.dirname(b.data(k)))
+    for way, seconds in took.items():
+        value = "%.0f" % statistics.median(b.mb / s for s in seconds)
+        yards = [y for y in AGAINST.get(way, ()) if y in took]
+        out.append(row(way, value, "MB/s"))
+        out += [row("%s_by_%s" % (way, y), value, "MB/s", "%.2f" % statistics.median(
+            theirs / ours for ours, theirs in zip(seconds, took[y])), y) for y in yards]
+    out.append(row("store_lookup", "%.1f" % (statistics.median(b.lookups) * 1e6), "us"))
+    n = b.rows_a_second(ROUNDS - 1)
+    out.append(row("rows", "%.0f" % n, "1/s", "%.2f" % (n / 20000), "20,000 a second"))
+    rss = memory(b.mount)
+    out.append(row("peak_rollfs", "%.0f" % rss, "MiB", "%.2f" % (rss / 256), "256 MiB limit"))
+    for way in ("sqlite", "duckdb", "pandas", "passthrough"):
+        if not b.has(way):
+            print("bench: %s is not installed: left out" % way, file=sys.stderr)
+    return out
+
+
+def run(o):
+    if os.environ.get("DUCKDB") and not os.path.isdir(DUCKDB):
+        call("npm", "install", "--no-audit", "--no-fund", "--prefix", DUCKDB, "@duckdb/node-api")
+    d = os.path.realpath(tempfile.mkdtemp(prefix="rollfs-bench-",
+                                          dir=os.environ.get("BENCH_DIR") or "/var/tmp"))
+    env = dict(os.environ, B=o)
+    sandbox = os.path.join(TOP, "tools/sandbox")
+    b = None
+    try:
+        call(sandbox, "up", os.path.join(d, "sandbox"), "9999", env=env)
+        b = Bench(o, d)
+        return measure(b)
+    finally:
+        if b and b.passthrough:
+            subprocess.run(["fusermount3", "-u", b.passthrough], check=False)
+        subprocess.run([sandbox, "down", os.path.join(d, "sandbox")], env=env, check=False)
+        shutil.rmtree(d, ignore_errors=True)
