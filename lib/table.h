@@ -228,7 +228,7 @@ void table_scan_end(struct table_iter *it);
 
 /*
  * Building: rows in any order, sorted externally by threads (bounded memory:
- * some 16 MiB of rows in each of three arenas, then runs on disk).  add fails
+ * up to 16 MiB of rows in each of three arenas, then runs on disk).  add fails
  * with -EEXIST for a duplicate key at the latest in publish.  The builder
  * copies schema and cells.
  */

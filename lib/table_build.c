@@ -19,6 +19,7 @@
 #define THREADS_MAX 4		/* of a merge */
 #define SORT_BYTES  (48u << 20) /* arenas of all builders, if they are few */
 #define LIMIT_MIN   (2u << 20)
+#define LIMIT_FIRST (4u << 20) /* small tables take little memory */
 
 struct work {
 	struct table_build *b;
@@ -40,7 +41,9 @@ struct table_build {
 	char *dir;
 	int dir_fd; /* locked: the sweep leaves a live builder alone */
 	struct work work[ARENAS];
-	unsigned now; /* the one whose arena fills */
+	unsigned now;		   /* the one whose arena fills */
+	size_t limit, limit_first; /* of its bytes */
+	uint64_t bytes;		   /* of full ones */
 	bool spilled;
 	struct run *runs;
 	size_t n_runs;
@@ -109,6 +112,18 @@ static int all_work_ends(struct table_build *b, struct err *e)
 	return r;
 }
 
+/* Tests have runs without many rows. */
+static size_t first_limit(void)
+{
+#ifdef ROLLFS_TEST_HOOKS
+	const char *s = getenv("ROLLFS_TEST_SORT_BYTES");
+
+	if (s)
+		return strtoul(s, NULL, 10);
+#endif
+	return LIMIT_FIRST;
+}
+
 /* ---- beginning and end --------------------------------------------------- */
 
 static void build_free(struct table_build *b)
@@ -168,6 +183,7 @@ int table_build_begin(struct table_store *s, const struct table_schema *schema,
 	b->in_order = true;
 	b->last_line = 1;
 	b->progress = &b->own;
+	b->limit = b->limit_first = first_limit();
 	for (unsigned i = 0; i < ARENAS; i++)
 		b->work[i].b = b;
 	r = table_store_numbers(s, 1, &b->gen, e);
@@ -318,13 +334,14 @@ static int back_from_straight(struct table_build *b, struct err *e)
 	return 0;
 }
 
-static size_t arena_limit(const struct table_build *b)
+/* Arenas grow with the table, and shrink when many are built. */
+static void set_limit(struct table_build *b)
 {
 	unsigned n = MAX(atomic_load(&spilling), 1);
+	size_t grown = (size_t)MIN(b->bytes / 8, ARENA_BYTES);
+	size_t share = MAX(SORT_BYTES / (ARENAS * n), LIMIT_MIN);
 
-	return b->spilled
-		   ? MIN(MAX(SORT_BYTES / (ARENAS * n), LIMIT_MIN), ARENA_BYTES)
-		   : ARENA_BYTES;
+	b->limit = MIN(MAX(grown, b->limit_first), MIN(share, ARENA_BYTES));
 }
 
 /* The arena goes to a thread, another one is there to be filled. */
@@ -346,6 +363,8 @@ static int spill(struct table_build *b, struct err *e)
 		r = back_from_straight(b, e);
 	if (r)
 		return r;
+	b->bytes += w->arena.len;
+	set_limit(b);
 	work_start(w);
 	r = thread_start(&w->thread, work_thread, w);
 	if (r) {
@@ -375,7 +394,7 @@ static int room(struct table_build *b, size_t key_len, size_t n, char **ret,
 	if (n > CSV_LINE_MAX)
 		return err_set(e, EMSGSIZE, "a row is larger than %u bytes",
 			       CSV_LINE_MAX);
-	*ret = arena_room(a, arena_limit(b), key_len, n);
+	*ret = arena_room(a, b->limit, key_len, n);
 	if (*ret)
 		return 0;
 	r = spill(b, e);
@@ -551,8 +570,8 @@ static int merge_level(struct table_build *b, struct err *e)
 	size_t n = 0, used = 0;
 	int r;
 
-	while (n < threads() && b->n_runs - used > RUNS_MERGED / 2) {
-		size_t k = MIN(RUNS_MERGED, b->n_runs - used);
+	while (n < threads()) {
+		size_t k = MIN(RUNS_MERGED / threads(), b->n_runs - used);
 
 		p[n++] = (struct merge_part){
 			.b = b,
@@ -562,13 +581,15 @@ static int merge_level(struct table_build *b, struct err *e)
 		};
 		used += k;
 	}
-	r = merge_parts(p, n, e);
+	r = runs_open(b->runs, used, e);
+	if (!r)
+		r = merge_parts(p, n, e);
 	for (size_t i = 0; i < used; i++)
 		run_free(&b->runs[i]);
 	memmove(b->runs, b->runs + used, (b->n_runs - used) * sizeof(*b->runs));
 	b->n_runs -= used;
 	for (size_t i = 0; i < n; i++) {
-		if (!p[i].r) /* there was room for what it came from */
+		if (p[i].run.path) /* there was room for what it came from */
 			b->runs[b->n_runs++] = p[i].run;
 		free(p[i].path);
 	}
@@ -585,6 +606,8 @@ static int merge_all(struct table_build *b, struct err *e)
 
 	while (!r && b->n_runs > RUNS_MERGED)
 		r = merge_level(b, e);
+	if (!r)
+		r = runs_open(b->runs, b->n_runs, e);
 	if (r)
 		return r;
 	atomic_store(&b->progress->merged, 0);

@@ -77,6 +77,13 @@ size_t row_size_max(enum row_format f, const struct table_schema *s,
 size_t row_put(enum row_format f, const struct table_schema *s,
 	       const struct cell *cells, char *to);
 
+/* As ROWS_CELLS, appended to sb. */
+int row_encode(struct strbuf *sb, const struct table_schema *s,
+	       const struct cell *cells);
+/* -EIO when the bytes do not fit the schema. */
+int row_decode(const struct table_schema *s, const char *data, size_t n,
+	       struct cell *cells);
+
 /* One row after the other back to cells and lines. */
 struct row_view {
 	enum row_format format;

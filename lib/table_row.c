@@ -133,6 +133,18 @@ size_t row_put(enum row_format f, const struct table_schema *s,
 	return (size_t)(p - to);
 }
 
+int row_encode(struct strbuf *sb, const struct table_schema *s,
+	       const struct cell *cells)
+{
+	int r = sb_reserve(sb, row_size_max(ROWS_CELLS, s, cells));
+
+	if (r)
+		return r;
+	sb->len += row_put(ROWS_CELLS, s, cells, sb->buf + sb->len);
+	sb->buf[sb->len] = '\0';
+	return 0;
+}
+
 /* ---- decoding ----------------------------------------------------------- */
 
 void row_view_init(struct row_view *v, enum row_format f,
@@ -152,14 +164,15 @@ void row_view_free(struct row_view *v)
 	sb_free(&v->text);
 }
 
-static int decode_cells(struct row_view *v, const char *data, size_t n)
+int row_decode(const struct table_schema *s, const char *data, size_t n,
+	       struct cell *cells)
 {
-	for (size_t i = 0; i < v->schema->n_columns; i++) {
-		struct cell *c = &v->cells[i];
+	for (size_t i = 0; i < s->n_columns; i++) {
+		struct cell *c = &cells[i];
 		uint64_t bits;
 		uint32_t len;
 
-		c->type = v->schema->columns[i].type;
+		c->type = s->columns[i].type;
 		if (c->type == CELL_STRING) {
 			if (n < 4)
 				return -EIO;
@@ -243,8 +256,9 @@ static int decode_text(struct row_view *v, const char *data, size_t n)
 
 int row_view_decode(struct row_view *v, const char *data, size_t n)
 {
-	return v->format == ROWS_TEXT ? decode_text(v, data, n)
-				      : decode_cells(v, data, n);
+	return v->format == ROWS_TEXT
+		   ? decode_text(v, data, n)
+		   : row_decode(v->schema, data, n, v->cells);
 }
 
 /* ---- lines --------------------------------------------------------------- */
@@ -276,7 +290,7 @@ int row_view_line(struct row_view *v, struct strbuf *sb, const char *key,
 	char *p;
 
 	if (v->format == ROWS_CELLS) {
-		int r = decode_cells(v, data, n);
+		int r = row_decode(v->schema, data, n, v->cells);
 
 		return r ? r : cells_line(sb, v, key, key_len);
 	}

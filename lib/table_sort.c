@@ -9,7 +9,8 @@
 #define RECORD_MAX   (sizeof(struct record) + TABLE_KEY_MAX + CSV_LINE_MAX)
 #define ARENA_MAPPED (ARENA_BYTES + RECORD_MAX + ROW_SLACK)
 #define MARK_EVERY   (256u << 10)
-#define MERGE_BYTES  (16u << 20) /* of buffers, over all runs of a merge */
+#define MERGE_BYTES  (16u << 20)  /* of buffers, over all runs of a merge */
+#define SOURCE_BYTES (256u << 10) /* of one of them at most */
 
 /* In arenas and runs: this head, key, value. */
 struct record {
@@ -252,11 +253,29 @@ void run_free(struct run *r)
 {
 	if (r->path)
 		(void)unlink(r->path);
+	if (r->path && r->fd >= 0)
+		close(r->fd);
 	free(r->path);
 	free(r->marks);
 	sb_free(&r->keys);
 	r->path = NULL;
 	r->marks = NULL;
+}
+
+int runs_open(struct run *runs, size_t n, struct err *e)
+{
+	for (size_t i = 0; i < n; i++) {
+		runs[i].fd = open(runs[i].path, O_RDONLY | O_CLOEXEC);
+		if (runs[i].fd >= 0)
+			continue;
+		err_sys(e, errno, "%s", runs[i].path);
+		while (i-- > 0) {
+			close(runs[i].fd);
+			runs[i].fd = -1;
+		}
+		return e ? -e->no : -EIO;
+	}
+	return 0;
 }
 
 int run_writer_new(const char *path, struct run_writer **ret, struct err *e)
@@ -270,6 +289,7 @@ int run_writer_new(const char *path, struct run_writer **ret, struct err *e)
 	w->fd = fd;
 	w->buf = xmalloc(WRITE_BYTES + RECORD_MAX);
 	w->run.path = xstrdup(path);
+	w->run.fd = -1;
 	sb_init(&w->run.keys, 1u << 30);
 	*ret = w;
 	return 0;
@@ -344,7 +364,6 @@ int run_writer_end(struct run_writer *w, int r, struct run *ret, struct err *e)
 
 /* A run being read. */
 struct source {
-	int fd;
 	const struct run *run;
 	uint64_t offset; /* of what is read next from the file */
 	char *buf;
@@ -387,7 +406,7 @@ static int fill(struct source *s, size_t want, struct err *e)
 			s->run->size - s->offset);
 	if (left + n < want)
 		return err_set(e, EIO, "%s: cut short", s->run->path);
-	r = pread_all(s->fd, s->buf + left, n, s->offset);
+	r = pread_all(s->run->fd, s->buf + left, n, s->offset);
 	if (r)
 		return err_sys(e, -r, "%s", s->run->path);
 	s->offset += n;
@@ -477,23 +496,16 @@ static int enter(struct source *s, const struct key_range *x, struct err *e)
 static int merge_begin(struct merge *m, const struct run *runs, size_t n,
 		       struct err *e)
 {
-	size_t room = MAX(MIN(MERGE_BYTES / MAX(n, 1), 1u << 20), 64u << 10);
-
 	m->sources = xcalloc(n, sizeof(*m->sources));
 	m->heap = xcalloc(n, sizeof(struct source *));
 	m->n = n;
-	for (size_t i = 0; i < n; i++)
-		m->sources[i].fd = -1;
 	for (size_t i = 0; i < n; i++) {
 		struct source *s = &m->sources[i];
 		int r;
 
 		s->run = &runs[i];
-		s->alloc = room;
-		s->buf = xmalloc(room);
-		s->fd = open(runs[i].path, O_RDONLY | O_CLOEXEC);
-		if (s->fd < 0)
-			return err_sys(e, errno, "%s", runs[i].path);
+		s->alloc = MAX(MIN(MERGE_BYTES / n, SOURCE_BYTES), 64u << 10);
+		s->buf = xmalloc(s->alloc);
 		r = enter(s, m->range, e);
 		if (r < 0)
 			return r;
@@ -507,11 +519,8 @@ static int merge_begin(struct merge *m, const struct run *runs, size_t n,
 
 static void merge_end(struct merge *m)
 {
-	for (size_t i = 0; i < m->n; i++) {
-		if (m->sources[i].fd >= 0)
-			close(m->sources[i].fd);
+	for (size_t i = 0; i < m->n; i++)
 		free(m->sources[i].buf);
-	}
 	free(m->sources);
 	free(m->heap);
 }

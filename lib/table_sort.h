@@ -15,7 +15,7 @@
 #include "lib/table_priv.h"
 
 #define ARENA_BYTES (16u << 20)
-#define RUNS_MERGED 128 /* at a time: so many files are open */
+#define RUNS_MERGED 192 /* at a time: so many files are open */
 #define ROW_SLACK   16	/* bytes that may be read behind a row's value */
 
 struct row {
@@ -54,12 +54,15 @@ int arena_rows(const struct arena *a, row_fn fn, void *arg,
 
 struct run {
 	char *path;
+	int fd; /* while it is merged, else -1 */
 	uint64_t size, rows;
 	struct strbuf keys; /* about every 256 KiB a key and its offset */
 	struct run_mark *marks;
 	size_t n_marks;
 };
 void run_free(struct run *r); /* the file too */
+/* All or none; run_free closes. */
+int runs_open(struct run *runs, size_t n, struct err *e) MUST_CHECK;
 
 struct run_writer;
 int run_writer_new(const char *path, struct run_writer **ret,
@@ -79,7 +82,7 @@ struct key_range {
 	size_t from_len, to_len;
 };
 /* Calls fn for the rows of the range in their order; keys that two runs have
- * come twice. */
+ * come twice.  The runs are open; several threads may merge them. */
 int runs_merge(const struct run *runs, size_t n, const struct key_range *range,
 	       const struct merge_watch *watch, row_fn fn, void *arg,
 	       struct err *e) MUST_CHECK;

@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Rows that come in any order, in more arenas and runs than one. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "lib/fileio.h"
+#include "lib/table.h"
+
+static char dir[] = "/tmp/rollfs-test-build-XXXXXX";
+static struct table_store *store;
+
+static int setup(void **state)
+{
+	(void)state;
+	if (!mkdtemp(dir))
+		return -1;
+	return table_store_open(dir, &store, NULL);
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	table_store_close(store);
+	return remove_tree(dir, NULL);
+}
+
+static void sort_bytes(const char *n)
+{
+	setenv("ROLLFS_TEST_SORT_BYTES", n, 1);
+}
+
+struct rows {
+	unsigned n, step; /* row i has the id i * step % n */
+	unsigned late;	  /* from there ids come in order but begin anew */
+	bool numbers;
+};
+
+static unsigned id_of(const struct rows *x, unsigned i)
+{
+	if (x->late)
+		return i < x->late ? 2 * i : 2 * (i - x->late) + 1;
+	return (unsigned)((uint64_t)i * x->step % x->n);
+}
+
+static void build(const struct rows *x, const char *name)
+{
+	struct table_schema *s = schema_new();
+	struct table_build *b = NULL;
+	struct err e = { 0 };
+
+	schema_add_column(s, "text", CELL_STRING, NULL);
+	schema_add_column(s, "x", x->numbers ? CELL_I64 : CELL_STRING, NULL);
+	assert_int_equal(table_build_begin(store, s, &b, &e), 0);
+	for (unsigned i = 0; i < x->n; i++) {
+		unsigned k = id_of(x, i);
+		char key[32], text[32];
+		struct cell c[2] = {
+			{ .type = CELL_STRING, .str = text },
+			{ .type = CELL_I64, .i64 = k, .str = "", .len = 0 },
+		};
+
+		/* Keys of unequal length with a long common part. */
+		c[0].len = (size_t)snprintf(text, sizeof(text), "t,%u", k);
+		(void)snprintf(key, sizeof(key), "common-%u", k);
+		if (table_build_add(b, key, strlen(key), c, &e))
+			fail_msg("%s", e.text);
+	}
+	if (table_build_publish(b, "ns", name, &e))
+		fail_msg("%s", e.text);
+	schema_free(s);
+}
+
+/* All rows are there once, in the order of their bytes, at their places. */
+static void check(const struct rows *x, const char *name)
+{
+	_cleanup_free_ bool *seen = xcalloc(x->n, sizeof(*seen));
+	struct strbuf last = STRBUF_INIT(100), line = STRBUF_INIT(1000);
+	struct table *t = NULL;
+	struct table_iter *it = NULL;
+	const struct cell *cells;
+	const char *key;
+	unsigned n = 0;
+	uint64_t at;
+	size_t len;
+
+	assert_int_equal(table_open(store, "ns", name, &t, NULL), 0);
+	at = strlen("id,text,x\n");
+	assert_int_equal(table_scan(t, NULL, 0, &it, NULL), 0);
+	while (table_next(it, &key, &len, &cells, NULL) == 1) {
+		char text[32], buf[100], number[16] = "";
+		unsigned k;
+		int c;
+
+		assert_true(len > 7 && len < 20);
+		memcpy(number, key + 7, len - 7);
+		k = (unsigned)strtoul(number, NULL, 10);
+
+		assert_true(k < x->n && !seen[k]);
+		seen[k] = true;
+		(void)snprintf(text, sizeof(text), "t,%u", k);
+		assert_int_equal(cells[0].len, strlen(text));
+		assert_memory_equal(cells[0].str, text, cells[0].len);
+		c = memcmp(last.buf, key, MIN(last.len, len));
+		assert_true(c < 0 || (!c && last.len < len));
+		sb_reset(&last);
+		sb_add(&last, key, len);
+		if (n++ % 1000 == 0) {
+			sb_reset(&line);
+			assert_int_equal(
+			    table_row_csv(t, key, len, &line, NULL), 0);
+			assert_int_equal(
+			    table_csv_read(t, at, buf, line.len, NULL),
+			    line.len);
+			assert_memory_equal(buf, line.buf, line.len);
+		}
+		at += len + strlen("\"\",,\n") + strlen(text);
+		if (x->numbers)
+			at += (size_t)snprintf(NULL, 0, "%u", k);
+	}
+	assert_int_equal(n, x->n);
+	assert_int_equal(at, table_csv_size(t));
+	table_scan_end(it);
+	table_unref(t);
+	sb_free(&last);
+	sb_free(&line);
+}
+
+static void runs_are_merged(void **state)
+{
+	static const struct rows x[] = {
+		{ .n = 20001, .step = 7919, .numbers = true },
+		{ .n = 20001, .step = 7919 },
+	};
+
+	(void)state;
+	sort_bytes("40000");
+	for (size_t i = 0; i < ARRAY_SIZE(x); i++) {
+		build(&x[i], "runs");
+		check(&x[i], "runs");
+	}
+}
+
+static void more_runs_than_may_be_open_are_merged_in_steps(void **state)
+{
+	static const struct rows x = { .n = 20001, .step = 7919 };
+
+	(void)state;
+	sort_bytes("3000"); /* 300 runs */
+	build(&x, "levels");
+	check(&x, "levels");
+}
+
+static void ids_in_order_go_straight(void **state)
+{
+	struct rows x = { .n = 20000, .step = 1 };
+	struct table_schema *s = schema_new();
+	struct table_build *b = NULL;
+
+	(void)state;
+	sort_bytes("40000");
+	schema_add_column(s, "text", CELL_STRING, NULL);
+	assert_int_equal(table_build_begin(store, s, &b, NULL), 0);
+	for (unsigned i = 0; i < x.n; i++) {
+		struct cell c = { .type = CELL_STRING, .str = "t", .len = 1 };
+		char key[16];
+		int n = snprintf(key, sizeof(key), "%08u", i);
+
+		assert_int_equal(table_build_add(b, key, (size_t)n, &c, NULL),
+				 0);
+	}
+	assert_int_equal(table_build_rows(b), x.n);
+	assert_int_equal(table_build_publish(b, "ns", "straight", NULL), 0);
+	schema_free(s);
+}
+
+static void ids_that_are_in_order_at_first_only(void **state)
+{
+	static const struct rows x = { .n = 20000, .late = 10000 };
+
+	(void)state;
+	sort_bytes("40000");
+	build(&x, "late");
+	check(&x, "late");
+}
+
+static void rows_of_a_megabyte_are_sorted(void **state)
+{
+	struct table_schema *s = schema_new();
+	struct table_build *b = NULL;
+	char *text = xmalloc(TABLE_ROW_MAX);
+	struct cell c = { .type = CELL_STRING,
+			  .str = text,
+			  .len = TABLE_ROW_MAX };
+	struct table *t = NULL;
+
+	(void)state;
+	sort_bytes("40000");
+	memset(text, '"', TABLE_ROW_MAX);
+	schema_add_column(s, "text", CELL_STRING, NULL);
+	assert_int_equal(table_build_begin(store, s, &b, NULL), 0);
+	for (char k = 'e'; k >= 'a'; k--)
+		assert_int_equal(table_build_add(b, &k, 1, &c, NULL), 0);
+	assert_int_equal(table_build_publish(b, "ns", "wide", NULL), 0);
+	assert_int_equal(table_open(store, "ns", "wide", &t, NULL), 0);
+	assert_int_equal(table_csv_size(t),
+			 strlen("id,text\n") + 5 * (2ul * TABLE_ROW_MAX + 5));
+	table_unref(t);
+	schema_free(s);
+	free(text);
+}
+
+static int upload(const char *text, struct err *e)
+{
+	struct table_upload *u = NULL;
+
+	if (table_upload_begin(store, NULL, &u, e))
+		return -1;
+	if (table_upload_write(u, text, strlen(text), e))
+		(void)0; /* publish says it again */
+	return table_upload_publish(u, "ns", "dup", e);
+}
+
+/* Rows first..last of one line each, some with a line break inside. */
+static void add_rows(struct strbuf *sb, unsigned from, unsigned n)
+{
+	for (unsigned i = from; i < from + n; i++)
+		sb_addf(sb, i % 100 ? "k%06u,v\n" : "k%06u,\"v\nw\"\n", i);
+}
+
+static void duplicates_in_any_runs_are_named_with_both_lines(void **state)
+{
+	struct strbuf sb = STRBUF_INIT(1u << 20);
+	struct err e;
+
+	(void)state;
+	sort_bytes("20000");
+	/* In order at first: lines of rows that went straight are known. */
+	sb_adds(&sb, "id,x\n");
+	add_rows(&sb, 0, 2000);
+	sb_adds(&sb, "k000150,again\n");
+	assert_int_equal(upload(sb.buf, &e), -EINVAL);
+	/* Two rows before k000150, and 20 in all, take two lines. */
+	assert_string_equal(e.text,
+			    "line 2022 column 1: the same id as on line 154");
+	sb_reset(&sb);
+	sb_adds(&sb, "id,x\n");
+	add_rows(&sb, 5000, 1500);
+	add_rows(&sb, 1, 1500);
+	sb_adds(&sb, "k005001,again\n");
+	assert_int_equal(upload(sb.buf, &e), -EINVAL);
+	assert_string_equal(e.text,
+			    "line 3032 column 1: the same id as on line 4");
+	sb_free(&sb);
+}
+
+static void a_builder_can_be_stopped(void **state)
+{
+	struct table_schema *s = schema_new();
+	struct table_build *b = NULL;
+	struct table_progress p = { 0 };
+	struct table_id id;
+	struct err e;
+
+	(void)state;
+	assert_int_equal(table_build_begin(store, s, &b, NULL), 0);
+	table_build_watch(b, &p);
+	assert_int_equal(table_build_add(b, "a", 1, NULL, NULL), 0);
+	p.stop = true;
+	assert_int_equal(table_build_publish(b, "ns", "stopped", &e), -EINTR);
+	assert_int_equal(p.rows, 1);
+	assert_int_equal(table_lookup(store, "ns", "stopped", &id, NULL),
+			 -ENOENT);
+	schema_free(s);
+}
+
+/* What table_open() finds was made by an older rollfs: cells without a word. */
+static void tables_of_older_and_newer_versions(void **state)
+{
+	struct strbuf path = STRBUF_INIT(1000), meta = STRBUF_INIT(10000);
+	static const struct rows x = { .n = 3, .step = 1, .numbers = true };
+	struct table_id id;
+	struct table *t = NULL;
+	struct err e = { 0 };
+	char *at;
+
+	(void)state;
+	build(&x, "old");
+	assert_int_equal(table_lookup(store, "ns", "old", &id, NULL), 0);
+	sb_addf(&path, "%s/data/%llu/%llu/meta.json", dir,
+		(unsigned long long)id.id, (unsigned long long)id.gen);
+	assert_int_equal(file_read(path.buf, &meta, NULL), 0);
+	at = strstr(meta.buf, "\"rows\"");
+	assert_non_null(at);
+	memcpy(at, "\"sowr\"", 6);
+	assert_int_equal(
+	    file_replace(path.buf, meta.buf, meta.len, 0600, false, NULL), 0);
+	check(&x, "old");
+	memcpy(at, "\"rows\"", 6);
+	at = strstr(meta.buf, "cells");
+	assert_non_null(at);
+	memcpy(at, "bytes", 5);
+	assert_int_equal(
+	    file_replace(path.buf, meta.buf, meta.len, 0600, false, NULL), 0);
+	table_store_close(store); /* which has it open */
+	assert_int_equal(table_store_open(dir, &store, NULL), 0);
+	assert_int_equal(table_open(store, "ns", "old", &t, &e),
+			 -EPROTONOSUPPORT);
+	assert_non_null(strstr(e.text, "newer rollfs"));
+	sb_free(&path);
+	sb_free(&meta);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(runs_are_merged),
+		cmocka_unit_test(
+		    more_runs_than_may_be_open_are_merged_in_steps),
+		cmocka_unit_test(ids_in_order_go_straight),
+		cmocka_unit_test(ids_that_are_in_order_at_first_only),
+		cmocka_unit_test(rows_of_a_megabyte_are_sorted),
+		cmocka_unit_test(
+		    duplicates_in_any_runs_are_named_with_both_lines),
+		cmocka_unit_test(a_builder_can_be_stopped),
+		cmocka_unit_test(tables_of_older_and_newer_versions),
+	};
+
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
