@@ -374,6 +374,14 @@ static int parse_deadline(const char *s, int64_t *ret_ms)
 	return 0;
 }
 
+static bool kept_here(struct nid n)
+{
+	_cleanup_free_ char *path = NULL;
+	struct real_at at;
+
+	return !real_place(n.number, &at, &path, NULL) && real_kept_here(at);
+}
+
 static int node_set_xattr(const struct who *w, struct nid n, const char *name,
 			  const char *value)
 {
@@ -385,8 +393,8 @@ static int node_set_xattr(const struct who *w, struct nid n, const char *name,
 	int no;
 
 	no = sent_file(n, party, &path, &writing);
-	if (no)
-		return no;
+	if (no) /* under a temporary name it says nothing of a transfer */
+		return no == -EPERM && kept_here(n) ? 0 : no;
 	/* mv, cp -a and rsync -X carry the attributes of another file here:
 	 * what only tells of a transfer is made anew. */
 	if (strcmp(name, "deadline") ||

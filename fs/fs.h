@@ -259,6 +259,15 @@ void notify_pollers(void);
 /* Takes over ph (may be NULL). */
 void poller_add(struct fuse_pollhandle *ph);
 
+/* ---- watch.c: the kernel hears of what other processes publish ---------- */
+void watch_start(void);
+void watch_stop(void);
+/* A namespace that the kernel knows, or not any more. */
+void watch_namespace(uint64_t id, const char *ns);
+void watch_forget(uint64_t id);
+/* root.c: the directory /tables */
+fuse_ino_t root_tables_ino(void);
+
 /* ---- errors.c --------------------------------------------------------- */
 void errors_add(uid_t uid, const char *what, int status, const char *text);
 char *errors_text(uid_t uid);
@@ -342,8 +351,8 @@ int upload_file(const struct who *w, uint64_t id, const char *path);
 int options_file(const struct who *w, uint64_t id, const char *path);
 /* Somebody writes the table's data.csv now. */
 bool upload_active(uint64_t id);
-/* Its time, once it is published; false = nobody writes it. */
-bool upload_time(uint64_t id, int64_t mtime_ns);
+/* The time of what is being written, once it is published. */
+void upload_time(uint64_t id, int64_t mtime_ns);
 /* The whole of a published data.csv into a handle that uploads. */
 int upload_link(struct handle *h, struct table *t);
 

@@ -20,7 +20,7 @@
 
 #include "fs/fs.h"
 
-#define THREADS 8
+#define THREADS 8 /* max_threads of -o */
 
 struct args {
 	char *config, *mountpoint; /* absolute */
@@ -40,8 +40,10 @@ static void usage(FILE *f)
 	(void)fputs(
 	    "usage: rollfs CONFIG MOUNTPOINT [-f] [-o options]\n"
 	    "  -f  stay in the foreground\n"
-	    "  -o  allow_other, auto_unmount, ro, noexec ... ; options that\n"
-	    "      only mean something to mount(8) are ignored\n",
+	    "  -o  allow_other, auto_unmount, ro, noexec ... ; max_threads=N "
+	    "(8),\n"
+	    "      clone_fd; options that only mean something to mount(8) are "
+	    "ignored\n",
 	    f);
 }
 
@@ -164,8 +166,35 @@ static bool one_of(const char *s, const char *const *list, size_t n)
 }
 
 /* What libfuse gets, from -o. */
+struct loop {
+	unsigned threads;
+	bool clone_fd; /* each thread has its own queue to the kernel */
+};
+
+static int loop_option(const char *o, struct loop *ret)
+{
+	static const char word[] = "max_threads=";
+	char *end;
+	unsigned long n;
+
+	if (!strcmp(o, "clone_fd")) {
+		ret->clone_fd = true;
+		return 1;
+	}
+	if (strncmp(o, word, sizeof(word) - 1))
+		return 0;
+	n = strtoul(o + sizeof(word) - 1, &end, 10);
+	if (*end || !n || n > 1000) {
+		(void)fprintf(
+		    stderr, "rollfs: %s: 1 to 1000 threads are possible\n", o);
+		return -EINVAL;
+	}
+	ret->threads = (unsigned)n;
+	return 1;
+}
+
 static int mount_options(const char *options, struct strbuf *ret,
-			 bool *ret_other)
+			 bool *ret_other, struct loop *ret_loop)
 {
 	static const char *const pass[] = {
 		"allow_other", "auto_unmount", "ro",	  "exec",
@@ -188,6 +217,12 @@ static int mount_options(const char *options, struct strbuf *ret,
 	sb_adds(ret, "default_permissions,fsname=rollfs,subtype=rollfs");
 	for (char *o = strtok_r(copy, ",", &save); o;
 	     o = strtok_r(NULL, ",", &save)) {
+		int loop = loop_option(o, ret_loop);
+
+		if (loop < 0)
+			return loop;
+		if (loop)
+			continue;
 		if (one_of(o, pass, ARRAY_SIZE(pass))) {
 			sb_addf(ret, ",%s", o);
 			*ret_other |= !strcmp(o, "allow_other");
@@ -318,11 +353,12 @@ static int serve(const struct args *a, int ready_fd)
 	_cleanup_strbuf_ struct strbuf opts = STRBUF_INIT(16384);
 	struct fuse_args fa = FUSE_ARGS_INIT(0, NULL);
 	struct fuse_loop_config *loop = NULL;
+	struct loop how = { .threads = THREADS };
 	struct err e = { 0 };
 	int lock_fd = -1, no;
 	bool mounted = false;
 
-	no = mount_options(a->options, &opts, &fs.allow_other);
+	no = mount_options(a->options, &opts, &fs.allow_other, &how);
 	if (no)
 		return no;
 	if (conf_load(a->config, &fs.conf, &e) || find_group(&e) ||
@@ -363,6 +399,7 @@ static int serve(const struct args *a, int ready_fd)
 	mounted = true;
 	if (fuse_set_signal_handlers(fs.session) || notifier_start(&e))
 		goto stop;
+	watch_start();
 	transfer_on_inbox(fs.transfer, on_inbox, NULL);
 	log_info("fs", "party %s is mounted at %s", fs.conf->party,
 		 a->mountpoint);
@@ -373,13 +410,15 @@ static int serve(const struct args *a, int ready_fd)
 		close(ready_fd);
 	}
 	loop = fuse_loop_cfg_create();
-	fuse_loop_cfg_set_max_threads(loop, THREADS);
+	fuse_loop_cfg_set_max_threads(loop, how.threads);
+	fuse_loop_cfg_set_clone_fd(loop, how.clone_fd);
 	fuse_session_loop_mt(fs.session, loop);
 	fuse_loop_cfg_destroy(loop);
 	log_info("fs", "party %s is unmounted", fs.conf->party);
 stop:
 	if (e.no)
 		no = fail(&e);
+	watch_stop();
 	if (mounted)
 		notifier_stop();
 	park_abort_all();

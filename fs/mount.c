@@ -495,6 +495,8 @@ static void op_init(void *arg, struct fuse_conn_info *c)
 {
 	(void)arg;
 	c->want &= ~(unsigned)FUSE_CAP_WRITEBACK_CACHE;
+	/* Files on disk (the inbox, logs) go to the reader without a copy. */
+	c->want |= c->capable & (FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
 	/* A helper would read pages of a table in the background. */
 	c->max_background = 64;
 	c->congestion_threshold = 48;

@@ -47,6 +47,11 @@ static const struct ent in_models[] = {
 	{ "models", S_MODELS_AGAIN, S_IFDIR | 0755, E_HIDDEN },
 };
 
+fuse_ino_t root_tables_ino(void)
+{
+	return nid_ino(K_STATIC, 0, S_TABLES);
+}
+
 static char *version_text(void)
 {
 	char *s = NULL;

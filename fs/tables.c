@@ -95,7 +95,9 @@ static int dir_attr(const struct table_place *p, struct nid n, struct attr *ret)
 	attr_fill(ret, nid_ino(n.kind, n.number, n.slot), S_IFDIR | 0775, 0, 0);
 	no = table_attr_apply(n.number, ATTR_DIR, 0, p->id.changed_ns, ret);
 	ret->st.st_mode &= ~may_not;
-	if (n.slot != T_DIR)
+	if (n.slot == T_DIR)
+		ret->attr_s = 1; /* watch.c tells of changes */
+	else
 		ret->entry_s = 0;
 	return no;
 }
@@ -298,7 +300,15 @@ static int in_dir(const struct who *w, struct nid dir, const char *name,
 			return -ENOENT;
 	}
 	n.slot = e->slot;
+	if (e->slot != T_OPTIONS && table_unmade(w, n))
+		return -ENOENT;
 	return table_getattr(w, n, ret);
+}
+
+bool table_unmade(const struct who *w, struct nid n)
+{
+	return w && table_copier(w->pid, n.number) &&
+	       !table_ghost(n.number, n.slot);
 }
 
 int table_in(const struct who *w, struct nid dir, const char *name,
@@ -330,6 +340,8 @@ int table_in(const struct who *w, struct nid dir, const char *name,
 	default:
 		return -ENOTDIR;
 	}
+	if (table_unmade(w, n))
+		return -ENOENT;
 	return table_getattr(w, n, ret);
 }
 

@@ -186,9 +186,9 @@ int tables_setattr(const struct who *w, struct nid n, const struct stat *st,
 		return table_attr_set(n.number, ATTR_DIR, st, valid);
 	if (n.slot != T_WRITE)
 		return 0; /* derived: as data.csv */
-	if (valid & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW) &&
-	    upload_time(n.number, table_time_of(st, valid)))
-		valid &= ~(FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW);
+	/* touch opens it for writing too, and writes nothing. */
+	if (valid & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW))
+		upload_time(n.number, table_time_of(st, valid));
 	return table_attr_set(n.number, ATTR_DATA, st, valid);
 }
 

@@ -117,6 +117,8 @@ int table_remember(uint64_t id, const char *ns, const char *name)
 	if (k && !no)
 		k->nlookup++;
 	pthread_mutex_unlock(&known_lock);
+	if (k && !no && !name)
+		watch_namespace(id, ns);
 	return k ? no : -ENOMEM;
 }
 
@@ -144,6 +146,7 @@ void table_count_lookup(uint64_t id)
 
 void tables_forget(struct nid n, uint64_t count)
 {
+	bool was_namespace = false;
 	struct known *k;
 
 	pthread_mutex_lock(&known_lock);
@@ -151,11 +154,14 @@ void tables_forget(struct nid n, uint64_t count)
 	if (k) {
 		k->nlookup -= MIN(count, k->nlookup);
 		if (!k->nlookup) {
+			was_namespace = !k->name;
 			HASH_DEL(known, k);
 			known_free(k);
 		}
 	}
 	pthread_mutex_unlock(&known_lock);
+	if (was_namespace)
+		watch_forget(n.number);
 }
 
 int table_recall(uint64_t id, char **ret_ns, char **ret_name)

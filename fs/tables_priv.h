@@ -76,6 +76,8 @@ int table_getattr(const struct who *w, struct nid n, struct attr *ret);
 /* A lookup in a table's directory or below. */
 int table_in(const struct who *w, struct nid dir, const char *name,
 	     struct attr *ret);
+/* A derived file, which w copies and has not made yet. */
+bool table_unmade(const struct who *w, struct nid n);
 /* Counts a lookup if it was one of a node inside a table. */
 void table_counted(int status, const struct attr *a);
 /* The number of parts/<name>; false = it is not such a name. */
@@ -93,6 +95,14 @@ int table_data_open(const struct who *w, struct nid n, int flags,
 /* The process was told ESTALE: its next lookup is a writer's. */
 void table_intent_add(pid_t pid);
 bool table_intent_of(pid_t pid, bool drop);
+
+/*
+ * cp -r and mv make a new directory, and then insist (O_EXCL) on making all in
+ * it, in any order.  Who has made data.csv so does not see the derived files
+ * until he has made them too.
+ */
+void table_copier_add(pid_t pid, uint64_t id);
+bool table_copier(pid_t pid, uint64_t id);
 
 /* ---- tables_write.c ---------------------------------------------------- */
 int tables_create(const struct who *w, struct nid dir, const char *name,

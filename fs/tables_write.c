@@ -55,6 +55,8 @@ static int create_data(const struct who *w, uint64_t id, mode_t mode, int flags,
 
 	if (!no && !p.id.gen)
 		no = table_attr_created(id, mode);
+	if (flags & O_EXCL)
+		table_copier_add(w->pid, id);
 	return no ? no : upload_open(w, id, flags, ret_h);
 }
 
@@ -133,7 +135,7 @@ int tables_mkdir(const struct who *w, struct nid dir, const char *name,
 		return real_mkdir(w, temp, mode, ret);
 	if (n.slot != T_PARTS && n.slot != T_PARENTS)
 		return n.slot ? -EEXIST : refuse_name(w, dir, name);
-	if (!table_getattr(w, n, ret))
+	if (!table_unmade(w, n) && !table_getattr(w, n, ret))
 		return -EEXIST;
 	/* cp -r makes them before there is a data.csv. */
 	table_ghost_add(n.number, n.slot);

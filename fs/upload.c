@@ -31,18 +31,13 @@ bool upload_active(uint64_t id)
 	return found;
 }
 
-bool upload_time(uint64_t id, int64_t mtime_ns)
+void upload_time(uint64_t id, int64_t mtime_ns)
 {
-	bool found = false;
-
 	pthread_mutex_lock(&active_lock);
 	for (struct upload *x = active; x; x = x->next)
-		if (x->id == id && !x->published) {
+		if (x->id == id && !x->published)
 			x->mtime_ns = mtime_ns;
-			found = true;
-		}
 	pthread_mutex_unlock(&active_lock);
-	return found;
 }
 
 /* cp -p, rsync and touch have said what time it has. */

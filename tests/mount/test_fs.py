@@ -254,6 +254,20 @@ def test_a_removed_job_is_gone(p):
     assert number not in os.listdir(p.path("jobs"))
 
 
+def test_the_tables_of_a_running_job_are_busy(p, running):
+    d = p.path("tables/output_data_" + running)
+    name = eventually(lambda: os.path.isdir(d) and os.listdir(d), 60)[0]
+    p.upload("busy", "t", CSV)
+    for call in (lambda: os.rmdir(d + "/" + name), lambda: os.rename(d + "/" + name, d + "/x"),
+                 lambda: os.unlink(d + "/" + name + "/data.csv"),
+                 lambda: os.rename(d, p.path("tables/elsewhere")), lambda: os.rmdir(d),
+                 lambda: os.rename(p.path("tables/busy/t"), d + "/" + name)):
+        with pytest.raises(OSError) as e:
+            call()
+        assert e.value.errno == errno.EBUSY
+    assert "wait for its end" in p.read("errors")
+
+
 def test_a_running_job_cannot_be_removed(p, running):
     with pytest.raises(OSError) as e:
         os.rmdir(p.path("jobs", running))

@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Directories of tables as ordinary programs use them: copies, moves, modes,
+owners, times, attributes, editors.  Everything is kept over a restart."""
+import errno
+import os
+import shutil
+import stat
+import subprocess
+
+import pytest
+from conftest import SLOW, Refused, eventually
+
+CSV = "id,x,y\n" + "".join("%03d,v%d,\"a,%d\"\n" % (i, i, i) for i in range(200))
+NEW = "id,z\n1,2\n"
+
+
+@pytest.fixture(scope="module")
+def p(sandboxes):
+    return sandboxes("9999", "10000")["9999"]
+
+
+@pytest.fixture
+def ns(p, request):
+    """A namespace of its own with the table t."""
+    name = "".join(c if c.isalnum() else "_" for c in request.node.name)
+    p.upload(name, "t", CSV)
+    return p.path("tables", name)
+
+
+def sh(where, script):
+    return subprocess.run(["bash", "-c", script], cwd=where, capture_output=True, text=True,
+                          timeout=60 * SLOW, check=False)
+
+
+def good(where, script):
+    r = sh(where, script)
+    assert r.returncode == 0 and not r.stderr, r.stderr
+    return r.stdout
+
+
+def data(d):
+    with open(d + "/data.csv", encoding="utf-8") as f:
+        return f.read()
+
+
+def refused(call, *args):
+    with pytest.raises(OSError) as e:
+        call(*args)
+    return e.value.errno
+
+
+# ---- copies ------------------------------------------------------------------
+
+@pytest.mark.parametrize("how", [
+    "cp -r t u", "cp -a t u", "rsync -a t/ u", "rsync -aHAX t/ u", "cp -rT t u",
+    "/usr/bin/python3 -c 'import shutil; shutil.copytree(\"t\", \"u\")'",
+    "tar c t | tar x --transform=s,^t,u,", "mkdir u && cp t/data.csv u", "cp -r --sparse=always t u"])
+def test_a_table_is_copied_whole(ns, how):
+    good(ns, how)
+    assert data(ns + "/u") == CSV
+    assert sorted(os.listdir(ns + "/u")) == ["count", "data.csv", "parents", "parts",
+                                             "schema.json"]
+    with open(ns + "/u/count", encoding="utf-8") as f:
+        assert f.read() == "200\n"
+    assert os.listdir(ns + "/u/parts") == os.listdir(ns + "/t/parts")
+    good(ns, "rm -r u")
+    assert os.listdir(ns) == ["t"] and data(ns + "/t") == CSV
+
+
+def test_a_second_rsync_sends_nothing(ns):
+    good(ns, "rsync -a t/ u")
+    out = good(ns, "rsync -ai t/ u")
+    assert not [x for x in out.splitlines() if x.startswith(">f") and "schema" not in x], out
+
+
+def test_a_table_with_parents_is_copied(p, ns):
+    job = p.run({"components": {"reader_0": {"module": "Reader", "output": {"data": ["data"]}}}},
+                conf_of(os.path.basename(ns), "t"))
+    out = p.path("jobs", job, "guest/reader_0/out")
+    table = os.path.join(out, os.listdir(out)[0])
+    assert os.readlink(os.path.join(table, "parents", os.listdir(table + "/parents")[0]))
+    for i, how in enumerate(("cp -r", "cp -a", "rsync -a")):
+        to = os.path.join(ns, "copy%d" % i)
+        good(ns, "%s %s/ %s" % (how, table, to))
+        assert data(to) == data(table)
+
+
+def test_copies_have_modes_of_their_own(ns):
+    good(ns, "cp -r t u; chmod 600 u/data.csv; chmod 750 u")
+    assert stat.S_IMODE(os.stat(ns + "/u/data.csv").st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(ns + "/t/data.csv").st_mode) == 0o644
+    assert stat.S_IMODE(os.stat(ns + "/t").st_mode) == 0o755
+
+
+# ---- moves -------------------------------------------------------------------
+
+def test_mv_into_a_partner_s_folder_copies_and_empties(p, ns):
+    name = os.path.basename(ns) + ".csv"
+    good(ns, "mv t/data.csv %s" % p.path("federation/10000", name))
+    assert p.read("federation/10000", name) == CSV and os.listdir(ns + "/t") == []
+    good(ns, "mv %s t/data.csv" % p.path("federation/10000", name))
+    assert data(ns + "/t") == CSV
+    assert name not in os.listdir(p.path("federation/10000"))
+
+
+def test_mv_of_a_whole_table_to_a_disk_and_back(ns, tmp_path):
+    good(ns, "mv t %s/" % tmp_path)
+    assert os.listdir(ns) == [] and (tmp_path / "t" / "data.csv").read_text() == CSV
+    good(ns, "mv %s/t ." % tmp_path)
+    assert data(ns + "/t") == CSV
+
+
+@pytest.mark.parametrize("order", [("data.csv", "count", "parts", "parents", "schema.json"),
+                                   ("schema.json", "parents", "parts", "count", "data.csv")])
+@pytest.mark.parametrize("how", ["cp -r %s/t .", "mv %s/t .", "cp -a %s/t .", "rsync -a %s/t ."])
+def test_a_table_comes_from_a_disk_in_any_order(ns, tmp_path, how, order):
+    """cp goes by inode numbers and insists on making all that it copies."""
+    (tmp_path / "t").mkdir()
+    for name in order:
+        good(ns, "cp -r t/%s %s/t/" % (name, tmp_path))
+    good(ns, "rm -r t")
+    good(ns, how % tmp_path)
+    assert data(ns + "/t") == CSV and len(os.listdir(ns + "/t")) == 5
+
+
+def test_rename_between_trees_is_exdev(p, ns):
+    assert refused(os.rename, ns + "/t", p.path("federation/10000/t")) == errno.EXDEV
+    assert refused(os.rename, ns + "/t", p.path("jobs/t")) == errno.EPERM
+
+
+def test_a_namespace_is_renamed_with_its_tables(p, ns):
+    with open(ns + "/t/data.csv", encoding="utf-8") as f:
+        os.rename(ns, ns + "_new")
+        assert not os.path.exists(ns) and data(ns + "_new/t") == CSV
+        assert f.read() == CSV
+    os.mkdir(ns)
+    os.rename(ns + "_new", ns)  # over an empty one
+    assert data(ns + "/t") == CSV
+    p.upload(os.path.basename(ns) + "_other", "t", NEW)
+    assert refused(os.rename, ns, ns + "_other") == errno.ENOTEMPTY
+
+
+def test_an_upload_goes_where_its_table_goes(ns):
+    fd = os.open(ns + "/t/data.csv", os.O_WRONLY | os.O_TRUNC)
+    os.write(fd, NEW.encode())
+    os.rename(ns + "/t", ns + "/u")
+    os.rename(ns, ns + "_moved")
+    os.close(fd)
+    assert data(ns + "_moved/u") == NEW
+
+
+# ---- modes, owners, times ----------------------------------------------------
+
+def conf_of(namespace, name):
+    return {"dsl_version": 2, "initiator": {"role": "guest", "party_id": 9999},
+            "role": {"guest": [9999]}, "component_parameters": {"role": {"guest": {"0": {
+                "reader_0": {"table": {"namespace": namespace, "name": name}}}}}}}
+
+
+def test_a_table_that_nobody_may_read_is_hidden_from_components(p, ns):
+    dsl = {"components": {"reader_0": {"module": "Reader", "output": {"data": ["data"]}}}}
+    conf = conf_of(os.path.basename(ns), "t")
+    for name in ("t", "t/data.csv"):
+        good(ns, "chmod a-r " + name)
+        with pytest.raises(Refused) as e:
+            p.submit(dsl, conf)
+        assert e.value.errno == errno.EACCES and "chmod a+r" in e.value.text
+        good(ns, "chmod u+r " + name)
+    p.run(dsl, conf)
+
+
+def test_modes_owners_times_and_attributes_outlive_a_restart(p, ns):
+    d = ns + "/t"
+    os.chmod(d, 0o2751)
+    os.chmod(d + "/data.csv", 0o640)
+    os.chown(d, 1234, 4321)
+    os.chmod(ns, 0o700)
+    os.chown(ns, 77, -1)
+    os.utime(d + "/data.csv", ns=(10**18, 1234567890 * 10**9 + 5))
+    os.setxattr(d, "user.note", b"\x00\xff=\n")
+    os.setxattr(ns, "user.of", b"namespace")
+
+    def look():
+        a, b, c = (os.stat(x) for x in (d, d + "/data.csv", ns))
+        return (stat.S_IMODE(a.st_mode), stat.S_IMODE(b.st_mode), stat.S_IMODE(c.st_mode),
+                a.st_uid, a.st_gid, b.st_uid, c.st_uid, b.st_mtime_ns,
+                os.stat(d + "/schema.json").st_mtime_ns,
+                os.getxattr(d, "user.note"), os.getxattr(ns, "user.of"), os.listxattr(ns))
+    want = (0o2751, 0o640, 0o700, 1234, 4321, 1234, 77, 1234567890000000005, 1234567890000000005,
+            b"\x00\xff=\n", b"namespace", ["user.of"])
+    assert look() == want
+    p.kill("rollfs")
+    p.start()
+    assert look() == want
+    os.rename(d, ns + "/u")
+    os.rename(ns + "/u", d)
+    assert look() == want
+
+
+def test_data_has_the_time_of_its_publishing_and_what_programs_set(ns, tmp_path):
+    before = os.stat(ns + "/t/data.csv").st_mtime_ns
+    assert abs(before - os.stat(ns + "/t").st_mtime_ns) < 10**9
+    (tmp_path / "new.csv").write_text(NEW)
+    os.utime(tmp_path / "new.csv", (10**9, 10**9))
+    good(ns, "cp %s/new.csv t/data.csv" % tmp_path)
+    assert os.stat(ns + "/t/data.csv").st_mtime_ns > before
+    good(ns, "cp -p %s/new.csv t/data.csv" % tmp_path)
+    assert os.stat(ns + "/t/data.csv").st_mtime == 10**9
+    p = good(ns, "cat t/data.csv")
+    assert p == NEW
+    good(ns, "touch t/data.csv")
+    assert os.stat(ns + "/t/data.csv").st_mtime_ns > before
+
+
+def test_what_is_made_has_the_mode_that_was_asked_for(ns):
+    good(ns, "umask 077; mkdir private; cp t/data.csv private/")
+    assert stat.S_IMODE(os.stat(ns + "/private").st_mode) == 0o700
+    assert stat.S_IMODE(os.stat(ns + "/private/data.csv").st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(ns + "/private/schema.json").st_mode) == 0o600
+
+
+def test_attributes_are_bounded_and_go_with_the_table(p, ns):
+    d = ns + "/t"
+    for k in range(3):
+        os.setxattr(d, "user.k%d" % k, b"x" * 20000)
+    assert refused(os.setxattr, d, "user.more", b"x" * 20000) == errno.ENOSPC
+    assert refused(os.setxattr, d, "user.k0", b"", os.XATTR_CREATE) == errno.EEXIST
+    assert refused(os.setxattr, d, "user.none", b"", os.XATTR_REPLACE) == errno.ENODATA
+    assert refused(os.removexattr, d, "user.none") == errno.ENODATA
+    os.removexattr(d, "user.k0")
+    os.setxattr(d, "user.more", b"")
+    assert os.getxattr(d, "user.more") == b"" and len(os.getxattr(d, "user.k1")) == 20000
+    assert sorted(x for x in os.listxattr(d) if "rollfs" not in x) == \
+        ["user.k1", "user.k2", "user.more"]
+    good(ns, "cp -a t u")
+    assert os.getxattr(ns + "/u", "user.k2") == b"x" * 20000
+    before = set(os.listdir(p.state + "/tables/attrs"))
+    good(ns, "rm -r t u")
+    assert len(set(os.listdir(p.state + "/tables/attrs"))) <= len(before) - 2
+
+
+def test_other_users_come_as_far_as_modes_let_them(p, ns):
+    """The kernel checks; only root may chown."""
+    assert "default_permissions" in open("/proc/mounts", encoding="utf-8").read()
+    os.chown(ns + "/t", 1234, -1)
+    assert os.stat(ns + "/t/data.csv").st_uid == 1234
+    assert p.read("tables", os.path.basename(ns), "t", "count") == "200\n"
+
+
+# ---- editors -----------------------------------------------------------------
+
+def test_sed_in_place_and_checkpoints_in_a_table(ns):
+    good(ns, "sed -i s/v7,/w7,/ t/data.csv")
+    assert data(ns + "/t") == CSV.replace("v7,", "w7,")
+    good(ns, "mkdir t/.ipynb_checkpoints && echo '{}' >t/.ipynb_checkpoints/upload-checkpoint.json"
+             " && touch t/.nfs0001 t/4913 && rm t/4913")
+    assert {".ipynb_checkpoints", ".nfs0001"} <= set(os.listdir(ns + "/t"))
+    good(ns, "rm -r t")
+
+
+def test_a_dropped_table_leaves_no_temporary_files(p, ns):
+    number = os.stat(ns + "/t").st_ino >> 12 & (1 << 44) - 1
+    good(ns, "touch t/.x t/parts/.0.csv.abc && rmdir t")
+    left = os.listdir(p.state + "/mount-tmp")
+    assert not [x for x in left if x.endswith("-%d" % number)], left
+
+
+def jupyter_save(path, text):
+    """Its atomic writing: the old file aside, in place, the old one removed."""
+    aside = os.path.join(os.path.dirname(path), ".~" + os.path.basename(path))
+    if os.path.exists(path):
+        shutil.copyfile(path, aside)
+        shutil.copystat(path, aside)
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())
+    if os.path.exists(aside):
+        os.remove(aside)
+
+
+@pytest.mark.parametrize("file,old,new", [
+    ("t/data.csv", CSV, NEW), ("t/upload.json", "{}\n", '{"head": 1}\n')], ids=["data", "options"])
+def test_jupyter_saves(ns, file, old, new):
+    path = os.path.join(ns, file)
+    for text in (old, new, old):
+        jupyter_save(path, text)
+        with open(path, encoding="utf-8") as f:
+            assert f.read() == text
+    assert not [x for x in os.listdir(ns + "/t") if x.startswith(".")]
+
+
+def test_policies_are_edited_in_place_and_by_renaming(p):
+    d = p.path("parties/10000")
+    good(d, "sed -i 's/^role.*/role guest/' allow")
+    assert "role guest\n" in p.read("parties/10000/allow")
+    good(d, "cp allow allow~ && printf 'module *\\n' >.allow.swp && mv .allow.swp allow && rm allow~")
+    assert p.read("parties/10000/allow") == "module *\n"
+    with open(d + "/.bad", "w", encoding="utf-8") as f:
+        f.write("nonsense\n")
+    assert refused(os.rename, d + "/.bad", d + "/allow") == errno.EINVAL
+    assert p.read("parties/10000/allow") == "module *\n"
+    os.unlink(d + "/.bad")
+    jupyter_save(d + "/allow", "module *\ntable *\nrole *\npush *\n")
+    assert "push *" in p.read("parties/10000/allow")
+
+
+# ---- what is listed ----------------------------------------------------------
+
+def test_rows_of_a_large_table_are_listed_in_part_and_say_so(p, ns):
+    p.upload(os.path.basename(ns), "large", "id,v\n" + "".join("k%05d,%d\n" % (i, i)
+                                                               for i in range(5000)))
+    names = os.listdir(ns + "/large/rows")
+    notice = [n for n in names if n.startswith("~")]
+    assert len(names) == 1001 and len(notice) == 1 and "5000" in notice[0]
+    with open(os.path.join(ns, "large/rows", notice[0]), encoding="utf-8") as f:
+        assert f.read() == notice[0] + "\n"
+    with open(ns + "/large/rows/k04999", encoding="utf-8") as f:
+        assert f.read() == "k04999,4999\n"
+    p.upload(os.path.basename(ns), "large", "id,v\nk04999,new\n")
+    with open(ns + "/large/rows/k04999", encoding="utf-8") as f:
+        assert f.read() == "k04999,new\n"
+    assert not os.path.exists(ns + "/large/rows/k00001")
+
+
+def test_what_the_scheduler_drops_is_gone_for_everybody(p, ns):
+    dsl = {"components": {"reader_0": {"module": "Reader", "output": {"data": ["data"]}}}}
+    job = p.run(dsl, conf_of(os.path.basename(ns), "t"))
+    d = p.path("tables", "output_data_" + job)
+    names = os.listdir(d)
+    assert names and all(os.path.isdir(os.path.join(d, n)) for n in names)
+    good(p.mount, "rm -r jobs/" + job)
+    assert not os.path.exists(os.path.join(d, names[0]))
+    eventually(lambda: not os.path.exists(d), 2)
+    os.mkdir(d)  # the kernel must not believe that it is there
+    os.rmdir(d)
