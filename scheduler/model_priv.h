@@ -3,7 +3,8 @@
  * What the files of the model store share: model.c (names, listing, digests),
  * model_import.c (what comes from outside), model_keep.c (a job's models),
  * model_predict.c (what a predict job runs), model_deploy.c (deployed
- * versions), model_use.c (jobs that use a model).
+ * versions), model_order.c (what is to be deployed), model_use.c (jobs that
+ * use a model).
  */
 #ifndef SCHEDULER_MODEL_PRIV_H
 #define SCHEDULER_MODEL_PRIV_H
@@ -85,5 +86,25 @@ bool model_in_use(struct sched *s, const char *id, const char *version);
 int model_to_file(struct sched *s, const char *id, const char *version,
 		  const char *role, const char *component, const char *path,
 		  struct err *e) MUST_CHECK;
+
+/* ---- model_order.c --------------------------------------------------------
+ */
+
+/* {"dsl": ...} -> what is in it; consumes its argument. */
+json_t *deploy_dsl_unwrap(json_t *o);
+
+struct deploy_order {
+	json_t *dsl;	    /* of the predict job */
+	json_t *components; /* whose models: [{"name", "checkpoint"}] */
+	bool own;	    /* it was given, not deduced */
+};
+/*
+ * The words behind "deploy" (changed), for a trained version of ours; stored:
+ * where an own DSL may have been written before.  The caller owns what is in
+ * *ret.  -EINVAL: there is no such component, or nothing has learned.
+ */
+int deploy_order_read(struct sched *s, const json_t *info, char *line,
+		      const char *stored, struct deploy_order *ret,
+		      struct err *e) MUST_CHECK;
 
 #endif

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a newcomer to models stumbled over."""
+import json
 import os
 import subprocess
 
@@ -51,9 +52,19 @@ def test_a_shell_hears_that_its_upload_json_was_refused(lab):
     assert lab.s[GUEST].read("tables/linear/options/count") == "1\n"
 
 
+OWN_DSL = {"components": {
+    "reader_0": {"module": "Reader", "output": {"data": ["data"]}},
+    "linear_0": {"module": "HeteroLR", "input": {"data": {"test_data": ["reader_0.data"]},
+                                                 "model": ["pipeline.linear_0.model"]},
+                 "output": {"data": ["data"]}}}}
+
+
 def test_what_has_no_model_is_not_deployed(lab):
     r = lab.run("HeteroLR", "binary", max_iter=1,
                 cv_param={"need_cv": True, "n_splits": 2})
+    with pytest.raises(OSError):
+        lab.deploy(r, "dsl " + json.dumps(OWN_DSL))
+    assert "no model of linear_0" in lab.guest.read("errors").splitlines()[1]
     for components in "linear_0", "data_transform_0 linear_0", "intersection_0":
         with pytest.raises(OSError):
             lab.deploy(r, components)
@@ -68,3 +79,20 @@ def test_a_file_of_another_name_in_a_table_says_what_to_do(lab):
             with open(path, "w", encoding="utf-8") as f:
                 f.write("id,x\n1,2\n")
         assert "data.csv" in lab.s[GUEST].read("errors").splitlines()[1]
+
+
+@pytest.mark.parametrize("scales", ["guest", "host"])
+def test_a_model_is_deployed_that_one_side_alone_has(lab, scales):
+    """The other side's rows went through unscaled, and go so when it predicts."""
+    dsl, conf = lab.job("HeteroLR", "binary", max_iter=2)
+    dsl["components"]["scale_0"] = {"module": "FeatureScale",
+                                    "input": {"data": {"data": ["data_transform_0.data"]}},
+                                    "output": {"data": ["data"], "model": ["model"]}}
+    dsl["components"]["intersection_0"]["input"]["data"]["data"] = ["scale_0.data"]
+    other = "host" if scales == "guest" else "guest"
+    section = conf["component_parameters"]["role"][other]
+    section.setdefault("0", {})["scale_0"] = {"need_run": False}
+    r = lab.submit(dsl, conf, "binary")
+    model = lab.deploy(r, "data_transform_0 scale_0 intersection_0 linear_0")
+    p = lab.predict(model, "binary")
+    assert (p.scores() == r.scores()).all()
