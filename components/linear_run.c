@@ -44,7 +44,7 @@ static int take_key(struct linear *l, struct err *e)
 			       &data, &n, e);
 
 	if (r >= 0)
-		r = paillier_public_read(data, n, ctx_cores(l->c), &l->key, e);
+		r = paillier_public_read(data, n, &l->key, e);
 	if (r >= 0 && paillier_bits(l->key) < l->p.key_length)
 		r = err_set(e, EPROTO,
 			    "the arbiter's key is shorter than "

@@ -5,12 +5,9 @@
 
 #include "components/crypto/paillier_priv.h"
 
-/* Records whose product is tested by one gcd. */
-#define GCD_BATCH 64
-
-static size_t limb_bytes(const struct paillier_public *k)
+static size_t record_bytes(const struct paillier_public *k)
 {
-	return (size_t)k->n2.k * sizeof(mp_limb_t);
+	return (size_t)k->n2->k * sizeof(uint64_t);
 }
 
 struct cipher_vec *cipher_vec_new(const struct paillier_public *k, size_t n,
@@ -21,10 +18,11 @@ struct cipher_vec *cipher_vec_new(const struct paillier_public *k, size_t n,
 	v->key = k;
 	v->n = n;
 	v->scale = scale;
-	v->c = xcalloc(MAX(n, (size_t)1), limb_bytes(k));
+	v->c = ring_alloc(n * k->n2->k);
 	/* 1 encrypts 0. */
 	for (size_t i = 0; i < n; i++)
-		mod_one(&k->n2, cipher_at(v, i));
+		for (size_t w = 0; w < k->n2->k; w++)
+			cipher_at(v, i)[w] = k->n2->one[w * k->n2->lanes];
 	return v;
 }
 
@@ -56,16 +54,18 @@ struct wire_job {
 static void export_share(void *arg, size_t lo, size_t hi)
 {
 	struct wire_job *j = arg;
-	size_t w = cipher_width(j->v->key);
-	mpz_t c;
+	const struct ring *g = j->v->key->n2;
+	size_t w = cipher_width(j->v->key), limbs = (size_t)g->limbs;
+	_cleanup_free_ uint64_t *c = ring_alloc(PAILLIER_BLOCK * limbs);
 
-	mpz_init(c);
-	for (size_t i = lo; i < hi; i++) {
-		mod_get(&j->v->key->n2, c, cipher_at(j->v, i));
-		limbs_export(mpz_limbs_read(c), (mp_size_t)mpz_size(c),
-			     j->out + i * w, w);
+	for (size_t i = lo; i < hi; i += PAILLIER_BLOCK) {
+		size_t n = MIN(hi - i, (size_t)PAILLIER_BLOCK);
+
+		ring_leave(g, c, cipher_at(j->v, i), n);
+		for (size_t r = 0; r < n; r++)
+			limbs_export(c + r * limbs, g->limbs,
+				     j->out + (i + r) * w, w);
 	}
-	mpz_clear(c);
 }
 
 void cipher_vec_export(const struct cipher_vec *v, uint8_t *out,
@@ -76,41 +76,70 @@ void cipher_vec_export(const struct cipher_vec *v, uint8_t *out,
 	crypto_split(threads, v->n, export_share, &j);
 }
 
+/* Whether the product of all of them is a unit modulo n: the lower half of a
+ * record is the number times R modulo n. */
+static bool coprime(const struct cipher_vec *v, size_t lo, size_t hi)
+{
+	const struct ring *g = v->key->n2, *flat = v->key->n1;
+	const size_t group = ring_group(g), half = ring_group(flat);
+	const size_t nl = (size_t)flat->limbs;
+	_cleanup_free_ uint64_t *x = ring_alloc(group + half + nl * g->lanes);
+	_cleanup_free_ uint64_t *s = ring_alloc(g->scratch);
+	uint64_t *run = x + group, *out = run + half;
+	mpz_t prod, in;
+	bool ok;
+
+	memcpy(run, flat->one, half * sizeof(*run));
+	for (size_t i = lo; i < hi; i += g->lanes) {
+		const uint64_t *at[RING_LANES];
+
+		for (size_t l = 0; l < g->lanes; l++)
+			at[l] = cipher_at(v, MIN(i + l, hi - 1));
+		g->op.load(g, x, at);
+		flat->op.mul(flat, run, run, x, s);
+	}
+	mpz_init_set_ui(prod, 1);
+	for (size_t l = 0; l < g->lanes; l++) {
+		mp_limb_t *to[RING_LANES];
+
+		for (size_t o = 0; o < g->lanes; o++)
+			to[o] = out + o * nl;
+		if (l == 0)
+			flat->op.leave(flat, to, run, s);
+		mpz_mul(prod, prod,
+			mpz_roinit_n(in, out + l * nl, flat->limbs));
+		mpz_mod(prod, prod, v->key->n);
+	}
+	mpz_gcd(prod, prod, v->key->n);
+	ok = mpz_cmp_ui(prod, 1) == 0;
+	mpz_clear(prod);
+	return ok;
+}
+
 static void import_share(void *arg, size_t lo, size_t hi)
 {
 	struct wire_job *j = arg;
 	const struct paillier_public *k = j->v->key;
-	size_t w = cipher_width(k);
-	mpz_t prod, c, g;
-	bool bad = false;
+	size_t w = cipher_width(k), limbs = (size_t)k->n2->limbs;
+	_cleanup_free_ uint64_t *c = ring_alloc(PAILLIER_BLOCK * limbs);
+	const mp_limb_t *m = mpz_limbs_read(k->n2->m);
+	bool ok = true;
 
-	mpz_inits(prod, c, g, NULL);
-	mpz_set_ui(prod, 1);
-	for (size_t i = lo; i < hi && !bad; i++) {
-		mpz_t half;
+	for (size_t i = lo; i < hi && ok; i += PAILLIER_BLOCK) {
+		size_t n = MIN(hi - i, (size_t)PAILLIER_BLOCK);
 
-		limbs_import(mpz_limbs_write(c, k->n2.k), k->n2.k,
-			     j->in + i * w, w);
-		mpz_limbs_finish(c, k->n2.k);
-		if (mpz_sgn(c) == 0 || mpz_cmp(c, k->n2.m) >= 0) {
-			bad = true;
-			break;
+		for (size_t r = 0; r < n && ok; r++) {
+			mp_limb_t *to = c + r * limbs;
+
+			limbs_import(to, k->n2->limbs, j->in + (i + r) * w, w);
+			ok = !mpn_zero_p(to, k->n2->limbs) &&
+			     mpn_cmp(to, m, k->n2->limbs) < 0;
 		}
-		mod_set(&k->n2, cipher_at(j->v, i), c);
-		/* The lower half is c R mod n. */
-		mpz_mul(prod, prod,
-			mpz_roinit_n(half, cipher_at(j->v, i), k->n2.h));
-		mpz_mod(prod, prod, k->n);
-		/* A factor in common with n shows in the product, too. */
-		if ((i - lo) % GCD_BATCH == GCD_BATCH - 1 || i + 1 == hi) {
-			mpz_gcd(g, prod, k->n);
-			bad = mpz_cmp_ui(g, 1) != 0;
-			mpz_set_ui(prod, 1);
-		}
+		if (ok)
+			ring_enter(k->n2, cipher_at(j->v, i), c, limbs, n);
 	}
-	if (bad)
+	if (!ok || (hi > lo && !coprime(j->v, lo, hi)))
 		__atomic_store_n(&j->bad, true, __ATOMIC_RELAXED);
-	mpz_clears(prod, c, g, NULL);
 }
 
 int cipher_vec_import(const struct paillier_public *k, const uint8_t *in,
@@ -133,7 +162,8 @@ int cipher_vec_import(const struct paillier_public *k, const uint8_t *in,
 static bool same_key(const struct paillier_public *a,
 		     const struct paillier_public *b)
 {
-	return a == b || mpz_cmp(a->n, b->n) == 0;
+	return a == b ||
+	       (a->n2->lanes == b->n2->lanes && mpz_cmp(a->n, b->n) == 0);
 }
 
 /* One elementwise operation on a. */
@@ -145,24 +175,12 @@ struct each_job {
 	int failed;
 };
 
-static mp_limb_t *share_scratch(const struct cipher_vec *a, mp_limb_t **ret)
-{
-	size_t n = mod_scratch(&a->key->n2);
-	mp_limb_t *s = xmalloc((n + (size_t)a->key->n2.k) * sizeof(mp_limb_t));
-
-	*ret = s + n;
-	return s;
-}
-
 static void add_share(void *arg, size_t lo, size_t hi)
 {
 	struct each_job *j = arg;
-	mp_limb_t *t;
-	_cleanup_free_ mp_limb_t *s = share_scratch(j->a, &t);
 
-	for (size_t i = lo; i < hi; i++)
-		mod_mul(&j->a->key->n2, cipher_at(j->a, i), cipher_at(j->a, i),
-			cipher_at(j->b, i), s);
+	ring_mul(j->a->key->n2, cipher_at(j->a, lo), cipher_at(j->a, lo),
+		 cipher_at(j->b, lo), 1, hi - lo);
 }
 
 int cipher_add(struct cipher_vec *a, const struct cipher_vec *b,
@@ -178,25 +196,36 @@ int cipher_add(struct cipher_vec *a, const struct cipher_vec *b,
 	return 0;
 }
 
+static void fail(struct each_job *j, int no)
+{
+	__atomic_store_n(&j->failed, no, __ATOMIC_RELAXED);
+}
+
 static void add_plain_share(void *arg, size_t lo, size_t hi)
 {
 	struct each_job *j = arg;
 	const struct paillier_public *k = j->a->key;
-	mp_limb_t *t;
-	_cleanup_free_ mp_limb_t *s = share_scratch(j->a, &t);
+	const size_t nl = mpz_size(k->n);
+	uint64_t *x = ring_alloc(PAILLIER_BLOCK * nl);
 	mpz_t m;
 
 	mpz_init(m);
-	for (size_t i = lo; i < hi; i++) {
-		if (paillier_encode(k, m, j->v[i], j->a->scale) < 0) {
-			__atomic_store_n(&j->failed, ERANGE, __ATOMIC_RELAXED);
-			break;
+	for (size_t i = lo; i < hi; i += PAILLIER_BLOCK) {
+		size_t n = MIN(hi - i, (size_t)PAILLIER_BLOCK);
+
+		for (size_t r = 0; r < n; r++) {
+			if (paillier_encode(k, m, j->v[i + r], j->a->scale) <
+			    0) {
+				fail(j, ERANGE);
+				goto out;
+			}
+			paillier_limbs(k, x + r * nl, m);
 		}
-		paillier_trivial(k, m, m);
-		mod_set(&k->n2, t, m);
-		mod_mul(&k->n2, cipher_at(j->a, i), cipher_at(j->a, i), t, s);
+		ring_add_plain(k->n2, cipher_at(j->a, i), x, n);
 	}
+out:
 	crypto_wipe(m);
+	ring_wipe(x, PAILLIER_BLOCK * nl);
 }
 
 int cipher_add_plain(struct cipher_vec *a, const double *v, unsigned threads,
@@ -209,25 +238,48 @@ int cipher_add_plain(struct cipher_vec *a, const double *v, unsigned threads,
 			: 0;
 }
 
+/* The powers by |v|, of c or, where v is negative, of 1 / c: all are
+ * inverted, so that the time does not depend on the signs. */
 static void mul_plain_share(void *arg, size_t lo, size_t hi)
 {
 	struct each_job *j = arg;
-	const struct paillier_public *k = j->a->key;
-	mpz_t m, c;
+	const struct ring *g = j->a->key->n2;
+	const size_t k = g->k, nl = mpz_size(j->a->key->n);
+	uint64_t *inv = ring_alloc(PAILLIER_BLOCK * k);
+	uint64_t *e = ring_alloc(PAILLIER_BLOCK * nl);
+	uint64_t negative[PAILLIER_BLOCK];
+	mpz_t m;
 
-	mpz_inits(m, c, NULL);
-	for (size_t i = lo; i < hi; i++) {
-		if (paillier_encode(k, m, j->v[i], j->vscale) < 0) {
-			__atomic_store_n(&j->failed, ERANGE, __ATOMIC_RELAXED);
+	mpz_init(m);
+	for (size_t i = lo; i < hi && !j->failed; i += PAILLIER_BLOCK) {
+		size_t n = MIN(hi - i, (size_t)PAILLIER_BLOCK);
+		uint64_t *c = cipher_at(j->a, i);
+		unsigned bits = 1;
+
+		for (size_t r = 0; r < n; r++) {
+			if (paillier_encode(j->a->key, m, j->v[i + r],
+					    j->vscale) < 0) {
+				fail(j, ERANGE);
+				goto out;
+			}
+			negative[r] = -(uint64_t)(mpz_sgn(m) < 0);
+			bits = MAX(bits, (unsigned)mpz_sizeinbase(m, 2));
+			for (size_t w = 0; w < nl; w++)
+				e[r * nl + w] = mpz_getlimbn(m, (mp_size_t)w);
+		}
+		if (ring_invert(g, inv, c, n) < 0) {
+			fail(j, EPROTO);
 			break;
 		}
-		mod_get(&k->n2, c, cipher_at(j->a, i));
-		/* A negative exponent inverts first; all are units. */
-		mpz_powm(c, c, m, k->n2.m);
-		mod_set(&k->n2, cipher_at(j->a, i), c);
+		for (size_t r = 0; r < n; r++)
+			for (size_t w = r * k; w < (r + 1) * k; w++)
+				c[w] ^= (c[w] ^ inv[w]) & negative[r];
+		ring_pow_each(g, c, c, e, nl, n, bits);
 	}
+out:
 	crypto_wipe(m);
-	mpz_clear(c);
+	ring_wipe(e, PAILLIER_BLOCK * nl);
+	ring_wipe(inv, PAILLIER_BLOCK * k);
 }
 
 int cipher_mul_plain(struct cipher_vec *a, const double *v, unsigned vscale,
@@ -236,6 +288,8 @@ int cipher_mul_plain(struct cipher_vec *a, const double *v, unsigned vscale,
 	struct each_job j = { .a = a, .v = v, .vscale = vscale };
 
 	crypto_split(threads, a->n, mul_plain_share, &j);
+	if (j.failed == EPROTO)
+		return err_set(e, EPROTO, "a ciphertext is no unit");
 	if (j.failed)
 		return err_set(e, j.failed, "factor too large");
 	a->scale += vscale;
@@ -245,17 +299,16 @@ int cipher_mul_plain(struct cipher_vec *a, const double *v, unsigned vscale,
 static void rerandomise_share(void *arg, size_t lo, size_t hi)
 {
 	struct each_job *j = arg;
-	const struct paillier_public *k = j->a->key;
-	mp_limb_t *t;
-	_cleanup_free_ mp_limb_t *s = share_scratch(j->a, &t);
-	mpz_t x;
+	const struct ring *g = j->a->key->n2;
+	uint64_t *r = ring_alloc(PAILLIER_BLOCK * g->k);
 
-	mpz_init(x);
-	for (size_t i = lo; i < hi; i++) {
-		paillier_noise(k, t, x, s);
-		mod_mul(&k->n2, cipher_at(j->a, i), cipher_at(j->a, i), t, s);
+	for (size_t i = lo; i < hi; i += PAILLIER_BLOCK) {
+		size_t n = MIN(hi - i, (size_t)PAILLIER_BLOCK);
+
+		paillier_noise(j->a->key, r, NULL, n);
+		ring_mul(g, cipher_at(j->a, i), cipher_at(j->a, i), r, 1, n);
 	}
-	crypto_wipe(x);
+	ring_wipe(r, PAILLIER_BLOCK * g->k);
 }
 
 int cipher_rerandomise(struct cipher_vec *a, unsigned threads, struct err *e)
@@ -264,7 +317,7 @@ int cipher_rerandomise(struct cipher_vec *a, unsigned threads, struct err *e)
 	struct paillier_public *k = (struct paillier_public *)a->key;
 
 	(void)e;
-	fixed_base_need(&k->fb, &k->lock, &k->n2, k->hs, k->alpha, threads);
+	paillier_table(k, &k->fb, k->n2, k->hs, threads);
 	crypto_split(threads, a->n, rerandomise_share, &j);
 	return 0;
 }
@@ -278,7 +331,7 @@ struct cipher_vec *cipher_gather(const struct cipher_vec *a,
 		if (idx[i] >= a->n) /* the caller's mistake, not a peer's */
 			abort();
 		memcpy(cipher_at(v, i), cipher_at(a, idx[i]),
-		       limb_bytes(a->key));
+		       record_bytes(a->key));
 	}
 	return v;
 }
@@ -291,7 +344,7 @@ struct cipher_vec *cipher_concat(const struct cipher_vec *a,
 	if (!same_key(a->key, b->key) || a->scale != b->scale)
 		abort();
 	v = cipher_vec_new(a->key, a->n + b->n, a->scale);
-	memcpy(v->c, a->c, a->n * limb_bytes(a->key));
-	memcpy(cipher_at(v, a->n), b->c, b->n * limb_bytes(a->key));
+	memcpy(v->c, a->c, a->n * record_bytes(a->key));
+	memcpy(cipher_at(v, a->n), b->c, b->n * record_bytes(a->key));
 	return v;
 }

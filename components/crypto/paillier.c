@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Encoding, encryption, decryption. */
 #include <math.h>
+#include <string.h>
 
 #include "components/crypto/paillier_priv.h"
 
@@ -22,74 +23,149 @@ int paillier_encode(const struct paillier_public *k, mpz_t m, double v,
 	return mpz_cmpabs(m, k->limit) < 0 ? 0 : -ERANGE;
 }
 
-void paillier_trivial(const struct paillier_public *k, mpz_t r, const mpz_t m)
+void paillier_limbs(const struct paillier_public *k, mp_limb_t *r, mpz_t m)
 {
-	mpz_mul(r, m, k->n);
-	mpz_add_ui(r, r, 1);
-	if (mpz_sgn(r) < 0)
-		mpz_add(r, r, k->n2.m);
+	if (mpz_sgn(m) < 0)
+		mpz_add(m, m, k->n);
+	for (size_t i = 0; i < mpz_size(k->n); i++)
+		r[i] = mpz_getlimbn(m, (mp_size_t)i);
 }
 
-void paillier_noise(const struct paillier_public *k, mp_limb_t *r, mpz_t e,
-		    mp_limb_t *scratch)
+/* n exponents of `bits` bits, `limbs` limbs each. */
+static void random_exponents(mp_limb_t *e, size_t limbs, unsigned bits,
+			     size_t n)
 {
-	crypto_random_bits(e, k->alpha);
-	fixed_base_pow(&k->fb, &k->n2, r, e, scratch);
+	crypto_random(e, n * limbs * sizeof(*e));
+	if (bits % 64)
+		for (size_t i = 1; i <= n; i++)
+			e[i * limbs - 1] &= (UINT64_C(1) << bits % 64) - 1;
+}
+
+void paillier_noise(const struct paillier_public *k, uint64_t *r,
+		    const mp_limb_t *m, size_t n)
+{
+	size_t limbs = (k->alpha + 63) / 64;
+	uint64_t *e = ring_alloc(n * limbs);
+
+	random_exponents(e, limbs, k->alpha, n);
+	fixed_base_pow(&k->fb, k->n2, r, k->n2->rr, e, limbs, m, n);
+	ring_wipe(e, n * limbs);
+}
+
+/*
+ * The owner's: h^e modulo p^2 and q^2, each over the square of the other
+ * prime, u and v; then u q^2 + v p^2 is h^e modulo both, and times 1 + m n.
+ */
+static void owner_noise(const struct paillier_private *o, uint64_t *r,
+			const mp_limb_t *m, size_t n)
+{
+	const struct paillier_prime *prime[] = { &o->p, &o->q };
+	const struct ring *g = o->pub.n2;
+	const size_t limbs = (o->pub.alpha + 63) / 64, group = ring_group(g);
+	const size_t nl = mpz_size(o->pub.n),
+		     sum = (size_t)(g->h + 1) * g->lanes;
+	const size_t kmax = MAX(o->p.p2->k, o->q.p2->k);
+	const size_t ul = (size_t)MAX(o->p.p2->limbs, o->q.p2->limbs);
+	const size_t all = n * (limbs + kmax + 2 * ul) + 8;
+	uint64_t *e = ring_alloc(all), *rec = e + n * limbs;
+	uint64_t *u[] = { rec + n * kmax, rec + n * (kmax + ul) };
+	uint64_t *x = ring_alloc(2 * group + sum + g->k);
+	uint64_t *y = x + group, *t = y + group, *spare = t + sum;
+	uint64_t *s = ring_alloc(g->scratch);
+
+	random_exponents(e, limbs, o->pub.alpha, n);
+	for (int i = 0; i < 2; i++) {
+		fixed_base_pow(&prime[i]->fb, prime[i]->p2, rec,
+			       prime[i]->start, e, limbs, NULL, n);
+		ring_leave(prime[i]->p2, u[i], rec, n);
+	}
+	for (size_t at = 0; at < n; at += g->lanes) {
+		const mp_limb_t *from[3][RING_LANES];
+		uint64_t *to[RING_LANES];
+
+		for (size_t l = 0; l < g->lanes; l++) {
+			const size_t j = MIN(at + l, n - 1);
+
+			from[0][l] = u[0] + j * (size_t)o->p.p2->limbs;
+			from[1][l] = u[1] + j * (size_t)o->q.p2->limbs;
+			from[2][l] = m + j * nl;
+			to[l] = at + l < n ? r + j * g->k : spare;
+		}
+		g->op.raw(g, y, from[0], (size_t)o->p.p2->limbs);
+		g->op.mul_low(g, x, o->p.weight, y, s);
+		g->op.raw(g, y, from[1], (size_t)o->q.p2->limbs);
+		g->op.mul_low(g, y, o->q.weight, y, s);
+		g->op.add(g, x, x, y);
+		memset(t, 0, sum * sizeof(*t));
+		g->op.raw(g, t, from[2], nl);
+		g->op.sum_end(g, x, t, s);
+		g->op.store(g, to, x);
+	}
+	ring_wipe(s, g->scratch);
+	ring_wipe(x, 2 * group + sum + g->k);
+	ring_wipe(e, all);
+}
+
+/* r^n (1 + m n) for r uniform below n. */
+static void exact_noise(const struct paillier_public *k, uint64_t *r,
+			const mp_limb_t *m, size_t n)
+{
+	const size_t nl = mpz_size(k->n);
+	uint64_t *v = ring_alloc(n * nl);
+	mpz_t t;
+
+	mpz_init(t);
+	for (size_t i = 0; i < n; i++) {
+		do
+			crypto_random_below(t, k->n);
+		while (mpz_sgn(t) == 0);
+		paillier_limbs(k, v + i * nl, t);
+	}
+	crypto_wipe(t);
+	ring_enter(k->n2, r, v, nl, n);
+	ring_pow_public(k->n2, r, r, n, k->n);
+	ring_add_plain(k->n2, r, m, n);
+	ring_wipe(v, n * nl);
 }
 
 struct encrypt_job {
 	const struct paillier_public *k;
 	const struct paillier_private *owner; /* NULL: with the public key */
+	bool exact;
 	const double *v;
 	unsigned scale;
 	struct cipher_vec *out;
 	size_t bad; /* an element that does not fit, else n */
 };
 
-/* Fresh n-th residue by the owner: mod p^2 and mod q^2, then joined. */
-static void owner_noise(const struct paillier_private *o, mpz_t r, mpz_t e,
-			mpz_t t, mp_limb_t *buf, mp_limb_t *scratch)
-{
-	crypto_random_bits(e, o->pub.alpha);
-	fixed_base_pow(&o->p.fb, &o->p.p2, buf, e, scratch);
-	mod_get(&o->p.p2, r, buf);
-	fixed_base_pow(&o->q.fb, &o->q.p2, buf, e, scratch);
-	mod_get(&o->q.p2, t, buf);
-	mpz_sub(r, r, t);
-	mpz_mul(r, r, o->q2inv);
-	mpz_mod(r, r, o->p.p2.m);
-	mpz_mul(r, r, o->q.p2.m);
-	mpz_add(r, r, t);
-}
-
 static void encrypt_share(void *arg, size_t lo, size_t hi)
 {
 	struct encrypt_job *j = arg;
-	const struct modulus *m = &j->k->n2;
-	_cleanup_free_ mp_limb_t *s =
-	    xmalloc((mod_scratch(m) + 2 * (size_t)m->k) * sizeof(mp_limb_t));
-	mp_limb_t *a = s + mod_scratch(m), *b = a + m->k;
-	mpz_t t, e, u;
+	const size_t nl = mpz_size(j->k->n);
+	uint64_t *m = ring_alloc(PAILLIER_BLOCK * nl);
+	mpz_t t;
 
-	mpz_inits(t, e, u, NULL);
-	for (size_t i = lo; i < hi; i++) {
-		if (paillier_encode(j->k, t, j->v[i], j->scale) < 0) {
-			__atomic_store_n(&j->bad, i, __ATOMIC_RELAXED);
-			break;
+	mpz_init(t);
+	for (size_t i = lo; i < hi; i += PAILLIER_BLOCK) {
+		size_t n = MIN(hi - i, (size_t)PAILLIER_BLOCK);
+
+		for (size_t at = i; at < i + n; at++) {
+			if (paillier_encode(j->k, t, j->v[at], j->scale) < 0) {
+				__atomic_store_n(&j->bad, at, __ATOMIC_RELAXED);
+				goto out;
+			}
+			paillier_limbs(j->k, m + (at - i) * nl, t);
 		}
-		paillier_trivial(j->k, t, t);
-		mod_set(m, a, t);
-		if (j->owner) {
-			owner_noise(j->owner, t, e, u, b, s);
-			mod_set(m, b, t);
-		} else {
-			paillier_noise(j->k, b, e, s);
-		}
-		mod_mul(m, cipher_at(j->out, i), a, b, s);
+		if (j->owner)
+			owner_noise(j->owner, cipher_at(j->out, i), m, n);
+		else if (j->exact)
+			exact_noise(j->k, cipher_at(j->out, i), m, n);
+		else
+			paillier_noise(j->k, cipher_at(j->out, i), m, n);
 	}
+out:
+	ring_wipe(m, PAILLIER_BLOCK * nl);
 	crypto_wipe(t);
-	crypto_wipe(e);
-	crypto_wipe(u);
 }
 
 static int encrypt(struct encrypt_job *j, size_t n, unsigned threads,
@@ -115,7 +191,18 @@ int paillier_encrypt(const struct paillier_public *k, const double *v, size_t n,
 	struct encrypt_job j = { .k = k, .v = v, .scale = scale };
 	struct paillier_public *w = (struct paillier_public *)k;
 
-	fixed_base_need(&w->fb, &w->lock, &k->n2, k->hs, k->alpha, threads);
+	paillier_table(k, &w->fb, k->n2, k->hs, threads);
+	return encrypt(&j, n, threads, ret, e);
+}
+
+int paillier_encrypt_exact(const struct paillier_public *k, const double *v,
+			   size_t n, unsigned scale, unsigned threads,
+			   struct cipher_vec **ret, struct err *e)
+{
+	struct encrypt_job j = {
+		.k = k, .exact = true, .v = v, .scale = scale
+	};
+
 	return encrypt(&j, n, threads, ret, e);
 }
 
@@ -128,36 +215,84 @@ int paillier_encrypt_owner(const struct paillier_private *k, const double *v,
 	};
 	struct paillier_private *w = (struct paillier_private *)k;
 
-	fixed_base_need(&w->p.fb, &w->pub.lock, &k->p.p2, k->p.hs, k->pub.alpha,
-			threads);
-	fixed_base_need(&w->q.fb, &w->pub.lock, &k->q.p2, k->q.hs, k->pub.alpha,
-			threads);
+	paillier_table(&k->pub, &w->p.fb, k->p.p2, k->p.hs, threads);
+	paillier_table(&k->pub, &w->q.fb, k->q.p2, k->q.hs, threads);
 	return encrypt(&j, n, threads, ret, e);
 }
 
-struct decrypt_job {
-	const struct paillier_private *k;
-	const struct cipher_vec *v;
-	double *out;
-	int failed; /* 0, ERANGE or EPROTO */
-};
-
-/* r = m mod p; false when c is no ciphertext (or the CPU erred): a power of
- * p - 1 is 1 mod p. */
-static bool decrypt_half(const struct paillier_prime *p, const mpz_t c, mpz_t r,
-			 mp_limb_t *buf)
+/*
+ * m_i mod p in the limbs of p, of ciphertexts (integers below n^2): the power
+ * of p - 1 is 1 + L p; L h is m. False when the power is not 1 modulo p: no
+ * ciphertext, or the processor erred.
+ */
+static bool decrypt_half(const struct paillier_prime *p, mp_limb_t *m,
+			 const mp_limb_t *c, size_t limbs, size_t n)
 {
-	mpz_mod(r, c, p->p2.m);
-	mod_set(&p->p2, buf, r);
-	mod_pow(&p->p2, buf, buf, p->pm1, (unsigned)mpz_sizeinbase(p->p, 2));
-	mod_get(&p->p2, r, buf);
-	mpz_sub_ui(r, r, 1);
-	if (mpz_sgn(r) < 0 || !mpz_divisible_p(r, p->p))
-		return false;
-	mpz_divexact(r, r, p->p);
-	mpz_mul(r, r, p->h);
-	mpz_mod(r, r, p->p);
-	return true;
+	const struct ring *g = p->p2, *flat = p->p1;
+	const size_t group = ring_group(g), half = ring_group(flat);
+	const size_t ml = (size_t)flat->limbs;
+	uint64_t *r = ring_alloc(n * g->k), *s = ring_alloc(g->scratch);
+	uint64_t *x = ring_alloc(group + half + ml);
+	uint64_t *one = x + group, *spare = one + half, wrong = 0;
+
+	for (size_t l = 0; l < g->lanes; l++)
+		one[l] = 1;
+	ring_enter(g, r, c, limbs, n);
+	ring_pow(g, r, r, n, mpz_limbs_read(p->pm1),
+		 (unsigned)mpz_sizeinbase(p->p, 2));
+	for (size_t i = 0; i < n; i += g->lanes) {
+		const uint64_t *at[RING_LANES];
+		uint64_t *to[RING_LANES];
+
+		for (size_t l = 0; l < g->lanes; l++) {
+			at[l] = r + MIN(i + l, n - 1) * g->k;
+			to[l] = i + l < n ? m + (i + l) * ml : spare;
+		}
+		g->op.load(g, x, at);
+		g->op.mul_low(g, x, x, one, s);
+		for (size_t w = 0; w < half; w++)
+			wrong |= x[w] ^ one[w];
+		flat->op.mul(flat, x, x + half, p->hr, s);
+		flat->op.leave(flat, to, x, s);
+	}
+	ring_wipe(x, group + half + ml);
+	ring_wipe(s, g->scratch);
+	ring_wipe(r, n * g->k);
+	return wrong == 0;
+}
+
+/* a_i = the number that is a_i mod p and b_i mod q, in `nl` limbs at r. */
+static void join_halves(const struct paillier_private *k, mp_limb_t *r,
+			size_t nl, mp_limb_t *a, mp_limb_t *b, size_t n)
+{
+	const struct ring *g = k->p.p1;
+	const mp_size_t ml = g->limbs;
+	const mp_limb_t *p = mpz_limbs_read(k->p.p);
+	const mp_size_t itch = mpn_sec_mul_itch(ml, ml);
+	uint64_t *t = ring_alloc((size_t)(3 * ml + itch));
+	uint64_t *rec = ring_alloc(n * g->k), *wide = t + ml;
+
+	for (size_t i = 0; i < n; i++) {
+		mp_limb_t *x = a + i * (size_t)ml;
+
+		/* b mod p: q < 2 p as both have their two top bits set. */
+		(void)mpn_cnd_add_n(mpn_sub_n(t, b + i * (size_t)ml, p, ml), t,
+				    t, p, ml);
+		(void)mpn_cnd_add_n(mpn_sub_n(x, x, t, ml), x, x, p, ml);
+	}
+	ring_enter(g, rec, a, (size_t)ml, n);
+	ring_mul(g, rec, rec, k->qinv, 0, n);
+	ring_leave(g, a, rec, n);
+	for (size_t i = 0; i < n; i++) {
+		mpn_sec_mul(wide, a + i * (size_t)ml, ml,
+			    mpz_limbs_read(k->q.p), ml, wide + 2 * ml);
+		mpn_zero(t, ml);
+		(void)mpn_add_1(wide + ml, wide + ml, ml,
+				mpn_add_n(wide, wide, b + i * (size_t)ml, ml));
+		mpn_copyi(r + i * nl, wide, (mp_size_t)nl);
+	}
+	ring_wipe(rec, n * g->k);
+	ring_wipe(t, (size_t)(3 * ml + itch));
 }
 
 /* m * 2^-scale, rounded to nearest. */
@@ -181,42 +316,63 @@ static double to_double(mpz_t m, unsigned scale)
 	return negative ? -d : d;
 }
 
+/* The signed numbers of n plaintexts; 0 or ERANGE. */
+static int to_doubles(const struct paillier_private *k, const mp_limb_t *m,
+		      size_t n, unsigned scale, double *out)
+{
+	const size_t nl = mpz_size(k->pub.n);
+	int rc = 0;
+	mpz_t a, b, in;
+
+	mpz_inits(a, b, NULL);
+	for (size_t i = 0; i < n && rc == 0; i++) {
+		mpz_set(a, mpz_roinit_n(in, m + i * nl, (mp_size_t)nl));
+		mpz_sub(b, k->pub.n, a);
+		if (mpz_cmp(a, k->pub.limit) >= 0) {
+			mpz_neg(a, b);
+			if (mpz_cmp(b, k->pub.limit) >= 0)
+				rc = ERANGE;
+		}
+		out[i] = to_double(a, scale);
+	}
+	crypto_wipe(a);
+	crypto_wipe(b);
+	return rc;
+}
+
+struct decrypt_job {
+	const struct paillier_private *k;
+	const struct cipher_vec *v;
+	double *out;
+	int failed; /* 0, ERANGE or EPROTO */
+};
+
 static void decrypt_share(void *arg, size_t lo, size_t hi)
 {
 	struct decrypt_job *j = arg;
 	const struct paillier_private *k = j->k;
-	size_t limbs = (size_t)MAX(k->p.p2.k, k->q.p2.k);
-	_cleanup_free_ mp_limb_t *buf = xcalloc(limbs, sizeof(*buf));
-	mpz_t c, a, b;
+	const size_t limbs = (size_t)k->pub.n2->limbs, nl = mpz_size(k->pub.n);
+	const size_t ml = mpz_size(k->p.p), each = limbs + 2 * ml + nl;
+	uint64_t *c = ring_alloc(PAILLIER_BLOCK * each);
+	uint64_t *a = c + PAILLIER_BLOCK * limbs, *b = a + PAILLIER_BLOCK * ml;
+	uint64_t *m = b + PAILLIER_BLOCK * ml;
 
-	mpz_inits(c, a, b, NULL);
-	for (size_t i = lo; i < hi; i++) {
-		mod_get(&k->pub.n2, c, cipher_at(j->v, i));
-		if (!decrypt_half(&k->p, c, a, buf) ||
-		    !decrypt_half(&k->q, c, b, buf)) {
-			__atomic_store_n(&j->failed, EPROTO, __ATOMIC_RELAXED);
+	for (size_t i = lo; i < hi; i += PAILLIER_BLOCK) {
+		size_t n = MIN(hi - i, (size_t)PAILLIER_BLOCK);
+		int rc = EPROTO;
+
+		ring_leave(j->v->key->n2, c, cipher_at(j->v, i), n);
+		if (decrypt_half(&k->p, a, c, limbs, n) &&
+		    decrypt_half(&k->q, b, c, limbs, n)) {
+			join_halves(k, m, nl, a, b, n);
+			rc = to_doubles(k, m, n, j->v->scale, j->out + i);
+		}
+		if (rc) {
+			__atomic_store_n(&j->failed, rc, __ATOMIC_RELAXED);
 			break;
 		}
-		mpz_sub(a, a, b);
-		mpz_mul(a, a, k->qinv);
-		mpz_mod(a, a, k->p.p);
-		mpz_mul(a, a, k->q.p);
-		mpz_add(a, a, b);
-		mpz_sub(b, k->pub.n, a);
-		if (mpz_cmp(a, k->pub.limit) >= 0) {
-			mpz_neg(a, b);
-			if (mpz_cmp(b, k->pub.limit) >= 0) {
-				__atomic_store_n(&j->failed, ERANGE,
-						 __ATOMIC_RELAXED);
-				break;
-			}
-		}
-		j->out[i] = to_double(a, j->v->scale);
 	}
-	explicit_bzero(buf, limbs * sizeof(*buf));
-	crypto_wipe(c);
-	crypto_wipe(a);
-	crypto_wipe(b);
+	ring_wipe(c, PAILLIER_BLOCK * each);
 }
 
 int paillier_decrypt(const struct paillier_private *k,
@@ -228,6 +384,8 @@ int paillier_decrypt(const struct paillier_private *k,
 	if (mpz_cmp(v->key->n, k->pub.n) != 0)
 		return err_set(e, EINVAL, "ciphertexts of another key");
 	crypto_split(threads, v->n, decrypt_share, &j);
+	if (j.failed)
+		explicit_bzero(out, v->n * sizeof(*out));
 	if (j.failed == ERANGE)
 		return err_set(e, ERANGE, "overflow of an encrypted number");
 	if (j.failed)

@@ -29,7 +29,7 @@ const struct paillier_public *paillier_public(const struct paillier_private *k);
 /* Wire form of the public key: n and the randomiser base, length-prefixed.
  * Reading checks sizes (512..8192 bits), oddness and ranges. */
 int paillier_public_write(const struct paillier_public *k, struct strbuf *sb);
-int paillier_public_read(const void *data, size_t n, unsigned threads,
+int paillier_public_read(const void *data, size_t n,
 			 struct paillier_public **ret,
 			 struct err *e) MUST_CHECK;
 void paillier_public_free(struct paillier_public *k); /* not of a private */
@@ -52,6 +52,11 @@ int cipher_vec_import(const struct paillier_public *k, const uint8_t *in,
 int paillier_encrypt(const struct paillier_public *k, const double *v, size_t n,
 		     unsigned scale, unsigned threads, struct cipher_vec **ret,
 		     struct err *e) MUST_CHECK;
+/* With r^n for a uniform r, which is what Paillier 1999 and FATE do: no
+ * assumption beyond theirs, some ten times slower. */
+int paillier_encrypt_exact(const struct paillier_public *k, const double *v,
+			   size_t n, unsigned scale, unsigned threads,
+			   struct cipher_vec **ret, struct err *e) MUST_CHECK;
 /* The owner encrypts with its CRT, about four times faster. */
 int paillier_encrypt_owner(const struct paillier_private *k, const double *v,
 			   size_t n, unsigned scale, unsigned threads,

@@ -4,122 +4,49 @@
 
 #include "components/crypto/paillier_priv.h"
 
-#define BITS_MIN   512
-#define BITS_MAX   8192
-#define TABLE_MAX  (17u << 20) /* bytes of one fixed-base table */
-#define WINDOW_MAX 8
+#define BITS_MIN 512
+#define BITS_MAX 8192
 
-static unsigned window_of(const struct modulus *m, unsigned bits)
+void paillier_table(const struct paillier_public *k, struct fixed_base *fb,
+		    const struct ring *g, const mpz_t base, unsigned threads)
 {
-	unsigned w = WINDOW_MAX;
+	struct paillier_public *w = (struct paillier_public *)k;
 
-	while (w > 1 && (((size_t)(bits + w - 1) / w) << w) * (size_t)m->k *
-				sizeof(mp_limb_t) >
-			    TABLE_MAX)
-		w--;
-	return w;
+	(void)pthread_mutex_lock(&w->lock);
+	if (!fb->t)
+		fixed_base_make(fb, g, base, k->alpha, threads);
+	(void)pthread_mutex_unlock(&w->lock);
 }
 
-struct table_job {
-	struct fixed_base *fb;
-	const struct modulus *m;
-};
-
-/* Windows lo..hi-1; entry 1 of each stands already. */
-static void fill_windows(void *arg, size_t lo, size_t hi)
+/* Record of v in r. */
+static void record(const struct ring *g, uint64_t *r, const mpz_t v)
 {
-	struct table_job *j = arg;
-	size_t k = (size_t)j->m->k;
-	_cleanup_free_ mp_limb_t *s =
-	    xmalloc(mod_scratch(j->m) * sizeof(mp_limb_t));
+	uint64_t *t = ring_alloc((size_t)g->limbs);
 
-	for (size_t i = lo; i < hi; i++) {
-		mp_limb_t *t = j->fb->t + (i << j->fb->w) * k;
-
-		mod_one(j->m, t);
-		for (size_t d = 2; d < 1u << j->fb->w; d++)
-			mod_mul(j->m, t + d * k, t + (d - 1) * k, t + k, s);
-	}
+	for (size_t i = 0; i < mpz_size(v); i++)
+		t[i] = mpz_getlimbn(v, (mp_size_t)i);
+	ring_enter(g, r, t, (size_t)g->limbs, 1);
+	ring_wipe(t, (size_t)g->limbs);
 }
 
-void fixed_base_need(struct fixed_base *fb, pthread_mutex_t *lock,
-		     const struct modulus *m, const mpz_t base, unsigned bits,
-		     unsigned threads)
+void paillier_constant(const struct ring *g, uint64_t *r, const mpz_t v)
 {
-	(void)pthread_mutex_lock(lock);
-	if (!fb->t) {
-		size_t k = (size_t)m->k;
-		struct table_job job = { fb, m };
-		_cleanup_free_ mp_limb_t *s =
-		    xmalloc(mod_scratch(m) * sizeof(mp_limb_t));
-		mp_limb_t *t;
+	uint64_t *t = ring_alloc(g->k);
+	const uint64_t *at[RING_LANES];
 
-		fb->w = window_of(m, bits);
-		fb->windows = (bits + fb->w - 1) / fb->w;
-		t = xmalloc(((size_t)fb->windows << fb->w) * k *
-			    sizeof(mp_limb_t));
-		mod_set(m, t + k, base);
-		for (size_t i = 1; i < fb->windows; i++) {
-			mp_limb_t *to = t + ((i << fb->w) + 1) * k;
-
-			mpn_copyi(to, t + (((i - 1) << fb->w) + 1) * k, m->k);
-			for (unsigned b = 0; b < fb->w; b++)
-				mod_mul(m, to, to, to, s);
-		}
-		fb->t = t;
-		crypto_split(threads, fb->windows, fill_windows, &job);
-	}
-	(void)pthread_mutex_unlock(lock);
-}
-
-static const mp_limb_t *fixed_base_entry(const struct fixed_base *fb, size_t k,
-					 const mpz_t e, unsigned i)
-{
-	size_t d = 0;
-
-	for (unsigned b = fb->w; b-- > 0;)
-		d = d * 2 + (size_t)mpz_tstbit(e, i * fb->w + b);
-	return fb->t + (((size_t)i << fb->w) + d) * k;
-}
-
-void fixed_base_pow(const struct fixed_base *fb, const struct modulus *m,
-		    mp_limb_t *r, const mpz_t e, mp_limb_t *scratch)
-{
-	size_t k = (size_t)m->k;
-
-	for (unsigned i = 0; i < fb->windows; i++) {
-		const mp_limb_t *t = fixed_base_entry(fb, k, e, i);
-
-		/* The table is larger than a cache: fetch the next entry
-		 * while this one is multiplied. */
-		if (i + 1 < fb->windows) {
-			const mp_limb_t *next =
-			    fixed_base_entry(fb, k, e, i + 1);
-
-			for (size_t at = 0; at < k; at += 8)
-				__builtin_prefetch(next + at);
-		}
-		if (i == 0)
-			mpn_copyi(r, t, m->k);
-		else
-			mod_mul(m, r, r, t, scratch);
-	}
-}
-
-void fixed_base_free(struct fixed_base *fb, const struct modulus *m)
-{
-	if (fb->t)
-		explicit_bzero(fb->t, ((size_t)fb->windows << fb->w) *
-					  (size_t)m->k * sizeof(mp_limb_t));
-	free(fb->t);
-	fb->t = NULL;
+	record(g, t, v);
+	for (unsigned l = 0; l < g->lanes; l++)
+		at[l] = t;
+	g->op.load(g, r, at);
+	ring_wipe(t, g->k);
 }
 
 /* Of the private key's own copies; also right for zeroed memory. */
 static void public_clear(struct paillier_public *k)
 {
-	fixed_base_free(&k->fb, &k->n2);
-	mod_clear(&k->n2);
+	fixed_base_free(&k->fb, k->n2);
+	ring_free(k->n2);
+	ring_free(k->n1);
 	mpz_clears(k->n, k->limit, k->hs, NULL);
 	(void)pthread_mutex_destroy(&k->lock);
 }
@@ -134,7 +61,8 @@ static void public_init(struct paillier_public *k)
 static void public_derive(struct paillier_public *k)
 {
 	mpz_tdiv_q_ui(k->limit, k->n, 3);
-	mod_init(&k->n2, k->n, false);
+	k->n2 = ring_new(k->n, RING_SQUARE);
+	k->n1 = ring_new(k->n, 0);
 	k->alpha = (paillier_bits(k) + 1) / 2;
 }
 
@@ -145,10 +73,13 @@ static void prime_init(struct paillier_prime *p)
 
 static void prime_clear(struct paillier_prime *p)
 {
-	fixed_base_free(&p->fb, &p->p2);
+	fixed_base_free(&p->fb, p->p2);
+	ring_wipe(p->hr, p->p1 ? ring_group(p->p1) : 0);
+	ring_wipe(p->start, p->p2 ? ring_group(p->p2) : 0);
+	ring_free(p->p2);
+	ring_free(p->p1);
 	crypto_wipe(p->p);
 	crypto_wipe(p->pm1);
-	mod_clear(&p->p2);
 	crypto_wipe(p->h);
 	crypto_wipe(p->hs);
 }
@@ -165,18 +96,44 @@ static void random_prime(mpz_t p, unsigned bits)
 	} while (!mpz_probab_prime_p(p, 40));
 }
 
-/* L_p((n+1)^(p-1) mod p^2) = -q mod p as (p-1) n = -n mod p^2. */
-static void prime_derive(struct paillier_prime *p, const mpz_t n,
-			 const mpz_t hs)
+/* r *= R^(2 times). */
+static void lift(const struct ring *g, uint64_t *r, unsigned times)
 {
+	uint64_t *s = ring_alloc(g->scratch);
+
+	while (times-- > 0)
+		g->op.mul(g, r, r, g->rr, s);
+	ring_wipe(s, g->scratch);
+}
+
+/* L_p((n+1)^(p-1) mod p^2) = -q mod p as (p-1) n = -n mod p^2. */
+static void prime_derive(const struct paillier_public *k,
+			 struct paillier_prime *p, const mpz_t q)
+{
+	mpz_t t;
+
+	mpz_init(t);
 	mpz_sub_ui(p->pm1, p->p, 1);
-	mod_init(&p->p2, p->p, true);
-	mpz_add_ui(p->h, n, 1);
-	mpz_powm_sec(p->h, p->h, p->pm1, p->p2.m);
+	p->p2 = ring_new(p->p, RING_SQUARE | RING_SECRET);
+	p->p1 = ring_new(p->p, RING_SECRET);
+	mpz_add_ui(p->h, k->n, 1);
+	mpz_powm_sec(p->h, p->h, p->pm1, p->p2->m);
 	mpz_sub_ui(p->h, p->h, 1);
 	mpz_divexact(p->h, p->h, p->p);
 	mpz_invert(p->h, p->h, p->p);
-	mpz_mod(p->hs, hs, p->p2.m);
+	p->hr = ring_alloc(ring_group(p->p1));
+	paillier_constant(p->p1, p->hr, p->h);
+	lift(p->p1, p->hr, 1);
+	mpz_mod(p->hs, k->hs, p->p2->m);
+	mpz_mul(t, q, q);
+	p->weight = ring_alloc(ring_group(k->n2));
+	paillier_constant(k->n2, p->weight, t);
+	lift(k->n2, p->weight, 2);
+	mpz_invert(t, t, p->p2->m);
+	p->start = ring_alloc(ring_group(p->p2));
+	paillier_constant(p->p2, p->start, t);
+	lift(p->p2, p->start, 1);
+	crypto_wipe(t);
 }
 
 int paillier_keygen(unsigned bits, struct paillier_private **ret, struct err *e)
@@ -190,7 +147,7 @@ int paillier_keygen(unsigned bits, struct paillier_private **ret, struct err *e)
 			       BITS_MIN, BITS_MAX);
 	crypto_wipe_freed();
 	k = xcalloc(1, sizeof(*k));
-	mpz_inits(t, y, k->qinv, k->q2inv, NULL);
+	mpz_inits(t, y, NULL);
 	public_init(&k->pub);
 	prime_init(&k->p);
 	prime_init(&k->q);
@@ -212,11 +169,12 @@ int paillier_keygen(unsigned bits, struct paillier_private **ret, struct err *e)
 	mpz_mul(y, y, y);
 	mpz_neg(y, y);
 	mpz_mod(y, y, k->pub.n);
-	mpz_powm(k->pub.hs, y, k->pub.n, k->pub.n2.m);
-	prime_derive(&k->p, k->pub.n, k->pub.hs);
-	prime_derive(&k->q, k->pub.n, k->pub.hs);
-	mpz_invert(k->qinv, k->q.p, k->p.p);
-	mpz_invert(k->q2inv, k->q.p2.m, k->p.p2.m);
+	mpz_powm(k->pub.hs, y, k->pub.n, k->pub.n2->m);
+	prime_derive(&k->pub, &k->p, k->q.p);
+	prime_derive(&k->pub, &k->q, k->p.p);
+	mpz_invert(t, k->q.p, k->p.p);
+	k->qinv = ring_alloc(k->p.p1->k);
+	record(k->p.p1, k->qinv, t);
 	crypto_wipe(t);
 	crypto_wipe(y);
 	*ret = k;
@@ -227,11 +185,12 @@ void paillier_private_free(struct paillier_private *k)
 {
 	if (!k)
 		return;
-	public_clear(&k->pub);
+	ring_wipe(k->qinv, k->p.p1->k);
+	ring_wipe(k->p.weight, ring_group(k->pub.n2));
+	ring_wipe(k->q.weight, ring_group(k->pub.n2));
 	prime_clear(&k->p);
 	prime_clear(&k->q);
-	crypto_wipe(k->qinv);
-	crypto_wipe(k->q2inv);
+	public_clear(&k->pub);
 	explicit_bzero(k, sizeof(*k));
 	free(k);
 }
@@ -256,7 +215,7 @@ unsigned paillier_bits(const struct paillier_public *k)
 
 size_t cipher_width(const struct paillier_public *k)
 {
-	return (mpz_sizeinbase(k->n2.m, 2) + 7) / 8;
+	return (mpz_sizeinbase(k->n2->m, 2) + 7) / 8;
 }
 
 static void write_number(struct strbuf *sb, const mpz_t v)
@@ -294,7 +253,7 @@ static bool read_number(const uint8_t **at, const uint8_t *end, size_t max,
 	return true;
 }
 
-int paillier_public_read(const void *data, size_t n, unsigned threads,
+int paillier_public_read(const void *data, size_t n,
 			 struct paillier_public **ret, struct err *e)
 {
 	const uint8_t *at = data, *end = at + n;
@@ -317,7 +276,7 @@ int paillier_public_read(const void *data, size_t n, unsigned threads,
 	}
 	public_derive(k);
 	mpz_gcd(g, k->hs, k->n);
-	if (mpz_cmp_ui(k->hs, 1) <= 0 || mpz_cmp(k->hs, k->n2.m) >= 0 ||
+	if (mpz_cmp_ui(k->hs, 1) <= 0 || mpz_cmp(k->hs, k->n2->m) >= 0 ||
 	    mpz_cmp_ui(g, 1) != 0)
 		why = "randomiser base out of range";
 	/* A prime n or a small factor would make decryption anybody's. */
@@ -330,7 +289,6 @@ out:
 		paillier_public_free(k);
 		return err_set(e, EPROTO, "Paillier public key: %s", why);
 	}
-	fixed_base_need(&k->fb, &k->lock, &k->n2, k->hs, k->alpha, threads);
 	*ret = k;
 	return 0;
 }

@@ -93,6 +93,29 @@ void ring_mul(const struct ring *g, uint64_t *r, const uint64_t *a,
 	ring_wipe(x, all);
 }
 
+void ring_add_plain(const struct ring *g, uint64_t *r, const mp_limb_t *x,
+		    size_t n)
+{
+	const size_t group = ring_group(g), sum = (size_t)(g->h + 1) * g->lanes;
+	const size_t xl = mpz_size(g->n), all = group + sum + g->k;
+	uint64_t *y = ring_alloc(all), *t = y + group, *spare = t + sum;
+	uint64_t *s = ring_alloc(g->scratch);
+
+	for (size_t i = 0; i < n; i += g->lanes) {
+		const uint64_t *at[RING_LANES];
+
+		load(g, y, r, i, n);
+		g->op.mul(g, y, y, g->rr, s);
+		memset(t, 0, sum * sizeof(*t));
+		from_at(g, at, x, xl, i, n);
+		g->op.raw(g, t, at, xl);
+		g->op.sum_end(g, y, t, s);
+		store(g, r, y, i, n, spare);
+	}
+	ring_wipe(s, g->scratch);
+	ring_wipe(y, all);
+}
+
 /* The groups a^0 .. a^(2^w - 1). */
 static void powers(const struct ring *g, uint64_t *t, const uint64_t *a,
 		   unsigned w, uint64_t *scratch)
@@ -161,9 +184,9 @@ void ring_pow(const struct ring *g, uint64_t *r, const uint64_t *a, size_t n,
 }
 
 void ring_pow_each(const struct ring *g, uint64_t *r, const uint64_t *a,
-		   const uint64_t *e, size_t n, unsigned bits)
+		   const mp_limb_t *e, size_t limbs, size_t n, unsigned bits)
 {
-	pow_windows(g, r, a, n, e, 1, 1, bits, WINDOW);
+	pow_windows(g, r, a, n, e, limbs, 1, bits, WINDOW);
 }
 
 /* Odd windows that begin at a set bit (Knuth, vol. 2, 4.6.3). */

@@ -18,15 +18,18 @@ void ring_leave(const struct ring *g, mp_limb_t *v, const uint64_t *r,
 /* r_i = a_i b_i; b_step 0: all by the same b. */
 void ring_mul(const struct ring *g, uint64_t *r, const uint64_t *a,
 	      const uint64_t *b, size_t b_step, size_t n);
+/* r_i *= 1 + x_i n modulo n^2, x_i below n in as many limbs as n has. */
+void ring_add_plain(const struct ring *g, uint64_t *r, const mp_limb_t *x,
+		    size_t n);
 /* r_i = a_i^e, e < 2^bits in limbs: windows of 4 bits, each table read whole;
  * by the bits of e where it is public (its top one set). */
 void ring_pow(const struct ring *g, uint64_t *r, const uint64_t *a, size_t n,
 	      const mp_limb_t *e, unsigned bits);
 void ring_pow_public(const struct ring *g, uint64_t *r, const uint64_t *a,
 		     size_t n, const mpz_t e);
-/* r_i = a_i^e_i for e_i < 2^bits, bits <= 64. */
+/* r_i = a_i^e_i for e_i < 2^bits of `limbs` limbs each. */
 void ring_pow_each(const struct ring *g, uint64_t *r, const uint64_t *a,
-		   const uint64_t *e, size_t n, unsigned bits);
+		   const mp_limb_t *e, size_t limbs, size_t n, unsigned bits);
 /* r_i = 1 / a_i by one public inversion and three products for each
  * (Montgomery 1987); -EINVAL when there is none for one of them. */
 int ring_invert(const struct ring *g, uint64_t *r, const uint64_t *a,

@@ -25,6 +25,13 @@ void ring_wipe(uint64_t *p, size_t words)
 	free(p);
 }
 
+static bool portable_only;
+
+void ring_force_portable(bool on)
+{
+	__atomic_store_n(&portable_only, on, __ATOMIC_RELAXED);
+}
+
 struct ring *ring_new(const mpz_t n, unsigned flags)
 {
 	struct ring *g = xcalloc(1, sizeof(*g));
@@ -38,7 +45,8 @@ struct ring *ring_new(const mpz_t n, unsigned flags)
 	else
 		mpz_set(g->m, n);
 	g->limbs = (mp_size_t)mpz_size(g->m);
-	if (flags & RING_PORTABLE || !ring_ifma(g))
+	if (flags & RING_PORTABLE ||
+	    __atomic_load_n(&portable_only, __ATOMIC_RELAXED) || !ring_ifma(g))
 		ring_portable(g);
 	return g;
 }

@@ -113,6 +113,9 @@ struct ring {
 struct ring *ring_new(const mpz_t n, unsigned flags);
 void ring_free(struct ring *g);
 
+/* Rings made from now on have no vectors: for tests and figures. */
+void ring_force_portable(bool on);
+
 /* Zeroed, for vectors' alignment; wiped when freed. */
 uint64_t *ring_alloc(size_t words);
 void ring_wipe(uint64_t *p, size_t words);

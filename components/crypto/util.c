@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <endian.h>
 #include <openssl/evp.h>
 #include <pthread.h>
 #include <string.h>
@@ -123,22 +124,32 @@ void crypto_split(unsigned threads, size_t n,
 
 void limbs_export(const mp_limb_t *v, mp_size_t k, uint8_t *out, size_t width)
 {
-	for (size_t i = 0; i < width; i++) {
-		size_t limb = i / sizeof(mp_limb_t);
+	size_t i = 0;
 
-		out[width - 1 - i] =
-		    limb < (size_t)k
-			? (uint8_t)(v[limb] >> (8 * (i % sizeof(mp_limb_t))))
-			: 0;
+	for (; i + 8 <= width && i / 8 < (size_t)k; i += 8) {
+		uint64_t x = htobe64(v[i / 8]);
+
+		memcpy(out + width - 8 - i, &x, 8);
 	}
+	for (; i < width; i++)
+		out[width - 1 - i] = i / 8 < (size_t)k
+					 ? (uint8_t)(v[i / 8] >> (8 * (i % 8)))
+					 : 0;
 }
 
 void limbs_import(mp_limb_t *v, mp_size_t k, const uint8_t *in, size_t width)
 {
+	size_t i = 0;
+
 	mpn_zero(v, k);
-	for (size_t i = 0; i < width; i++)
-		v[i / sizeof(mp_limb_t)] |= (mp_limb_t)in[width - 1 - i]
-					    << (8 * (i % sizeof(mp_limb_t)));
+	for (; i + 8 <= width; i += 8) {
+		uint64_t x;
+
+		memcpy(&x, in + width - 8 - i, 8);
+		v[i / 8] = be64toh(x);
+	}
+	for (; i < width; i++)
+		v[i / 8] |= (mp_limb_t)in[width - 1 - i] << (8 * (i % 8));
 }
 
 static struct {

@@ -29,7 +29,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 
 	if (key > 1024) /* longer keys: nothing new, only slower */
 		return 0;
-	if (paillier_public_read(data, key, 1, &k, &e) < 0) {
+	if (paillier_public_read(data, key, &k, &e) < 0) {
 		if (!e.text[0])
 			abort();
 		return 0;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * cipher_matvec: products of powers by the bucket method (Pippenger).
+ * Products of powers by the bucket method (Pippenger 1976), one number at a
+ * time: for the portable path. Which bucket is touched depends on the scalars.
  *
  * The scalars are cut into signed digits of w bits, -2^(w-1) .. 2^(w-1). For
  * a digit d > 0 of row i the bucket d is multiplied by c_i, for d < 0 the
@@ -9,53 +10,20 @@
  * window's buckets are then folded from the top: prod B_d^d. Work goes to
  * the threads by (block of rows, column).
  */
-#include <math.h>
+#include <string.h>
 
 #include "components/crypto/paillier_priv.h"
 
 #define BLOCK	   2048 /* rows whose inverses are held at once */
-#define SCALAR_MAX 0x1p61
 #define WINDOW_MAX 10
-
-int limbs_invert(const struct modulus *m, mp_limb_t *inv, const mp_limb_t *d,
-		 size_t n, mp_limb_t *scratch)
-{
-	size_t k = (size_t)m->k;
-	_cleanup_free_ mp_limb_t *run = xmalloc(k * sizeof(mp_limb_t));
-	mpz_t t;
-	int rc;
-
-	if (n == 0)
-		return 0;
-	/* inv_i = d_0 .. d_i, then divided down from the end. */
-	mpn_copyi(inv, d, m->k);
-	for (size_t i = 1; i < n; i++)
-		mod_mul(m, inv + i * k, inv + (i - 1) * k, d + i * k, scratch);
-	mpz_init(t);
-	mod_get(m, t, inv + (n - 1) * k);
-	rc = mpz_invert(t, t, m->m) ? 0 : -EINVAL;
-	if (rc == 0) {
-		mod_set(m, run, t);
-		for (size_t i = n - 1; i > 0; i--) {
-			mod_mul(m, inv + i * k, inv + (i - 1) * k, run,
-				scratch);
-			mod_mul(m, run, run, d + i * k, scratch);
-		}
-		mpn_copyi(inv, run, m->k);
-	}
-	mpz_clear(t);
-	return rc;
-}
 
 struct matvec_job {
 	const struct cipher_vec *d;
-	const double *x;
+	const struct scalars *x;
 	size_t cols, row0, rows; /* the present block */
-	unsigned xscale;
 	mp_limb_t *inv;
 	size_t splits;	 /* of the block, when columns are fewer than threads */
 	mp_limb_t *part; /* splits * cols results of this block */
-	int failed;
 };
 
 /* Multiplications for `rows` scalars of `bits` bits in windows of w. */
@@ -65,7 +33,7 @@ static size_t cost(size_t rows, unsigned bits, unsigned w)
 }
 
 struct buckets {
-	const struct modulus *m;
+	const struct ring *m;
 	mp_limb_t *b; /* bucket d at (d - 1) * k */
 	bool *used;
 	mp_limb_t *scratch;
@@ -76,9 +44,9 @@ static void bucket_add(struct buckets *u, size_t d, const mp_limb_t *c)
 	mp_limb_t *at = u->b + (d - 1) * (size_t)u->m->k;
 
 	if (u->used[d - 1])
-		mod_mul(u->m, at, at, c, u->scratch);
+		u->m->op.mul(u->m, at, at, c, u->scratch);
 	else
-		mpn_copyi(at, c, u->m->k);
+		memcpy(at, c, u->m->k * sizeof(*at));
 	u->used[d - 1] = true;
 }
 
@@ -92,13 +60,13 @@ static void buckets_fold(struct buckets *u, size_t n, mp_limb_t *run,
 		mp_limb_t *at = u->b + (d - 1) * (size_t)u->m->k;
 
 		if (u->used[d - 1] && any)
-			mod_mul(u->m, run, run, at, u->scratch);
+			u->m->op.mul(u->m, run, run, at, u->scratch);
 		else if (u->used[d - 1])
-			mpn_copyi(run, at, u->m->k);
+			memcpy(run, at, u->m->k * sizeof(*run));
 		any = any || u->used[d - 1];
 		u->used[d - 1] = false;
 		if (any)
-			mod_mul(u->m, acc, acc, run, u->scratch);
+			u->m->op.mul(u->m, acc, acc, run, u->scratch);
 	}
 }
 
@@ -106,7 +74,7 @@ static void buckets_fold(struct buckets *u, size_t n, mp_limb_t *run,
 static void multiexp(const struct matvec_job *j, const int64_t *s, size_t lo,
 		     size_t hi, unsigned bits, mp_limb_t *acc)
 {
-	const struct modulus *m = &j->d->key->n2;
+	const struct ring *m = j->d->key->n2;
 	size_t k = (size_t)m->k;
 	unsigned w = 1, windows;
 	uint64_t high = 0;
@@ -117,8 +85,7 @@ static void multiexp(const struct matvec_job *j, const int64_t *s, size_t lo,
 	/* One bit more than the value: the carry of the signed digits. */
 	windows = bits / w + 1;
 	size_t half = (size_t)1 << (w - 1);
-	_cleanup_free_ mp_limb_t *mem =
-	    xmalloc(((half + 1) * k + mod_scratch(m)) * sizeof(mp_limb_t));
+	_cleanup_free_ mp_limb_t *mem = ring_alloc((half + 1) * k + m->scratch);
 	_cleanup_free_ bool *used = xcalloc(half, sizeof(bool));
 	mp_limb_t *run = mem + half * k;
 	struct buckets u = { m, mem, used, run + k };
@@ -127,10 +94,10 @@ static void multiexp(const struct matvec_job *j, const int64_t *s, size_t lo,
 	 * sum are the signed digits plus half. */
 	for (unsigned i = 0; i + 1 < windows; i++)
 		high |= (uint64_t)half << (i * w);
-	mod_one(m, acc);
+	memcpy(acc, m->one, k * sizeof(*acc));
 	for (unsigned i = windows; i-- > 0;) {
 		for (unsigned b = 0; b < w && i + 1 < windows; b++)
-			mod_mul(m, acc, acc, acc, u.scratch);
+			m->op.mul(m, acc, acc, acc, u.scratch);
 		for (size_t r = lo; r < hi; r++) {
 			uint64_t a = high + (uint64_t)(s[r] < 0 ? -s[r] : s[r]);
 			int64_t d = (int64_t)(a >> (i * w));
@@ -165,21 +132,13 @@ static void matvec_share(void *arg, size_t lo, size_t hi)
 		unsigned bits = 0;
 
 		for (size_t r = a; r < b; r++) {
-			double v = ldexp(j->x[(j->row0 + r) * j->cols + col],
-					 (int)j->xscale);
-
-			if (!(fabs(v) < SCALAR_MAX)) {
-				__atomic_store_n(&j->failed, ERANGE,
-						 __ATOMIC_RELAXED);
-				return;
-			}
-			s[r] = (int64_t)rint(v);
+			s[r] = scalar_at(j->x, j->row0 + r, col);
 			all |= (uint64_t)(s[r] < 0 ? -s[r] : s[r]);
 		}
 		while (bits < 64 && all >> bits)
 			bits++;
 		multiexp(j, s, a, b, bits,
-			 j->part + t * (size_t)j->d->key->n2.k);
+			 j->part + t * (size_t)j->d->key->n2->k);
 	}
 }
 
@@ -191,38 +150,26 @@ struct invert_job {
 static void invert_share(void *arg, size_t lo, size_t hi)
 {
 	struct invert_job *v = arg;
-	const struct modulus *m = &v->j->d->key->n2;
-	size_t k = (size_t)m->k;
-	_cleanup_free_ mp_limb_t *s =
-	    xmalloc(mod_scratch(m) * sizeof(mp_limb_t));
+	const struct ring *m = v->j->d->key->n2;
 
-	if (limbs_invert(m, v->j->inv + lo * k,
-			 cipher_at(v->j->d, v->j->row0 + lo), hi - lo, s) < 0)
+	if (hi > lo &&
+	    ring_invert(m, v->j->inv + lo * m->k,
+			cipher_at(v->j->d, v->j->row0 + lo), hi - lo) < 0)
 		__atomic_store_n(&v->bad, true, __ATOMIC_RELAXED);
 }
 
-int cipher_matvec(const struct cipher_vec *d, const double *x, size_t rows,
-		  size_t cols, unsigned xscale, unsigned threads,
-		  struct cipher_vec **ret, struct err *e)
+int pippenger(const struct cipher_vec *d, const struct scalars *s, size_t rows,
+	      unsigned threads, struct cipher_vec *ret)
 {
-	const struct modulus *m = &d->key->n2;
-	size_t k = (size_t)m->k, block = MIN(rows, (size_t)BLOCK);
+	const struct ring *m = d->key->n2;
+	size_t k = m->k, block = MIN(rows, (size_t)BLOCK), cols = s->cols;
 	size_t splits = cols && cols < threads ? threads : 1;
 	struct matvec_job j = {
-		.d = d, .x = x, .cols = cols, .xscale = xscale, .splits = splits
+		.d = d, .x = s, .cols = cols, .splits = splits
 	};
-	_cleanup_free_ mp_limb_t *inv =
-	    xmalloc(MAX(block, (size_t)1) * k * sizeof(mp_limb_t));
-	_cleanup_free_ mp_limb_t *part =
-	    xmalloc((splits * cols + 1) * k * sizeof(mp_limb_t));
-	_cleanup_free_ mp_limb_t *s =
-	    xmalloc(mod_scratch(m) * sizeof(mp_limb_t));
-	struct cipher_vec *out;
+	_cleanup_free_ mp_limb_t *inv = ring_alloc(block * k);
+	_cleanup_free_ mp_limb_t *part = ring_alloc(splits * cols * k);
 
-	if (d->n != rows)
-		return err_set(e, EINVAL, "%zu ciphertexts for %zu rows", d->n,
-			       rows);
-	out = cipher_vec_new(d->key, cols, d->scale + xscale);
 	j.inv = inv;
 	j.part = part;
 	for (j.row0 = 0; j.row0 < rows; j.row0 += j.rows) {
@@ -230,19 +177,13 @@ int cipher_matvec(const struct cipher_vec *d, const double *x, size_t rows,
 
 		j.rows = MIN(block, rows - j.row0);
 		crypto_split(threads, j.rows, invert_share, &v);
-		if (!v.bad)
-			crypto_split(threads, cols * splits, matvec_share, &j);
-		if (v.bad || j.failed) {
-			cipher_vec_free(out);
-			return v.bad ? err_set(e, EPROTO,
-					       "a ciphertext is no unit")
-				     : err_set(e, ERANGE,
-					       "a scalar is too large");
-		}
+		if (v.bad)
+			return -EPROTO;
+		crypto_split(threads, cols * splits, matvec_share, &j);
 		for (size_t t = 0; t < cols * splits; t++)
-			mod_mul(m, cipher_at(out, t / splits),
-				cipher_at(out, t / splits), part + t * k, s);
+			ring_mul(m, cipher_at(ret, t / splits),
+				 cipher_at(ret, t / splits), part + t * k, 1,
+				 1);
 	}
-	*ret = out;
 	return 0;
 }
