@@ -397,18 +397,18 @@ static int options_store(struct handle *h)
 	_cleanup_free_ char *path = options_path(h->nid.number);
 	struct who w = who_was(h);
 	struct err e = { 0 };
-	int no;
+	int no, wrong;
 
 	if (!h->bytes)
 		return 0;
-	no = options_check(&w, h->nid.number, h->text.buf, h->text.len);
-	if (no)
-		return no;
+	wrong = options_check(&w, h->nid.number, h->text.buf, h->text.len);
+	/* A wrong one stays as well: data.csv is refused until it is mended or
+	 * removed, and not taken as if there were none. */
 	no = path ? file_replace(path, h->text.buf, h->text.len, 0600, true, &e)
 		  : -ENOMEM;
 	if (no)
 		table_refused(&w, h->nid.number, "upload.json", no, e.text);
-	return no;
+	return wrong ? wrong : no;
 }
 
 int options_file(const struct who *w, uint64_t id, const char *path)

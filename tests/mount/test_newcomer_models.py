@@ -52,6 +52,23 @@ def test_a_shell_hears_that_its_upload_json_was_refused(lab):
     assert lab.s[GUEST].read("tables/linear/options/count") == "1\n"
 
 
+def test_rows_are_refused_while_their_upload_json_is_wrong(lab):
+    d = lab.s[GUEST].path("tables/linear/wrong")
+    os.makedirs(d)
+
+    def sh(line):
+        return subprocess.run(["sh", "-c", line], cwd=d, check=False,
+                              capture_output=True).returncode
+
+    assert sh("echo '{\"id_delimter\": \" \"}' > upload.json")
+    assert sh("printf 'a b\\n1 2\\n' > data.csv")
+    assert not os.path.exists(d + "/data.csv") or not os.path.getsize(d + "/data.csv")
+    said = lab.guest.read("errors").split("\n20")[0]
+    assert "data.csv" in said and "upload.json: " in said and "id_delimter" in said
+    assert not sh("rm upload.json && printf 'a,b\\n1,2\\n' > data.csv")
+    assert lab.guest.read("tables/linear/wrong/count") == "1\n"
+
+
 OWN_DSL = {"components": {
     "reader_0": {"module": "Reader", "output": {"data": ["data"]}},
     "linear_0": {"module": "HeteroLR", "input": {"data": {"test_data": ["reader_0.data"]},
