@@ -58,6 +58,8 @@ ARCH   := $(O)/fs.a $(O)/scheduler.a $(O)/components.a $(O)/transfer.a $(O)/lib.
 
 all: $(PROGS:%=$(O)/%) ## build rollfs, rollsite and rollfs-task (V=release|asan|tsan|cov)
 
+programs: all $(UNIT) $(REPLAY) ## build what check runs
+
 $(O)/rollfs:      $(O)/fs/main.o $(O)/fs.a $(O)/scheduler.a $(O)/transfer.a $(O)/lib.a
 $(O)/rollsite:    $(O)/transfer/main.o $(O)/transfer.a $(O)/lib.a
 $(O)/rollfs-task: $(O)/components/main.o $(O)/components.a $(O)/transfer.a $(O)/lib.a
@@ -167,6 +169,6 @@ deps: ## install missing Debian packages
 	@tools/install-deps
 FORCE:
 .DELETE_ON_ERROR:
-.PHONY: all demo check soak bench fuzz cov lint install clean help deps FORCE
+.PHONY: all programs demo check soak bench fuzz cov lint install clean help deps FORCE
 .SECONDARY:
 -include $(SRC:%.c=$(O)/%.d) $(UNIT:=.d) $(REPLAY:=.d) $(BENCH:=.d) $(wildcard build/lint/*/*.d build/lint/*/*/*.d)

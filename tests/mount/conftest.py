@@ -2,6 +2,8 @@
 """Real parties on this machine for the tests: tools/sandbox with throw-away
 keys.  B says which build (make check sets it); hooks are in every build but
 the release one."""
+import fcntl
+import hashlib
 import json
 import os
 import random
@@ -25,6 +27,18 @@ SANDBOX = os.path.join(TOP, "tools", "sandbox")
 # Sanitizer builds are slower; every deadline is multiplied.
 SLOW = 4 if os.path.basename(BUILD) in ("asan", "tsan", "cov") else 1
 ENDED = ("success", "failed", "canceled", "timeout")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "numbers: long for its numbers, with no code that a shorter "
+                            "test does not run: not repeated under sanitizers")
+
+
+def pytest_collection_modifyitems(config, items):
+    if SLOW > 1:
+        left_out = [x for x in items if x.get_closest_marker("numbers")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [x for x in items if x not in left_out]
 
 
 def eventually(what, seconds=10.0, every=0.02):
@@ -66,6 +80,33 @@ def job_files(name):
     """The documents of tests/data/jobs/<name>_{dsl,conf}.json."""
     return (read_json(DATA, "jobs", name + "_dsl.json"),
             read_json(DATA, "jobs", name + "_conf.json"))
+
+
+PKI = os.path.join(TOP, "tools", "rollfs-pki")
+# Of the federation "sandbox", made once for all tests: openssl would take most of
+# the time that a sandbox needs.
+with open(PKI, "rb") as _pki:
+    KEYS = os.path.join(TOP, "build", "test-keys", hashlib.sha256(_pki.read()).hexdigest()[:16])
+
+
+def have_keys(*parties):
+    """A directory with the authority and the parties' certificates and keys."""
+    os.makedirs(KEYS, mode=0o700, exist_ok=True)
+    with open(os.path.join(KEYS, ".lock"), "a", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for name in ("ca", *parties):
+            if not os.path.exists(os.path.join(KEYS, name + ".pem")):
+                subprocess.run([PKI, "ca", KEYS, "sandbox"] if name == "ca" else
+                               [PKI, "party", KEYS, "sandbox", name],
+                               check=True, capture_output=True)
+    return KEYS
+
+
+def take_keys(etc, *parties):
+    """Copies of them, which a test may change."""
+    for name in ("ca", *parties):
+        for end in (".pem", ".key"):
+            shutil.copy(os.path.join(have_keys(*parties), name + end), etc)
 
 
 class Refused(Exception):
@@ -130,9 +171,10 @@ class Party:
         return self.read("jobs", job, "status").strip()
 
     def wait(self, job, seconds=60):
-        """Reads jobs/<id>/wait in a child so that a hang fails the test."""
+        """Reads jobs/<id>/wait in a child so that a hang fails the test; a machine that is busy
+        with other things does not."""
         r = subprocess.run(["cat", self.path("jobs", job, "wait")], capture_output=True,
-                           text=True, timeout=seconds * SLOW, check=True)
+                           text=True, timeout=seconds * SLOW + 240, check=True)
         return r.stdout.strip()
 
     def error(self, job):
@@ -166,7 +208,7 @@ class Party:
 class Sandbox:
     def __init__(self, directory, env):
         self.dir = directory
-        self.env = dict(os.environ, B=BUILD, READY=str(20 * SLOW), **env)
+        self.env = dict(os.environ, B=BUILD, READY=str(20 * SLOW), KEYS=KEYS, **env)
         self.parties = {}
 
     def run(self, *args):
@@ -176,6 +218,7 @@ class Sandbox:
         return r.stdout
 
     def up(self, *parties):
+        have_keys(*parties)
         out = self.run("up", self.dir, *parties)
         self.parties = {p: Party(self, p) for p in parties}
         return out

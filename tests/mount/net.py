@@ -32,13 +32,13 @@ import threading
 import time
 
 import pytest
-from conftest import BUILD, SLOW, TOP, Party, Sandbox, eventually, processes, read
+from conftest import (BUILD, PKI, SLOW, TOP, Party, Sandbox, eventually, processes, read,
+                      take_keys)
 
 SOAK = os.environ.get("SOAK") not in (None, "", "0")
 FEDERATION = "sandbox"
 ALLOW = ("module *", "table *", "role *", "push *")
 MIB = 1 << 20
-PKI = os.path.join(TOP, "tools", "rollfs-pki")
 
 
 def run(*argv, **kw):
@@ -284,13 +284,13 @@ class Lab(Sandbox):
         self.etc = os.path.join(directory, "etc")
         os.makedirs(self.etc, mode=0o700)
         os.makedirs(os.path.join(directory, "state"), mode=0o700)
-        run(PKI, "ca", self.etc, FEDERATION)
         self.cleanup = []
         for p, o in options.items():
             self.parties[p] = Node(self, p, o)
         for p in self.parties.values():
-            hosts = [] if p.host in ("none", "127.0.0.1") else [p.host]
-            run(PKI, "party", self.etc, FEDERATION, p.id, *hosts)
+            take_keys(self.etc, p.id)
+            if p.host not in ("none", "127.0.0.1"):
+                run(PKI, "party", self.etc, FEDERATION, p.id, p.host)
             os.makedirs(p.state, mode=0o700, exist_ok=True)
             p.write_conf()
 

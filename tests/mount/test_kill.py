@@ -19,7 +19,7 @@ def s(sandboxes):
 def training(s, **lr):
     """A job that has reached its longest task."""
     dsl, conf = breast(**(lr or {"max_iter": 30}))
-    job = s[9999].submit(dsl, conf)
+    job = s[9999].submit(dsl, quick_keys(conf))
     eventually(lambda: os.path.exists(s[9999].path("jobs", job, "guest/hetero_lr_0/log")) and
                "iteration" in s[9999].read("jobs", job, "guest/hetero_lr_0/log"), 60)
     return job

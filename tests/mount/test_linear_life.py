@@ -41,13 +41,19 @@ def task(lab, party, number):
 
 def kill_in_epoch(lab, party, number, epoch):
     """SIGKILL when every party has its checkpoint of the epoch before this
-    one (0 is the first)."""
+    one (0 is the first); on a busy machine that may be in a later epoch."""
     paths = [os.path.join(lab.s[p].state, "jobs", number, role, "linear_0/checkpoints/%d.json")
              for p, role in ROLES.items()]
     eventually(lambda: all(os.path.exists(p % (epoch - 1)) for p in paths), 60, every=.002)
-    assert not any(os.path.exists(p % epoch) for p in paths)
     pid, = task(lab, party, number)
     os.kill(pid, signal.SIGKILL)
+
+
+def went_on_from(result):
+    """The checkpoint with which the second attempt began."""
+    events = result.file("guest/linear_0/events")
+    assert "attempt 1 " in events
+    return int(re.search(r"from checkpoint (\d+)", events).group(1))
 
 
 DIE = {"max_iter": 9, "optimizer": "rmsprop", "callback_param": KEEP,
@@ -74,7 +80,9 @@ def test_a_killed_task_goes_on_from_its_newest_checkpoint(lab, undisturbed, part
     assert far(r.summary()["loss_history"], undisturbed[1]) < 1e-12
     # It did not begin anew: the second attempt says where it went on, and no epoch was
     # trained twice.
-    assert "goes on with iteration 7, from checkpoint 6" in r.file("guest/linear_0/events")
+    k = went_on_from(r)
+    assert k >= 6
+    assert "goes on with iteration %d," % (k + 1) in r.file("guest/linear_0/events")
     log = r.file("guest/linear_0/log")
     for epoch in range(9):
         assert len(re.findall("iteration %d: loss" % epoch, log)) == 1, (epoch, log)
@@ -124,8 +132,7 @@ def test_what_a_trainer_knows_survives_a_death(lab, state):
     kill_in_epoch(lab, party, number, epoch)
     assert lab.guest.wait(number, 120) == "success", lab.guest.error(number)
     have = lab.submit_result(number, name)
-    assert "attempt 1 " in have.file("guest/linear_0/events")
-    assert "from checkpoint %d" % (epoch - 1) in have.file("guest/linear_0/events")
+    assert went_on_from(have) >= epoch - 1
     want = undisturbed_as(lab, state)
     for a, b in zip(have.parts(), want.parts()):
         assert a == b

@@ -8,6 +8,8 @@ import pytest
 from conftest import DATA
 from linear_jobs import far, make, motor, plus_minus
 
+pytestmark = pytest.mark.numbers  # no program of rollfs runs here
+
 FAMILIES = {"binary": ref.Logistic, "regression": ref.Linear, "count": ref.Poisson}
 
 
