@@ -131,7 +131,7 @@ struct handle {
 	struct table *table;
 	struct table_view *view; /* its data.csv or one of its parts */
 	unsigned part;		 /* 1 + number of the part, 0 = whole table */
-	pid_t opener;  /* thread group */
+	pid_t opener;		 /* thread group */
 	uid_t uid;
 	bool nonseekable, cached, killed;
 	pthread_mutex_t lock; /* guards what ops keep below */
@@ -235,6 +235,8 @@ enum closer {
 	CLOSE_KILLED /* a signal ends the process */
 };
 enum closer proc_closer(const struct handle *h, fuse_req_t r);
+/* By a signal, while it waits for an answer of ours. */
+bool proc_being_killed(pid_t tid);
 
 /* ---- park.c: requests that are answered later ------------------------- */
 struct park;
@@ -351,6 +353,8 @@ int upload_file(const struct who *w, uint64_t id, const char *path);
 int options_file(const struct who *w, uint64_t id, const char *path);
 /* Somebody writes the table's data.csv now. */
 bool upload_active(uint64_t id);
+/* How far it is, in words; nothing when nobody does. */
+void upload_progress(uint64_t id, struct strbuf *ret);
 /* The time of what is being written, once it is published. */
 void upload_time(uint64_t id, int64_t mtime_ns);
 /* The whole of a published data.csv into a handle that uploads. */

@@ -60,6 +60,18 @@ static bool dies_by_signal(pid_t tid)
 	return (flags & PF_EXITING) && (code & 0x7f);
 }
 
+/* A signal that ends a process is made SIGKILL for each of its threads. */
+bool proc_being_killed(pid_t tid)
+{
+	char buf[4096];
+	const char *at;
+
+	if (tid <= 0 || slurp(tid, "status", buf, sizeof(buf)))
+		return false;
+	at = strstr(buf, "\nSigPnd:");
+	return at && strtoull(at + 8, NULL, 16) & 1ull << (SIGKILL - 1);
+}
+
 /* Does the process hold the descriptor to write to the node? */
 static bool writes_to(pid_t tid, const char *fd, fuse_ino_t ino)
 {

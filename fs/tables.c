@@ -522,10 +522,18 @@ static int tables_open(const struct who *w, struct nid n, int flags,
 static int tables_xattrs(struct nid n, struct strbuf *ret)
 {
 	_cleanup_table_place_ struct table_place p = { 0 };
+	_cleanup_strbuf_ struct strbuf upload = STRBUF_INIT(256);
 	int no = n.kind == K_TABLE ? table_place(n.number, &p) : -ENOENT;
 
 	if (no)
 		return 0;
+	upload_progress(n.number, &upload);
+	if (upload.len) {
+		sb_adds(ret, "user.rollfs.upload");
+		sb_addc(ret, '\0');
+		sb_adds(ret, upload.buf);
+		sb_addc(ret, '\0');
+	}
 	sb_adds(ret, "user.rollfs.namespace");
 	sb_addc(ret, '\0');
 	sb_adds(ret, p.ns);

@@ -13,6 +13,7 @@ struct upload {
 	uint64_t id;
 	struct table_upload *u;
 	struct table *linked; /* a whole copy of this generation */
+	struct table_progress progress;
 	bool published;
 	int64_t mtime_ns; /* data.csv gets it when it is published; 0 = none */
 };
@@ -37,6 +38,25 @@ void upload_time(uint64_t id, int64_t mtime_ns)
 	for (struct upload *x = active; x; x = x->next)
 		if (x->id == id && !x->published)
 			x->mtime_ns = mtime_ns;
+	pthread_mutex_unlock(&active_lock);
+}
+
+void upload_progress(uint64_t id, struct strbuf *ret)
+{
+	pthread_mutex_lock(&active_lock);
+	for (struct upload *x = active; x; x = x->next) {
+		unsigned long long merged = x->progress.merged;
+
+		if (x->id != id || x->published)
+			continue;
+		if (merged)
+			sb_addf(ret, "sorted %llu of %llu rows", merged,
+				(unsigned long long)x->progress.rows);
+		else
+			sb_addf(ret, "taken %llu rows",
+				(unsigned long long)x->progress.rows);
+		break;
+	}
 	pthread_mutex_unlock(&active_lock);
 }
 
@@ -114,8 +134,11 @@ static void upload_write(fuse_req_t r, struct handle *h, const char *buf,
 			"a table is written from its start to its end");
 		no = upload_failed(h, -EINVAL, &e);
 	} else {
-		if (!x->u)
+		if (!x->u) {
 			no = begin(x->id, &x->u, &e);
+			if (!no)
+				table_upload_watch(x->u, &x->progress);
+		}
 		if (!no)
 			no = table_upload_write(x->u, buf, n, &e);
 		if (no)
@@ -186,6 +209,25 @@ static bool empties(const struct handle *h)
 	return h->flags & (O_TRUNC | O_EXCL);
 }
 
+/* Who closes a large table may be ended meanwhile: nothing is published. */
+static void on_interrupt(fuse_req_t r, void *arg)
+{
+	struct upload *x = arg;
+
+	if (proc_being_killed(fuse_req_ctx(r)->pid))
+		x->progress.stop = true;
+}
+
+static int publish_for(fuse_req_t r, struct handle *h)
+{
+	int no;
+
+	fuse_req_interrupt_func(r, on_interrupt, h->own);
+	no = publish(h);
+	fuse_req_interrupt_func(r, NULL, NULL);
+	return no;
+}
+
 static void upload_flush(fuse_req_t r, struct handle *h)
 {
 	int no = 0;
@@ -202,7 +244,7 @@ static void upload_flush(fuse_req_t r, struct handle *h)
 			h->killed = true;
 			break;
 		case CLOSE_OPENER:
-			no = publish(h);
+			no = publish_for(r, h);
 			break;
 		case CLOSE_OTHER:
 			break;
@@ -217,7 +259,7 @@ static void upload_fsync(fuse_req_t r, struct handle *h)
 	int no;
 
 	pthread_mutex_lock(&h->lock);
-	no = h->failed ? h->failed : publish(h);
+	no = h->failed ? h->failed : publish_for(r, h);
 	pthread_mutex_unlock(&h->lock);
 	fuse_reply_err(r, -no);
 }
@@ -238,6 +280,8 @@ static int upload_truncate(struct handle *h, off_t size)
 	if (!size && !x->published) {
 		table_upload_abort(TAKE_PTR(x->u));
 		table_unref(TAKE_PTR(x->linked));
+		x->progress.rows = 0;
+		x->progress.merged = 0;
 		h->bytes = 0;
 		h->failed = 0;
 	} else if ((uint64_t)size != h->bytes) {
