@@ -171,3 +171,26 @@ def test_the_senders_disk(lab):
     x["1"].put("2", "fits", data)
     eventually(lambda: x["2"].got("1", "fits") == data, 20)
     eventually(lambda: not x["1"].leftovers(), 5)
+
+
+def test_a_table_that_does_not_fit_leaves_the_old_one(x, rng):
+    d = x["2"].path("tables/full/t")
+    os.makedirs(d)
+    with open(d + "/data.csv", "w", encoding="utf-8") as f:
+        f.write("id,v\nold,1\n")
+    free = x.disk.free()
+    ids = list(range(400000))
+    for in_order in (True, False):
+        if not in_order:
+            rng.shuffle(ids)
+        rows = "".join("k%08d,%s\n" % (i, rng.randbytes(100).hex()) for i in ids)
+        with pytest.raises(OSError) as e, open(d + "/data.csv", "wb", buffering=0) as f:
+            f.write(b"id,v\n")
+            for at in range(0, len(rows), MIB):
+                f.write(rows[at:at + MIB].encode())
+        assert e.value.errno == errno.ENOSPC
+        assert "No space left" in x["2"].read("errors").splitlines()[0]
+        with open(d + "/data.csv", encoding="utf-8") as f:
+            assert f.read() == "id,v\nold,1\n"
+        eventually(lambda: x.disk.free() > free - 2 * MIB)
+        assert os.listdir(os.path.join(x["2"].state, "tables/building")) == []
