@@ -57,8 +57,9 @@ enum kind {
 	K_COMPONENT,
 	K_REAL,
 	K_ROW,
-	K_CURVE, /* what a task writes while it learns */
-	K_MODEL, /* slot 1: as seen through models/models */
+	K_CURVE,  /* what a task writes while it learns */
+	K_MODEL,  /* slot 1: as seen through models/models */
+	K_COLUMN, /* a generation's data.npy and columns/ */
 	KINDS
 };
 
@@ -187,7 +188,7 @@ struct tree {
 };
 extern const struct tree tree_static, tree_jobs, tree_tasks, tree_tables,
     tree_data, tree_parties, tree_peers, tree_components, tree_real, tree_rows,
-    tree_curves, tree_models;
+    tree_curves, tree_models, tree_columns;
 
 /*
  * The tree is a table: the files of an object, one line each.  docs/mount.md
@@ -313,7 +314,10 @@ enum {
 	T_PARTS,
 	T_PARENTS,
 	T_ROWS,
-	T_WRITE, /* data.csv as a writer sees it */
+	T_WRITE,  /* data.csv as a writer sees it */
+	T_MATRIX, /* data.npy as a writer sees it */
+	T_COLUMNS,
+	T_SINK, /* a file of columns/ as a writer sees it */
 	T_PART0 = 1024,
 	T_PARENT0 = 3072,
 	T_GHOST0 = 4032, /* a link in parents/ that somebody made */
@@ -345,6 +349,7 @@ int options_open(const struct who *w, uint64_t id, int flags,
 /* Takes what is written and forgets it. */
 int sink_open(const struct who *w, struct nid n, int flags,
 	      struct handle **ret);
+bool sink_is(const struct handle *h);
 /* STATE/mount-tmp/upload-<id>.json */
 char *options_path(uint64_t id);
 /* The file becomes the table's data. */
@@ -359,6 +364,10 @@ void upload_progress(uint64_t id, struct strbuf *ret);
 void upload_time(uint64_t id, int64_t mtime_ns);
 /* The whole of a published data.csv into a handle that uploads. */
 int upload_link(struct handle *h, struct table *t);
+
+/* ---- tables_columns.c: data.npy and columns/ ---------------------------- */
+/* Before the store is closed. */
+void table_columns_stop(void);
 
 /* ---- models.c, models_write.c: /models --------------------------------- */
 /* again: below models/models, which shows the same once more. */
@@ -383,10 +392,11 @@ enum real_kind {
 	REAL_OUT,  /* federation/<party>/..., sent by close */
 	REAL_IN,   /* federation/<party>/inbox/..., what came */
 	REAL_PULL, /* federation/<party>/pull/..., what came or will */
-	/* Temporary names: in a table's directory, in its parts/, in a
-	 * party's directory of /parties. */
+	/* Temporary names: in a table's directory, in its parts/ or columns/,
+	 * in a party's directory of /parties. */
 	REAL_TEMP,
 	REAL_TEMP_PART,
+	REAL_TEMP_COLUMN,
 	REAL_TEMP_PARTY,
 };
 /* One place: the kind, its party or table, and the path below it. */

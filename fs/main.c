@@ -435,6 +435,7 @@ stop:
 	fuse_opt_free_args(&fa);
 	transfer_stop(fs.transfer);
 	if (sched_end(fs.sched) && transfer_free(fs.transfer)) {
+		table_columns_stop();
 		table_store_close(fs.tables);
 		conf_free(fs.conf);
 	}

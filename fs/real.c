@@ -221,9 +221,10 @@ char *real_disk_of(struct real_at at, bool temporary)
 		return pull_disk(at.owner, at.path);
 	if (at.kind >= REAL_TEMP)
 		k = asprintf(&s, "%s/mount-tmp/%s-%llu%s%s", state,
-			     at.kind == REAL_TEMP	 ? "table"
-			     : at.kind == REAL_TEMP_PART ? "parts"
-							 : "party",
+			     at.kind == REAL_TEMP	   ? "table"
+			     : at.kind == REAL_TEMP_PART   ? "parts"
+			     : at.kind == REAL_TEMP_COLUMN ? "columns"
+							   : "party",
 			     o, slash, at.path);
 	else if (at.kind == REAL_OUT && temporary)
 		k = asprintf(&s, "%s/mount-tmp/peer-%llu%s%s", state, o, slash,

@@ -19,6 +19,8 @@ const struct ent table_files[TABLE_FILES] = {
 	{ "parts", T_PARTS, S_IFDIR | 0775, 0 },
 	{ "parents", T_PARENTS, S_IFDIR | 0775, 0 },
 	{ "rows", T_ROWS, S_IFDIR | 0555, E_HIDDEN },
+	{ "columns", T_COLUMNS, S_IFDIR | 0775, 0 },
+	{ "data.npy", T_MATRIX, S_IFREG | 0664, 0 },
 	/* Last, so that rm -r and cp -r come to it last. */
 	{ "data.csv", T_WRITE, S_IFREG | 0664, 0 },
 };
@@ -72,9 +74,10 @@ static int ghost_attr(const struct table_place *p, struct nid n,
 		      struct attr *ret)
 {
 	_cleanup_strbuf_ struct strbuf text = STRBUF_INIT(8192);
-	mode_t mode = n.slot == T_PARTS || n.slot == T_PARENTS ? S_IFDIR | 0775
-		      : n.slot >= T_GHOST0		       ? S_IFLNK | 0777
-							       : S_IFREG | 0664;
+	const struct ent *e = ent_by_slot(table_files, TABLE_FILES, n.slot);
+	mode_t mode = n.slot >= T_GHOST0 ? S_IFLNK | 0777
+		      : e		 ? e->mode
+					 : S_IFREG | 0664;
 
 	if (!table_ghost(n.number, n.slot))
 		return -ENOENT;
@@ -198,10 +201,16 @@ int table_getattr(const struct who *w, struct nid n, struct attr *ret)
 	case T_DIR:
 	case T_PARTS:
 	case T_PARENTS:
+	case T_COLUMNS:
 	case T_ROWS:
 		return dir_attr(&p, n, ret);
 	case T_WRITE:
 		return write_attr(&p, n, ret);
+	case T_SINK:
+		attr_fill(ret, nid_ino(n.kind, n.number, n.slot),
+			  S_IFREG | 0664, 0, 0);
+		ret->entry_s = 0;
+		return 0;
 	default:
 		return derived_attr(&p, n, ret);
 	}
@@ -299,25 +308,21 @@ static int in_dir(const struct who *w, struct nid dir, const char *name,
 		if (!path || access(path, F_OK))
 			return -ENOENT;
 	}
+	if (e->slot == T_MATRIX)
+		return table_column_lookup(w, dir.number, T_DIR, name, ret);
 	n.slot = e->slot;
-	if (e->slot != T_OPTIONS && table_unmade(w, n))
-		return -ENOENT;
 	return table_getattr(w, n, ret);
-}
-
-bool table_unmade(const struct who *w, struct nid n)
-{
-	return w && table_copier(w->pid, n.number) &&
-	       !table_ghost(n.number, n.slot);
 }
 
 int table_in(const struct who *w, struct nid dir, const char *name,
 	     struct attr *ret)
 {
 	struct nid n = { K_TABLE, dir.number, 0 };
-	unsigned k;
+	unsigned k = table_derived_slot(dir, name);
 	int no;
 
+	if (k && table_copier_blind(w->pid, dir.number, k, name))
+		return -ENOENT;
 	switch (dir.slot) {
 	case T_DIR:
 		return in_dir(w, dir, name, ret);
@@ -332,16 +337,22 @@ int table_in(const struct who *w, struct nid dir, const char *name,
 		break;
 	case T_PARENTS:
 		no = parent_slot(dir.number, name, &n.slot);
+		if (!no && table_copier_blind(w->pid, n.number, n.slot, name))
+			no = -ENOENT;
 		if (no)
 			return no;
 		break;
+	case T_COLUMNS:
+		if (name_temporary(name))
+			return real_lookup((struct real_at){ REAL_TEMP_COLUMN,
+							     dir.number, name },
+					   ret);
+		return table_column_lookup(w, dir.number, T_COLUMNS, name, ret);
 	case T_ROWS:
 		return row_lookup(dir.number, name, ret);
 	default:
 		return -ENOTDIR;
 	}
-	if (table_unmade(w, n))
-		return -ENOENT;
 	return table_getattr(w, n, ret);
 }
 
@@ -377,7 +388,8 @@ static int list_table(void *arg, const char *name)
 }
 
 /* What is there is known without opening the table. */
-static int list_dir(const struct table_place *p, struct listing *l)
+static int list_dir(const struct who *w, const struct table_place *p,
+		    struct listing *l)
 {
 	_cleanup_free_ char *options = options_path(p->id.id);
 	int no = real_list((struct real_at){ REAL_TEMP, p->id.id, "" }, l);
@@ -391,22 +403,28 @@ static int list_dir(const struct table_place *p, struct listing *l)
 
 		if (e->slot == T_OPTIONS)
 			there = options && !access(options, F_OK);
+		if (e->slot == T_MATRIX && there)
+			there = table_matrix_listed(&p->id, &ino);
 		if (e->slot == T_WRITE && there)
 			ino = table_data_ino(&p->id);
 		else if (e->slot == T_WRITE)
 			there = upload_active(p->id.id);
-		if (there && !(e->flags & E_HIDDEN))
+		if (there && !(e->flags & E_HIDDEN) &&
+		    !table_copier_blind(w->pid, p->id.id, e->slot, e->name))
 			listing_add(l, e->name, ino, e->mode);
 	}
 	return 0;
 }
 
-static void list_parts(uint64_t id, struct table *t, struct listing *l)
+static void list_parts(const struct who *w, uint64_t id, struct table *t,
+		       struct listing *l)
 {
 	for (unsigned k = 0; k < table_parts(t); k++) {
 		char name[32];
 
 		(void)snprintf(name, sizeof(name), "%u.csv", k);
+		if (table_copier_blind(w->pid, id, T_PART0 + k, name))
+			continue;
 		listing_add(l, name, nid_ino(K_TABLE, id, T_PART0 + k),
 			    S_IFREG);
 	}
@@ -431,7 +449,6 @@ static int tables_list(const struct who *w, struct nid dir, struct listing *l)
 	_cleanup_table_ struct table *t = NULL;
 	int no;
 
-	(void)w;
 	if (dir.kind == K_NAMESPACE) {
 		_cleanup_free_ char *ns = NULL;
 
@@ -442,16 +459,21 @@ static int tables_list(const struct who *w, struct nid dir, struct listing *l)
 	}
 	no = table_place(dir.number, &p);
 	if (no || dir.slot == T_DIR)
-		return no ? no : list_dir(&p, l);
+		return no ? no : list_dir(w, &p, l);
 	if (dir.slot == T_PARTS)
 		no = real_list(
 		    (struct real_at){ REAL_TEMP_PART, dir.number, "" }, l);
+	if (dir.slot == T_COLUMNS)
+		no = real_list(
+		    (struct real_at){ REAL_TEMP_COLUMN, dir.number, "" }, l);
 	if (!no)
 		no = table_open_place(&p, &t);
 	if (no || !t)
 		return no;
-	if (dir.slot == T_PARTS)
-		list_parts(dir.number, t, l);
+	if (dir.slot == T_COLUMNS)
+		table_columns_list(w, dir.number, t, l);
+	else if (dir.slot == T_PARTS)
+		list_parts(w, dir.number, t, l);
 	else if (dir.slot == T_PARENTS)
 		list_parents(dir.number, t, l);
 	else if (dir.slot == T_ROWS)
@@ -498,9 +520,11 @@ static int tables_open(const struct who *w, struct nid n, int flags,
 		table_intent_of(w->pid, true);
 		return upload_open(w, n.number, flags, ret);
 	}
+	if (writes && (n.slot == T_MATRIX || n.slot == T_SINK))
+		table_intent_of(w->pid, true);
 	if (writes) /* derived: taken and forgotten */
 		return sink_open(w, n, flags, ret);
-	if (!t)
+	if (!t || n.slot == T_MATRIX || n.slot == T_SINK)
 		return open_text(w, n, flags, NULL, ret);
 	if (n.slot == T_WRITE)
 		return table_data_open(w, n, flags, t, 0, ret);

@@ -47,35 +47,6 @@ bool table_intent_of(pid_t pid, bool drop)
 	return found;
 }
 
-/* ---- who insists on making what he copies ------------------------------- */
-
-static struct copier {
-	pid_t pid;
-	uint64_t id;
-	int64_t until_ms;
-} copiers[64];
-static unsigned next_copier;
-
-void table_copier_add(pid_t pid, uint64_t id)
-{
-	pthread_mutex_lock(&intent_lock);
-	copiers[next_copier++ % ARRAY_SIZE(copiers)] =
-	    (struct copier){ pid, id, now_mono_ms() + 600000 };
-	pthread_mutex_unlock(&intent_lock);
-}
-
-bool table_copier(pid_t pid, uint64_t id)
-{
-	bool found = false;
-
-	pthread_mutex_lock(&intent_lock);
-	for (size_t i = 0; i < ARRAY_SIZE(copiers); i++)
-		found |= copiers[i].pid == pid && copiers[i].id == id &&
-			 copiers[i].until_ms > now_mono_ms();
-	pthread_mutex_unlock(&intent_lock);
-	return found;
-}
-
 /*
  * ---- the node -------------------------------------------------------------
  *

@@ -19,7 +19,7 @@
 #pragma GCC diagnostic ignored "-Wanalyzer-malloc-leak"
 #endif
 
-#define GHOSTS_MAX 4096u
+#define GHOSTS_MAX (TABLE_PARTS_MAX + TABLE_COLUMNS_MAX + 100)
 
 /* ---- numbers to names -------------------------------------------------- */
 
@@ -262,6 +262,38 @@ unsigned table_ghost_named(uint64_t id, const char *name)
 	slot = g ? g->slot : 0;
 	pthread_mutex_unlock(&known_lock);
 	return slot;
+}
+
+bool table_ghost_column(uint64_t id, const char *name, enum ghost_op op)
+{
+	_cleanup_free_ char *path = NULL;
+	struct ghost *g, **at;
+	struct known *k;
+	bool was;
+
+	if (asprintf(&path, "columns/%s", name) < 0)
+		return false;
+	pthread_mutex_lock(&known_lock);
+	k = find(id);
+	g = ghost_find(k, 0, path);
+	was = g != NULL;
+	if (op == GHOST_ADD && k && !was && k->n_ghosts < GHOSTS_MAX &&
+	    (g = calloc(1, sizeof(*g)))) {
+		g->slot = T_SINK;
+		g->name = TAKE_PTR(path);
+		g->next = k->ghosts;
+		k->ghosts = g;
+		k->n_ghosts++;
+	}
+	if (op == GHOST_REMOVE && was) {
+		for (at = &k->ghosts; *at != g; at = &(*at)->next)
+			;
+		*at = g->next;
+		k->n_ghosts--;
+		ghost_free(g);
+	}
+	pthread_mutex_unlock(&known_lock);
+	return was;
 }
 
 int table_ghost_text(uint64_t id, unsigned slot, struct strbuf *ret)

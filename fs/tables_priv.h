@@ -2,7 +2,8 @@
 /*
  * What the files of /tables share: tables_names.c (numbers, names, namespaces),
  * tables.c (the files of a table), tables_data.c (data.csv of a generation),
- * tables_write.c (what is made, renamed and removed).
+ * tables_columns.c (data.npy and columns/ of one), tables_copy.c (who copies a
+ * table in), tables_write.c (what is made, renamed and removed).
  */
 #ifndef FS_TABLES_PRIV_H
 #define FS_TABLES_PRIV_H
@@ -42,6 +43,9 @@ void table_ghost_remove(uint64_t id, unsigned slot);
 /* A symlink in parents/: its slot, 0 = there are too many. */
 unsigned table_ghost_link(uint64_t id, const char *name, const char *text);
 unsigned table_ghost_named(uint64_t id, const char *name);
+/* The same of columns/<name>. */
+enum ghost_op { GHOST_ADD, GHOST_IS, GHOST_REMOVE };
+bool table_ghost_column(uint64_t id, const char *name, enum ghost_op op);
 int table_ghost_text(uint64_t id, unsigned slot, struct strbuf *ret);
 
 /* ---- tables_attr.c ------------------------------------------------------ */
@@ -70,14 +74,12 @@ int table_user_set(uint64_t id, const char *name, const void *value,
 int64_t table_time_of(const struct stat *st, int valid);
 
 /* ---- tables.c ---------------------------------------------------------- */
-#define TABLE_FILES 7
+#define TABLE_FILES 9
 extern const struct ent table_files[TABLE_FILES];
 int table_getattr(const struct who *w, struct nid n, struct attr *ret);
 /* A lookup in a table's directory or below. */
 int table_in(const struct who *w, struct nid dir, const char *name,
 	     struct attr *ret);
-/* A derived file, which w copies and has not made yet. */
-bool table_unmade(const struct who *w, struct nid n);
 /* Counts a lookup if it was one of a node inside a table. */
 void table_counted(int status, const struct attr *a);
 /* The number of parts/<name>; false = it is not such a name. */
@@ -96,18 +98,33 @@ int table_data_open(const struct who *w, struct nid n, int flags,
 void table_intent_add(pid_t pid);
 bool table_intent_of(pid_t pid, bool drop);
 
-/*
- * cp -r and mv make a new directory, and then insist (O_EXCL) on making all in
- * it, in any order.  Who has made data.csv so does not see the derived files
- * until he has made them too.
- */
-void table_copier_add(pid_t pid, uint64_t id);
-bool table_copier(pid_t pid, uint64_t id);
+/* ---- tables_columns.c -------------------------------------------------- */
+/* data.npy (dir_slot T_DIR) or columns/<name>. */
+int table_column_lookup(const struct who *w, uint64_t id, unsigned dir_slot,
+			const char *name, struct attr *ret);
+/* Does data.npy belong into the listing?  What is its number? */
+bool table_matrix_listed(const struct table_id *id, fuse_ino_t *ret);
+void table_columns_list(const struct who *w, uint64_t id, struct table *t,
+			struct listing *l);
+
+/* ---- tables_copy.c ------------------------------------------------------ */
+/* It has made data.csv as programs do that copy. */
+void table_copier_add(pid_t pid, uint64_t table);
+/* It has written a derived file; nothing if it is none that copies. */
+void table_copier_goes_on(pid_t pid, uint64_t table);
+/* It has removed the derived file (name: of columns/ and T_SINK only). */
+void table_copier_removed(pid_t pid, uint64_t table, unsigned slot,
+			  const char *name);
+/* Is the derived file, or directory, to be missing for this process? */
+bool table_copier_blind(pid_t pid, uint64_t table, unsigned slot,
+			const char *name);
 
 /* ---- tables_write.c ---------------------------------------------------- */
 int tables_create(const struct who *w, struct nid dir, const char *name,
 		  mode_t mode, int flags, struct attr *ret,
 		  struct handle **ret_h);
+/* The slot of a file that a table derives from its rows; 0 = it is none. */
+unsigned table_derived_slot(struct nid dir, const char *name);
 int tables_truncate(const struct who *w, struct nid n, off_t size);
 int tables_mkdir(const struct who *w, struct nid dir, const char *name,
 		 mode_t mode, struct attr *ret);

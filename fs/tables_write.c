@@ -10,27 +10,52 @@
 /* The place of a temporary name in a directory of a table, if it is one. */
 static bool temporary_at(struct nid dir, const char *name, struct real_at *ret)
 {
-	bool in_parts = dir.slot == T_PARTS;
+	enum real_kind kind = dir.slot == T_PARTS     ? REAL_TEMP_PART
+			      : dir.slot == T_COLUMNS ? REAL_TEMP_COLUMN
+						      : REAL_TEMP;
 
-	if (dir.kind != K_TABLE || (!in_parts && dir.slot != T_DIR) ||
-	    !(in_parts ? name_temporary(name) : name_beside(name)))
+	if (dir.kind != K_TABLE || (kind == REAL_TEMP && dir.slot != T_DIR) ||
+	    !(kind == REAL_TEMP ? name_beside(name) : name_temporary(name)))
 		return false;
-	*ret = (struct real_at){ in_parts ? REAL_TEMP_PART : REAL_TEMP,
-				 dir.number, name };
+	*ret = (struct real_at){ kind, dir.number, name };
 	return true;
 }
 
-/* The slot of a file that a table derives from its rows; 0 = it is none. */
-static unsigned derived_slot(struct nid dir, const char *name)
+unsigned table_derived_slot(struct nid dir, const char *name)
 {
 	const struct ent *e;
 	unsigned k;
 
 	if (dir.slot == T_PARTS)
 		return table_part_number(name, &k) ? T_PART0 + k : 0;
+	if (dir.slot == T_COLUMNS)
+		return !name_temporary(name) && strlen(name) > 4 &&
+			       !strcmp(name + strlen(name) - 4, ".npy")
+			   ? T_SINK
+			   : 0;
 	e = dir.slot == T_DIR ? ent_by_name(table_files, TABLE_FILES, name)
 			      : NULL;
 	return e && e->slot != T_WRITE && e->slot != T_OPTIONS ? e->slot : 0;
+}
+
+static bool is_directory(unsigned slot)
+{
+	return slot == T_PARTS || slot == T_PARENTS || slot == T_COLUMNS ||
+	       slot == T_ROWS;
+}
+
+/* It can be made where cp -r makes a copy. */
+static bool may_make(unsigned slot)
+{
+	return is_directory(slot) && slot != T_ROWS;
+}
+
+static void ghost_add(struct nid n, const char *name)
+{
+	if (n.slot == T_SINK)
+		(void)table_ghost_column(n.number, name, GHOST_ADD);
+	else
+		table_ghost_add(n.number, n.slot);
 }
 
 static int refuse_name(const struct who *w, struct nid dir, const char *name)
@@ -55,8 +80,6 @@ static int create_data(const struct who *w, uint64_t id, mode_t mode, int flags,
 
 	if (!no && !p.id.gen)
 		no = table_attr_created(id, mode);
-	if (flags & O_EXCL)
-		table_copier_add(w->pid, id);
 	return no ? no : upload_open(w, id, flags, ret_h);
 }
 
@@ -72,11 +95,12 @@ int tables_create(const struct who *w, struct nid dir, const char *name,
 		return refuse_name(w, dir, name);
 	if (temporary_at(dir, name, &temp))
 		return real_create(w, temp, mode, flags, ret, ret_h);
-	n.slot = derived_slot(dir, name);
-	if (n.slot == T_PARTS || n.slot == T_PARENTS || n.slot == T_ROWS)
+	n.slot = table_derived_slot(dir, name);
+	if (is_directory(n.slot))
 		return -EISDIR;
 	if (n.slot) {
-		table_ghost_add(n.number, n.slot);
+		ghost_add(n, name);
+		table_copier_goes_on(w->pid, n.number);
 		no = sink_open(w, n, flags, ret_h);
 	} else if (dir.slot == T_DIR && !strcmp(name, "data.csv")) {
 		n.slot = T_WRITE;
@@ -125,7 +149,7 @@ static int make_table(const struct who *w, struct nid dir, const char *name,
 int tables_mkdir(const struct who *w, struct nid dir, const char *name,
 		 mode_t mode, struct attr *ret)
 {
-	struct nid n = { K_TABLE, dir.number, derived_slot(dir, name) };
+	struct nid n = { K_TABLE, dir.number, table_derived_slot(dir, name) };
 	struct real_at temp;
 	int no;
 
@@ -133,12 +157,14 @@ int tables_mkdir(const struct who *w, struct nid dir, const char *name,
 		return make_table(w, dir, name, mode, ret);
 	if (temporary_at(dir, name, &temp))
 		return real_mkdir(w, temp, mode, ret);
-	if (n.slot != T_PARTS && n.slot != T_PARENTS)
+	if (!may_make(n.slot))
 		return n.slot ? -EEXIST : refuse_name(w, dir, name);
-	if (!table_unmade(w, n) && !table_getattr(w, n, ret))
+	if (!table_copier_blind(w->pid, n.number, n.slot, name) &&
+	    !table_getattr(w, n, ret))
 		return -EEXIST;
 	/* cp -r makes them before there is a data.csv. */
 	table_ghost_add(n.number, n.slot);
+	table_copier_goes_on(w->pid, n.number);
 	no = table_getattr(w, n, ret);
 	table_counted(no, ret);
 	return no;
@@ -157,6 +183,7 @@ int tables_symlink(const struct who *w, struct nid dir, const char *name,
 	if (!table_in(w, dir, name, &a))
 		return -EEXIST;
 	n.slot = table_ghost_link(dir.number, name, to);
+	table_copier_goes_on(w->pid, n.number);
 	no = n.slot ? table_getattr(w, n, ret) : -ENOSPC;
 	table_counted(no, ret);
 	return no;
@@ -192,12 +219,19 @@ int tables_unlink(const struct who *w, struct nid dir, const char *name)
 	}
 	/* Derived files go with the data. */
 	slot = dir.slot == T_PARENTS ? table_ghost_named(dir.number, name)
-				     : derived_slot(dir, name);
-	if (slot == T_PARTS || slot == T_PARENTS)
+				     : table_derived_slot(dir, name);
+	if (may_make(slot))
 		return -EISDIR;
-	no = slot && table_ghost(dir.number, slot) ? 0
-						   : table_in(w, dir, name, &a);
-	table_ghost_remove(dir.number, slot);
+	no =
+	    slot == T_SINK && table_ghost_column(dir.number, name, GHOST_REMOVE)
+		? 0
+	    : slot && table_ghost(dir.number, slot)
+		? 0
+		: table_in(w, dir, name, &a);
+	if (slot != T_SINK)
+		table_ghost_remove(dir.number, slot);
+	if (!no && slot)
+		table_copier_removed(w->pid, dir.number, slot, name);
 	return no;
 }
 
@@ -205,7 +239,8 @@ int tables_unlink(const struct who *w, struct nid dir, const char *name)
 static void drop_beside(uint64_t id)
 {
 	_cleanup_free_ char *options = options_path(id);
-	static const enum real_kind kinds[] = { REAL_TEMP, REAL_TEMP_PART };
+	static const enum real_kind kinds[] = { REAL_TEMP, REAL_TEMP_PART,
+						REAL_TEMP_COLUMN };
 
 	if (options)
 		(void)unlink(options);
@@ -229,8 +264,8 @@ int tables_rmdir(const struct who *w, struct nid dir, const char *name)
 	if (dir.kind == K_TABLE) {
 		if (temporary_at(dir, name, &temp))
 			return real_rmdir(w, temp);
-		slot = derived_slot(dir, name);
-		if (slot != T_PARTS && slot != T_PARENTS)
+		slot = table_derived_slot(dir, name);
+		if (!may_make(slot))
 			return slot ? -ENOTDIR : -ENOENT;
 		table_ghost_remove(dir.number, slot);
 		return 0;
@@ -310,21 +345,21 @@ static int place_file(const struct who *w, struct real_at from, struct nid to,
 		      const char *to_name)
 {
 	_cleanup_free_ char *path = real_disk(from);
-	unsigned slot = derived_slot(to, to_name);
+	unsigned slot = table_derived_slot(to, to_name);
 	int no = 0;
 
 	if (!path)
 		return -ENOMEM;
 	if (access(path, F_OK))
 		return -errno;
-	if (slot == T_PARTS || slot == T_PARENTS || slot == T_ROWS)
+	if (is_directory(slot))
 		return -EISDIR;
 	if (to.slot == T_DIR && !strcmp(to_name, "data.csv"))
 		no = upload_file(w, to.number, path);
 	else if (to.slot == T_DIR && !strcmp(to_name, "upload.json"))
 		return options_file(w, to.number, path);
 	else if (slot)
-		table_ghost_add(to.number, slot);
+		ghost_add((struct nid){ K_TABLE, to.number, slot }, to_name);
 	else
 		return refuse_name(w, to, to_name);
 	return no ? no : real_unlink(w, from);

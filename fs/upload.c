@@ -179,6 +179,8 @@ static int publish(struct handle *h)
 	mtime_ns = x->mtime_ns;
 	pthread_mutex_unlock(&active_lock);
 	set_time(x->id, mtime_ns);
+	if (h->flags & O_EXCL)
+		table_copier_add(h->opener, x->id);
 	notify_entry(nid_ino(K_TABLE, x->id, T_DIR), "data.csv");
 	notify_inode(nid_ino(K_TABLE, x->id, T_DIR));
 	return 0;
@@ -511,8 +513,15 @@ static int sink_truncate(struct handle *h, off_t size)
 	return 0;
 }
 
+static void sink_flush(fuse_req_t r, struct handle *h)
+{
+	table_copier_goes_on(h->opener, h->nid.number);
+	fuse_reply_err(r, 0);
+}
+
 static const struct handle_ops sink_ops = {
 	.write = sink_write,
+	.flush = sink_flush,
 	.truncate = sink_truncate,
 };
 
@@ -520,4 +529,9 @@ int sink_open(const struct who *w, struct nid n, int flags, struct handle **ret)
 {
 	*ret = handle_new(w, n, flags, &sink_ops);
 	return *ret ? 0 : -ENOMEM;
+}
+
+bool sink_is(const struct handle *h)
+{
+	return h->ops == &sink_ops;
 }

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "lib/log.h"
+#include "lib/table_npy.h"
 #include "lib/table_sort.h"
 
 #define ARENAS	    3		/* one fills while others are written */
@@ -687,7 +688,9 @@ static int write_schema(struct table_build *b, struct err *e)
 	json_object_set_new(
 	    o, "rows", json_string(b->format == ROWS_TEXT ? "text" : "cells"));
 	json_object_set_new(o, "published_ms", json_integer(now_unix_ms()));
-	r = json_write_file(meta, o, 0600, true, e);
+	r = table_npy_mark(b->dir, b->schema, b->stats, e);
+	if (!r)
+		r = json_write_file(meta, o, 0600, true, e);
 	json_decref(o);
 	if (!r && mkdir(refs, 0700))
 		r = err_sys(e, errno, "%s", refs);

@@ -6,9 +6,6 @@
  * depends on the partition's rows alone and equal keys meet in the order of
  * partitions and runs, so the result does not depend on the threads.
  */
-#include <fcntl.h>
-#include <sys/stat.h>
-
 #include "lib/table_ops_priv.h"
 
 #define ARENA_BYTES (8u << 20)
@@ -128,14 +125,11 @@ int table_merge_begin(struct table_store *s, const struct table_schema *schema,
 		      table_merge_fn *fn, void *arg, struct table_merge **ret,
 		      struct err *e)
 {
-	_cleanup_free_ char *path =
-	    xasprintf("%s/building/sort-XXXXXX", s->dir);
 	struct table_merge *m;
-	int fd = mkostemp(path, O_CLOEXEC);
+	int fd = -1, r = table_temp_file(s, &fd, e);
 
-	if (fd < 0)
-		return err_sys(e, errno, "%s", path);
-	(void)unlink(path);
+	if (r)
+		return r;
 	m = xcalloc(1, sizeof(*m));
 	m->store = s;
 	m->schema = schema;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Operations over partitions: ranges, threads, and the rows that go in and
  * come out. */
+#include <fcntl.h>
+
 #include "lib/table_ops_priv.h"
 
 #define CHECK_EVERY 1024	 /* rows between two looks at the flags */
@@ -169,6 +171,19 @@ int table_job_run(struct table_job *j, unsigned n,
 	if (e)
 		*e = w.error;
 	return -w.error.no;
+}
+
+int table_temp_file(struct table_store *s, int *ret_fd, struct err *e)
+{
+	_cleanup_free_ char *path =
+	    xasprintf("%s/building/temp-XXXXXX", s->dir);
+	int fd = mkostemp(path, O_CLOEXEC);
+
+	if (fd < 0)
+		return err_sys(e, errno, "%s", path);
+	(void)unlink(path);
+	*ret_fd = fd;
+	return 0;
 }
 
 /* ---- rows out ---------------------------------------------------------- */

@@ -34,6 +34,10 @@ int table_job_run(struct table_job *j, unsigned n,
 		  int (*fn)(void *arg, unsigned k, struct err *e), void *arg,
 		  struct err *e) MUST_CHECK;
 
+/* A file of the store that has no name and goes with its descriptor. */
+int table_temp_file(struct table_store *s, int *ret_fd,
+		    struct err *e) MUST_CHECK;
+
 /* Rows of all partitions on their way to one sorted stream without equal
  * keys. */
 struct table_merge;

@@ -52,8 +52,9 @@ struct table {
 	struct index_entry *parts; /* first row of each part */
 	size_t n_parts;
 
-	pthread_mutex_t lock; /* guards opening it */
+	pthread_mutex_t lock; /* guards opening it, and what npy says */
 	rocksdb_t *db;
+	struct table_npy *npy; /* table_npy.c; NULL: nobody asked */
 };
 
 struct table_store {

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 
+#include "lib/table_npy.h"
 #include "lib/table_priv.h"
 
 #define CACHE_MAX   16		/* open handles nobody uses */
@@ -106,6 +107,7 @@ static void table_destroy(struct table *t)
 		rocksdb_close(t->db);
 	if (t->dir_fd >= 0)
 		close(t->dir_fd);
+	table_npy_free(t->npy);
 	table_stats_free(t->stats);
 	schema_free(t->schema);
 	free(t->dir);

@@ -137,6 +137,15 @@ bool text_number(const char *s, size_t n, double *ret)
 	return true;
 }
 
+int64_t text_integer(const char *s, size_t n)
+{
+	struct decimal d;
+
+	if (!scan_decimal(&d, s, n) || d.n_digits > DIGITS_MAX)
+		return 0;
+	return d.negative ? -(int64_t)d.digits : (int64_t)d.digits;
+}
+
 void text_stats_add(struct text_stats *st, const char *s, size_t n)
 {
 	struct decimal d;

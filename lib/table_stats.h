@@ -50,5 +50,7 @@ struct table_stats *table_stats_from_json(const json_t *meta,
 void text_stats_add(struct text_stats *st, const char *s, size_t n);
 /* False: no number.  NaN = missing. */
 bool text_number(const char *s, size_t n, double *ret);
+/* Of a cell of a column whose cells are all integers. */
+int64_t text_integer(const char *s, size_t n);
 
 #endif
