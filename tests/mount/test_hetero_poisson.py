@@ -63,8 +63,9 @@ def test_predictions_are_counts_over_the_exposure(lab):
         assert json.loads(row["predict_detail"]) == {"label": float(row["predict_score"])}
 
 
-@pytest.mark.parametrize("optimizer", ["rmsprop", "adagrad", "adam", "nesterov_momentum_sgd"])
-@pytest.mark.parametrize("penalty", ["L1", "L2", "None"])
+# All of them with each other: test_linear_trainer.py.
+@pytest.mark.parametrize("optimizer, penalty", [
+    ("rmsprop", "L1"), ("adagrad", "L2"), ("adam", "None"), ("nesterov_momentum_sgd", "L2")])
 def test_optimizers_and_penalties_follow_the_recurrence(lab, optimizer, penalty):
     how = {"optimizer": optimizer, "penalty": penalty}
     r = run(lab, max_iter=3, learning_rate=.05, **how)
