@@ -136,7 +136,7 @@ static int node_getattr(const struct who *w, struct nid n, struct attr *ret)
 
 	(void)w;
 	if (no)
-		return no;
+		return no == -ESTALE ? real_unnamed_attr(n.number, ret) : no;
 	if (at.kind == REAL_PULL)
 		return pull_getattr(n.number, at, ret);
 	/* It may be published since, and we have not heard of it yet. */

@@ -425,6 +425,8 @@ bool real_exists(struct real_at at);
 int real_place(uint64_t number, struct real_at *ret, char **ret_path,
 	       char **ret_pending);
 int real_attr(struct attr *a, uint64_t number, const char *disk);
+/* Of one that is open and has no name any more; else -ESTALE. */
+int real_unnamed_attr(uint64_t number, struct attr *ret);
 int real_open(const struct who *w, struct nid n, int flags,
 	      struct handle **ret);
 int real_truncate(const struct who *w, struct nid n, off_t size);

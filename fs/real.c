@@ -41,6 +41,7 @@ struct node {
 	unsigned writers;      /* of those, who write in place just now */
 	bool told;	       /* rollsite knows pending */
 	bool leaving; /* its bytes are in the spool, its name is not yet new */
+	int fd; /* of who opened it last: its attributes without a name; -1 */
 	unsigned waits; /* fsyncs that were parked; which alias is given out */
 	char *key;	/* of by_key; NULL when path is */
 	UT_hash_handle hh, hk;
@@ -125,6 +126,7 @@ static struct node *node_get(struct real_at at)
 	if (!n)
 		return NULL;
 	n->number = ++last_number;
+	n->fd = -1;
 	if (node_name(n, at)) {
 		free(n);
 		return NULL;
@@ -140,6 +142,8 @@ static void node_check(struct node *n)
 		return;
 	node_unname(n);
 	HASH_DELETE(hh, by_number, n);
+	if (n->fd >= 0)
+		close(n->fd);
 	free(n->pending);
 	free(n);
 }
@@ -730,8 +734,44 @@ void real_node_close(struct node *n)
 {
 	pthread_mutex_lock(&lock);
 	n->opens--;
+	if (!n->opens && n->fd >= 0) {
+		close(n->fd);
+		n->fd = -1;
+	}
 	node_check(n);
 	pthread_mutex_unlock(&lock);
+}
+
+void real_node_fd(struct node *n, int fd)
+{
+	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+	pthread_mutex_lock(&lock);
+	if (n->fd >= 0)
+		close(n->fd);
+	n->fd = copy;
+	pthread_mutex_unlock(&lock);
+}
+
+int real_unnamed_attr(uint64_t number, struct attr *ret)
+{
+	const struct node *n;
+	struct stat st;
+	int no = -ESTALE;
+
+	pthread_mutex_lock(&lock);
+	n = node_by(number);
+	if (n && !n->path && n->fd >= 0)
+		no = fstat(n->fd, &st) ? -errno : 0;
+	pthread_mutex_unlock(&lock);
+	if (no)
+		return no;
+	attr_fill(ret, nid_ino(K_REAL, number, 0), S_IFREG | 0664,
+		  (uint64_t)st.st_size, 0);
+	ret->st.st_mtim = st.st_mtim;
+	ret->st.st_ctim = st.st_ctim;
+	ret->st.st_nlink = 0;
+	return 0;
 }
 
 uint64_t real_node_number(const struct node *n)

@@ -13,6 +13,9 @@ struct node;
 struct node *real_node_open(struct real_at at);
 struct node *real_node_open_number(uint64_t number);
 void real_node_close(struct node *n);
+/* Whose attributes it has when it has lost its name: the descriptor is copied.
+ */
+void real_node_fd(struct node *n, int fd);
 uint64_t real_node_number(const struct node *n);
 /* A number that grows with every change of the node's content. */
 uint64_t real_node_turn(struct node *n);

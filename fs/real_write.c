@@ -247,6 +247,7 @@ static int copy_to_spool(struct handle *h, struct real_at at)
 	}
 	close(h->fd);
 	h->fd = fd;
+	real_node_fd(x->node, fd);
 	x->spool = TAKE_PTR(spool);
 	x->mark = x->told = 0;
 	x->base = (uint64_t)st.st_size;
@@ -595,6 +596,7 @@ static int open_node(const struct who *w, struct node *n, struct real_at at,
 		handle_free(h);
 		return no;
 	}
+	real_node_fd(n, h->fd);
 	*ret = h;
 	return 0;
 }
