@@ -69,8 +69,10 @@ int table_column_lookup(const struct who *w, uint64_t id, unsigned dir_slot,
 		no = table_npy_find(t, name, &which);
 	if (!no)
 		no = column_attr(t, which, ret);
+	/* Modes and times are the table's: each lookup tells them again. */
 	if (!no && !table_intent_of(w->pid, false))
-		return 0;
+		return table_attr_apply(id, ATTR_DERIVED, table_generation(t),
+					0, ret);
 	if (dir_slot == T_COLUMNS) /* as a writer sees it, or wrote it */
 		return no && !table_ghost_column(id, name, GHOST_IS)
 			   ? no

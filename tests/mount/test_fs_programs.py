@@ -58,8 +58,7 @@ def refused(call, *args):
 def test_a_table_is_copied_whole(ns, how):
     good(ns, how)
     assert data(ns + "/u") == CSV
-    assert sorted(os.listdir(ns + "/u")) == ["count", "data.csv", "parents", "parts",
-                                             "schema.json"]
+    assert set(os.listdir(ns + "/u")) == set(os.listdir(ns + "/t")) > {"data.csv", "parts"}
     with open(ns + "/u/count", encoding="utf-8") as f:
         assert f.read() == "200\n"
     assert os.listdir(ns + "/u/parts") == os.listdir(ns + "/t/parts")
@@ -120,7 +119,7 @@ def test_a_table_comes_from_a_disk_in_any_order(ns, tmp_path, how, order):
         good(ns, "cp -r t/%s %s/t/" % (name, tmp_path))
     good(ns, "rm -r t")
     good(ns, how % tmp_path)
-    assert data(ns + "/t") == CSV and len(os.listdir(ns + "/t")) == 5
+    assert data(ns + "/t") == CSV and set(order) <= set(os.listdir(ns + "/t"))
 
 
 def test_rename_between_trees_is_exdev(p, ns):
