@@ -11,7 +11,7 @@ from test_jobs import breast, quick_keys
 
 @pytest.fixture(scope="module")
 def s(sandboxes):
-    x = sandboxes("9999", "10000", "10001", LEASE=5)
+    x = sandboxes("9999", "10000", "10001", LEASE=5 * SLOW)
     x.upload_breast()
     return x
 

@@ -7,7 +7,7 @@ import json
 import os
 
 import pytest
-from conftest import Refused, job_files
+from conftest import Refused, eventually, job_files
 
 ADD = job_files("add")
 BREAST = job_files("breast")
@@ -129,6 +129,7 @@ def test_partner_down_is_no_route(sandboxes):
     import subprocess
     subprocess.run(["umount", s[10000].mount] if os.getuid() == 0 else
                    ["fusermount3", "-u", s[10000].mount], check=True)
+    eventually(lambda: not s[10000].pids("rollfs") and not s[10000].pids("rollsite"))
     with pytest.raises(Refused) as e:
         s[9999].submit(*ADD)
     assert e.value.errno == errno.EHOSTUNREACH and "10000" in e.value.text
