@@ -132,11 +132,23 @@ struct encrypt_job {
 	const struct paillier_public *k;
 	const struct paillier_private *owner; /* NULL: with the public key */
 	bool exact;
+	const struct packing *p; /* or NULL: one number each */
 	const double *v;
+	size_t n; /* of v */
 	unsigned scale;
 	struct cipher_vec *out;
 	size_t bad; /* an element that does not fit, else n */
 };
+
+static int plaintext(const struct encrypt_job *j, size_t i, mpz_t m)
+{
+	const size_t per = j->p ? j->p->per : 1;
+
+	if (!j->p)
+		return paillier_encode(j->k, m, j->v[i], j->scale);
+	return pack_encode(j->k, j->p, m, j->v + i * per,
+			   MIN(per, j->n - i * per), j->scale);
+}
 
 static void encrypt_share(void *arg, size_t lo, size_t hi)
 {
@@ -150,7 +162,7 @@ static void encrypt_share(void *arg, size_t lo, size_t hi)
 		size_t n = MIN(hi - i, (size_t)PAILLIER_BLOCK);
 
 		for (size_t at = i; at < i + n; at++) {
-			if (paillier_encode(j->k, t, j->v[at], j->scale) < 0) {
+			if (plaintext(j, at, t) < 0) {
 				__atomic_store_n(&j->bad, at, __ATOMIC_RELAXED);
 				goto out;
 			}
@@ -168,16 +180,18 @@ out:
 	crypto_wipe(t);
 }
 
-static int encrypt(struct encrypt_job *j, size_t n, unsigned threads,
+static int encrypt(struct encrypt_job *j, unsigned threads,
 		   struct cipher_vec **ret, struct err *e)
 {
+	size_t n = j->p ? packed_len(j->p, j->n) : j->n;
+
 	j->out = cipher_vec_new(j->k, n, j->scale);
 	j->bad = n;
 	crypto_split(threads, n, encrypt_share, j);
 	if (j->bad < n) {
 		cipher_vec_free(j->out);
-		return err_set(e, ERANGE,
-			       "element %zu is too large to be encrypted",
+		return err_set(e, ERANGE, "%s %zu is too large to be encrypted",
+			       j->p ? "a number of plaintext" : "element",
 			       j->bad);
 	}
 	*ret = j->out;
@@ -188,11 +202,11 @@ int paillier_encrypt(const struct paillier_public *k, const double *v, size_t n,
 		     unsigned scale, unsigned threads, struct cipher_vec **ret,
 		     struct err *e)
 {
-	struct encrypt_job j = { .k = k, .v = v, .scale = scale };
+	struct encrypt_job j = { .k = k, .v = v, .n = n, .scale = scale };
 	struct paillier_public *w = (struct paillier_public *)k;
 
 	paillier_table(k, &w->fb, k->n2, k->hs, threads);
-	return encrypt(&j, n, threads, ret, e);
+	return encrypt(&j, threads, ret, e);
 }
 
 int paillier_encrypt_exact(const struct paillier_public *k, const double *v,
@@ -200,10 +214,18 @@ int paillier_encrypt_exact(const struct paillier_public *k, const double *v,
 			   struct cipher_vec **ret, struct err *e)
 {
 	struct encrypt_job j = {
-		.k = k, .exact = true, .v = v, .scale = scale
+		.k = k, .exact = true, .v = v, .n = n, .scale = scale
 	};
 
-	return encrypt(&j, n, threads, ret, e);
+	return encrypt(&j, threads, ret, e);
+}
+
+static void owner_tables(const struct paillier_private *k, unsigned threads)
+{
+	struct paillier_private *w = (struct paillier_private *)k;
+
+	paillier_table(&k->pub, &w->p.fb, k->p.p2, k->p.hs, threads);
+	paillier_table(&k->pub, &w->q.fb, k->q.p2, k->q.hs, threads);
 }
 
 int paillier_encrypt_owner(const struct paillier_private *k, const double *v,
@@ -211,13 +233,32 @@ int paillier_encrypt_owner(const struct paillier_private *k, const double *v,
 			   struct cipher_vec **ret, struct err *e)
 {
 	struct encrypt_job j = {
-		.k = &k->pub, .owner = k, .v = v, .scale = scale
+		.k = &k->pub, .owner = k, .v = v, .n = n, .scale = scale
 	};
-	struct paillier_private *w = (struct paillier_private *)k;
 
-	paillier_table(&k->pub, &w->p.fb, k->p.p2, k->p.hs, threads);
-	paillier_table(&k->pub, &w->q.fb, k->q.p2, k->q.hs, threads);
-	return encrypt(&j, n, threads, ret, e);
+	owner_tables(k, threads);
+	return encrypt(&j, threads, ret, e);
+}
+
+int paillier_encrypt_packed(const struct paillier_public *k,
+			    const struct paillier_private *owner,
+			    const double *v, size_t n, unsigned scale,
+			    const struct packing *p, unsigned threads,
+			    struct cipher_vec **ret, struct err *e)
+{
+	struct encrypt_job j = {
+		.k = k, .owner = owner, .p = p, .v = v, .n = n, .scale = scale
+	};
+	struct paillier_public *w = (struct paillier_public *)k;
+	int r = pack_check(k, p, e);
+
+	if (r < 0)
+		return r;
+	if (owner)
+		owner_tables(owner, threads);
+	else
+		paillier_table(k, &w->fb, k->n2, k->hs, threads);
+	return encrypt(&j, threads, ret, e);
 }
 
 /*
@@ -295,8 +336,7 @@ static void join_halves(const struct paillier_private *k, mp_limb_t *r,
 	ring_wipe(t, (size_t)(3 * ml + itch));
 }
 
-/* m * 2^-scale, rounded to nearest. */
-static double to_double(mpz_t m, unsigned scale)
+double paillier_decode(mpz_t m, unsigned scale)
 {
 	bool negative = mpz_sgn(m) < 0;
 	long drop;
@@ -316,36 +356,45 @@ static double to_double(mpz_t m, unsigned scale)
 	return negative ? -d : d;
 }
 
-/* The signed numbers of n plaintexts; 0 or ERANGE. */
-static int to_doubles(const struct paillier_private *k, const mp_limb_t *m,
-		      size_t n, unsigned scale, double *out)
+struct decrypt_job {
+	const struct paillier_private *k;
+	const struct cipher_vec *v;
+	const struct packing *p; /* or NULL: one number each */
+	double *out;
+	size_t n;   /* of out */
+	int failed; /* 0, ERANGE or EPROTO */
+};
+
+/* The signed numbers of n plaintexts from number `first` on; 0 or ERANGE. */
+static int to_doubles(const struct decrypt_job *j, const mp_limb_t *m,
+		      size_t first, size_t n)
 {
-	const size_t nl = mpz_size(k->pub.n);
+	const struct paillier_public *k = &j->k->pub;
+	const size_t nl = mpz_size(k->n), per = j->p ? j->p->per : 1;
 	int rc = 0;
 	mpz_t a, b, in;
 
 	mpz_inits(a, b, NULL);
 	for (size_t i = 0; i < n && rc == 0; i++) {
+		const size_t at = (first + i) * per;
+
 		mpz_set(a, mpz_roinit_n(in, m + i * nl, (mp_size_t)nl));
-		mpz_sub(b, k->pub.n, a);
-		if (mpz_cmp(a, k->pub.limit) >= 0) {
+		mpz_sub(b, k->n, a);
+		if (mpz_cmp(a, k->limit) >= 0) {
 			mpz_neg(a, b);
-			if (mpz_cmp(b, k->pub.limit) >= 0)
+			if (mpz_cmp(b, k->limit) >= 0)
 				rc = ERANGE;
 		}
-		out[i] = to_double(a, scale);
+		if (j->p)
+			pack_decode(j->p, a, j->v->scale, j->out + at,
+				    MIN(per, j->n - at));
+		else
+			j->out[at] = paillier_decode(a, j->v->scale);
 	}
 	crypto_wipe(a);
 	crypto_wipe(b);
 	return rc;
 }
-
-struct decrypt_job {
-	const struct paillier_private *k;
-	const struct cipher_vec *v;
-	double *out;
-	int failed; /* 0, ERANGE or EPROTO */
-};
 
 static void decrypt_share(void *arg, size_t lo, size_t hi)
 {
@@ -365,7 +414,7 @@ static void decrypt_share(void *arg, size_t lo, size_t hi)
 		if (decrypt_half(&k->p, a, c, limbs, n) &&
 		    decrypt_half(&k->q, b, c, limbs, n)) {
 			join_halves(k, m, nl, a, b, n);
-			rc = to_doubles(k, m, n, j->v->scale, j->out + i);
+			rc = to_doubles(j, m, i, n);
 		}
 		if (rc) {
 			__atomic_store_n(&j->failed, rc, __ATOMIC_RELAXED);
@@ -375,20 +424,41 @@ static void decrypt_share(void *arg, size_t lo, size_t hi)
 	ring_wipe(c, PAILLIER_BLOCK * each);
 }
 
+static int decrypt(struct decrypt_job *j, unsigned threads, struct err *e)
+{
+	if (mpz_cmp(j->v->key->n, j->k->pub.n) != 0)
+		return err_set(e, EINVAL, "ciphertexts of another key");
+	crypto_split(threads, j->v->n, decrypt_share, j);
+	if (j->failed)
+		explicit_bzero(j->out, j->n * sizeof(*j->out));
+	if (j->failed == ERANGE)
+		return err_set(e, ERANGE, "overflow of an encrypted number");
+	if (j->failed)
+		return err_set(e, j->failed, "not a ciphertext of this key");
+	return 0;
+}
+
 int paillier_decrypt(const struct paillier_private *k,
 		     const struct cipher_vec *v, double *out, unsigned threads,
 		     struct err *e)
 {
-	struct decrypt_job j = { .k = k, .v = v, .out = out };
+	struct decrypt_job j = { .k = k, .v = v, .out = out, .n = v->n };
 
-	if (mpz_cmp(v->key->n, k->pub.n) != 0)
-		return err_set(e, EINVAL, "ciphertexts of another key");
-	crypto_split(threads, v->n, decrypt_share, &j);
-	if (j.failed)
-		explicit_bzero(out, v->n * sizeof(*out));
-	if (j.failed == ERANGE)
-		return err_set(e, ERANGE, "overflow of an encrypted number");
-	if (j.failed)
-		return err_set(e, j.failed, "not a ciphertext of this key");
-	return 0;
+	return decrypt(&j, threads, e);
+}
+
+int paillier_decrypt_packed(const struct paillier_private *k,
+			    const struct cipher_vec *v, const struct packing *p,
+			    double *out, size_t n, unsigned threads,
+			    struct err *e)
+{
+	struct decrypt_job j = { .k = k, .v = v, .p = p, .out = out, .n = n };
+	int r = pack_check(&k->pub, p, e);
+
+	if (r < 0)
+		return r;
+	if (v->n != packed_len(p, n))
+		return err_set(e, EINVAL, "%zu numbers in %zu ciphertexts", n,
+			       v->n);
+	return decrypt(&j, threads, e);
 }

@@ -94,4 +94,51 @@ int cipher_matvec(const struct cipher_vec *d, const double *x, size_t rows,
 		  size_t cols, unsigned xscale, unsigned threads,
 		  struct cipher_vec **ret, struct err *e) MUST_CHECK;
 
+/*
+ * Several numbers in one plaintext, `per` of them with `bits` bits each: one
+ * encryption, one ciphertext on the wire and one decryption for all. Numbers
+ * are signed and at their scale below 2^(bits - 1) in magnitude, and so must
+ * be every sum that is made of them: a larger one spills into its neighbour,
+ * which nobody notices. So bits are those of the largest number, one for the
+ * sign, and log2 of the most that are added. Vectors of n numbers have
+ * ceil(n / per) ciphertexts; cipher_add, _rerandomise and _histogram work on
+ * them, and _mul_plain and _matvec with factors that are integers (scale 0).
+ */
+struct packing {
+	unsigned bits, per;
+};
+/* The most numbers of so many bits: (key's bits - 2) / bits. */
+unsigned paillier_pack_most(const struct paillier_public *k, unsigned bits);
+/* Before encryption; owner NULL: with the public key k. */
+int paillier_encrypt_packed(const struct paillier_public *k,
+			    const struct paillier_private *owner,
+			    const double *v, size_t n, unsigned scale,
+			    const struct packing *p, unsigned threads,
+			    struct cipher_vec **ret, struct err *e) MUST_CHECK;
+/* After aggregation: ciphertexts of one number each become few. */
+int cipher_pack(const struct cipher_vec *a, const struct packing *p,
+		unsigned threads, struct cipher_vec **ret,
+		struct err *e) MUST_CHECK;
+/* n numbers out of ceil(n / per) ciphertexts. */
+int paillier_decrypt_packed(const struct paillier_private *k,
+			    const struct cipher_vec *v, const struct packing *p,
+			    double *out, size_t n, unsigned threads,
+			    struct err *e) MUST_CHECK;
+
+/*
+ * Histogram sums (as SecureBoost, Cheng et al. 2019, makes them of gradients):
+ * element f * bins + b of ret is the sum of the d_i whose row i has bin b of
+ * feature f, bin[i * features + f] = b. Rows with a bin >= bins are left out
+ * (a missing value). Bins decide which memory is touched: not constant time
+ * in them, who calls it owns them. An empty bin is an encryption of 0 without
+ * randomness: call cipher_rerandomise before sending.
+ */
+int cipher_histogram(const struct cipher_vec *d, const uint16_t *bin,
+		     size_t rows, size_t features, unsigned bins,
+		     unsigned threads, struct cipher_vec **ret,
+		     struct err *e) MUST_CHECK;
+/* a -= b: the bins of one child out of those of the parent and the other. */
+int cipher_sub(struct cipher_vec *a, const struct cipher_vec *b,
+	       unsigned threads, struct err *e) MUST_CHECK;
+
 #endif

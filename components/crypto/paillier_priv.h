@@ -62,6 +62,19 @@ int paillier_encode(const struct paillier_public *k, mpz_t m, double v,
 		    unsigned scale);
 /* m mod n in the limbs of n. */
 void paillier_limbs(const struct paillier_public *k, mp_limb_t *r, mpz_t m);
+/* m * 2^-scale to the nearest double; m is lost. */
+double paillier_decode(mpz_t m, unsigned scale);
+
+/* cipher_pack.c */
+int pack_check(const struct paillier_public *k, const struct packing *p,
+	       struct err *e) MUST_CHECK;
+size_t packed_len(const struct packing *p, size_t n);
+/* n <= per numbers into m and out of it (m is lost); -ERANGE: too large. */
+int pack_encode(const struct paillier_public *k, const struct packing *p,
+		mpz_t m, const double *v, size_t n, unsigned scale);
+void pack_decode(const struct packing *p, mpz_t m, unsigned scale, double *out,
+		 size_t n);
+
 /* r_i = fresh n-th residue times (1 + m_i n), m integers as above or NULL. */
 void paillier_noise(const struct paillier_public *k, uint64_t *r,
 		    const mp_limb_t *m, size_t n);
