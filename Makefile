@@ -102,7 +102,9 @@ SOAKED := $(or $(T),$(patsubst %,mount/test_%.py,exactly_once relay network disk
 ifeq ($(V),release)
 soak: ; @+$(MAKE) --no-print-directory V=test soak ## hours of deaths, bad networks and large files (T=mount/test_relay.py: one file)
 else
-soak: all
+SOAKED_UNIT := $(if $(T),,$(patsubst %.c,$(O)/%,$(shell grep -ls 'getenv("SOAK")' tests/unit/*.c)))
+soak: all $(SOAKED_UNIT)
+	@for t in $(SOAKED_UNIT); do SOAK=1 $$t || exit 1; done
 	@SOAK=1 B=$(O) $(PYTHON) -m pytest -q -s -rfE -p no:cacheprovider --durations=20 $(SOAKED:%=tests/%)
 endif
 

@@ -63,20 +63,30 @@ static void bench_powm(void)
 	mpz_clears(b, x, m, NULL);
 }
 
-#define NAMED(name) (snprintf(label, sizeof(label), "%s" name, prefix), label)
+/* Valid until the next call. */
+static const char *named(const char *prefix, const char *name)
+{
+	static char label[64];
+
+	(void)snprintf(label, sizeof(label), "%s%s", prefix, name);
+	return label;
+}
+
+#define NAMED(name) named(prefix, name)
 
 /* Rows of the portable path have a prefix. */
 static void bench_paillier(const char *prefix, unsigned rows)
 {
-	enum { N = 1024, COLS = 64, F = 10 };
+	enum { N = 1024, COLS = 64, F = 10, BINS = 32 };
+	static uint16_t bin[N * F];
+	const struct packing p = { 64, 31 };
 	static double v[N], x[N * COLS], out[N];
 	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(4096);
 	struct paillier_private *k;
 	struct paillier_public *pub;
-	struct cipher_vec *c = NULL, *o = NULL, *g = NULL;
+	struct cipher_vec *c = NULL, *few_c, *o = NULL, *g = NULL;
 	_cleanup_free_ uint8_t *wire = NULL;
 	unsigned few = rows / 8;
-	char label[64];
 
 	must(paillier_keygen(2048, &k, NULL));
 	must(paillier_public_write(paillier_public(k), &sb));
@@ -125,6 +135,18 @@ static void bench_paillier(const char *prefix, unsigned rows)
 		cipher_vec_free(g);
 		must(cipher_matvec(o, x, rows, F, 22, 1, &g, NULL));
 	});
+	for (unsigned i = 0; i < rows * F; i++)
+		bin[i] = (uint16_t)(lrand48() % BINS);
+	MEASURE(NAMED("paillier2048/histogram_add"), rows * F, {
+		cipher_vec_free(g);
+		must(cipher_histogram(o, bin, rows, F, BINS, 1, &g, NULL));
+	});
+	must(cipher_vec_import(pub, wire, few, 40, 1, &few_c, NULL));
+	MEASURE(NAMED("paillier2048/pack_64"), few, {
+		cipher_vec_free(g);
+		must(cipher_pack(few_c, &p, 1, &g, NULL));
+	});
+	cipher_vec_free(few_c);
 	cipher_vec_free(c);
 	cipher_vec_free(o);
 	cipher_vec_free(g);
