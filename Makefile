@@ -110,7 +110,7 @@ endif
 
 # B of the environment is the tests' build directory: not meant here.
 PART := $(if $(filter command,$(firstword $(origin B))),$(B))
-bench: $(if $(filter crypto transfer,$(PART)),$(filter %bench_$(PART),$(BENCH)),all $(if $(filter push,$(PART)),,$(BENCH))) ## measure and write build/bench.tsv (B=crypto|transfer|tables|jobs|push: one part; push only so)
+bench: $(if $(filter crypto transfer,$(PART)),$(filter %bench_$(PART),$(BENCH)),all $(if $(filter push psi,$(PART)),,$(BENCH))) ## measure and write build/bench.tsv (B=crypto|transfer|tables|jobs|psi|push: one part; psi and push only so)
 	@O=$(O) $(PYTHON) tools/bench $(PART)
 
 ifeq ($(V),fuzz)

@@ -158,6 +158,12 @@ int ctx_metric(struct ctx *c, const char *ns, const char *name, double x,
 /* summary.json; borrowed. */
 int ctx_put_summary(struct ctx *c, const json_t *summary,
 		    struct err *e) MUST_CHECK;
+/* A directory for files without names (O_TMPFILE) while the task runs. */
+const char *ctx_scratch(struct ctx *c);
+/* STATE/cache/<name> of this party, 0700, made when missing: what outlives
+ * jobs to make later ones faster, and may be removed at any time. The caller
+ * frees; NULL with e. */
+char *ctx_cache_dir(struct ctx *c, const char *name, struct err *e);
 /* Appends a line to events of this task. Never ids or values. */
 void ctx_event(struct ctx *c, const char *fmt, ...) PRINTF(2, 3);
 void ctx_log(struct ctx *c, const char *fmt, ...) PRINTF(2, 3);

@@ -164,6 +164,22 @@ int ctx_put_summary(struct ctx *c, const json_t *summary, struct err *e)
 	return json_write_file(path, summary, 0644, true, e);
 }
 
+const char *ctx_scratch(struct ctx *c)
+{
+	return c->dir;
+}
+
+char *ctx_cache_dir(struct ctx *c, const char *name, struct err *e)
+{
+	_cleanup_free_ char *dir = NULL;
+	const char *state;
+
+	if (json_get_str(c->task, "state", &state, e) < 0)
+		return NULL;
+	dir = xasprintf("%s/cache/%s", state, name);
+	return mkdir_p(dir, 0700, e) < 0 ? NULL : TAKE_PTR(dir);
+}
+
 void ctx_event(struct ctx *c, const char *fmt, ...)
 {
 	char when[40], text[1024], line[1400];

@@ -1,23 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Intersection at the guest, who alone matches. */
+/* Intersection at the guest, which asks all hosts, and learns for all. */
 #include <string.h>
 
 #include "components/crypto/util.h"
 #include "components/intersection.h"
 
 struct host {
-	uint32_t count;
-	struct psi_rsa *key;
-	struct tag *own;    /* RSA: own tags under this host's key, by row */
-	struct tag *list;   /* the host's, comparable with the own ones */
-	uint32_t *match;    /* per own row: place in the host's list, NONE */
-	uint8_t *secret[2]; /* RSA: blinding of the last two blocks */
+	struct psi_greeting hello;
+	struct psi_cache cache;
+	struct psi_reply reply; /* when the work is split */
 };
 
 static int guest_hello(struct psi *p, struct host *h, size_t n, struct err *e)
 {
 	_cleanup_free_ uint8_t *all = xcalloc(n + 1, PSI_SALT);
-	json_t *own;
 	int rc = 0;
 
 	crypto_random(all, PSI_SALT);
@@ -26,99 +22,85 @@ static int guest_hello(struct psi *p, struct host *h, size_t n, struct err *e)
 
 		rc = ctx_recv_json(p->c, "host", i, "host_hello", "", &v, e);
 		if (rc == 0)
-			rc = psi_read_hello(p, v, all + (i + 1) * PSI_SALT,
-					    &h[i].count, e);
+			rc = psi_read_hello(p, v, &h[i].hello, e);
 		json_decref(v);
+		memcpy(all + (i + 1) * PSI_SALT, h[i].hello.salt, PSI_SALT);
+		if (rc == 0 && p->cached)
+			rc = psi_cache_guest(p, i, &h[i].hello, &h[i].cache, e);
 	}
-	own = psi_hello(p, all);
-	for (size_t i = 0; i < n && rc == 0; i++)
+	for (size_t i = 0; i < n && rc == 0; i++) {
+		json_t *own = psi_hello(p, all, h[i].cache.id);
+
 		rc = ctx_send_json(p->c, "host", i, "guest_hello", "", own, e);
+		json_decref(own);
+	}
 	for (size_t i = 0; i < n && rc == 0; i++)
 		rc = ctx_send_fixed(p->c, "host", i, "salts", "", all, PSI_SALT,
 				    n + 1, e);
-	json_decref(own);
 	psi_mix_salt(p, all, n + 1);
 	return rc;
 }
 
-static int guest_unblind(struct psi *p, struct host *h, size_t i, size_t k,
-			 const struct block *b, struct err *e)
+/* Askers of all hosts. One serves all when it needs no public key and the
+ * salt is the same. */
+static int make_asks(struct psi *p, struct host *h, struct psi_ask *ask,
+		     size_t n, struct err *e)
 {
-	_cleanup_free_ uint8_t *sig = NULL;
-	_cleanup_free_ uint8_t *tags = xmalloc((size_t)BLOCK * PSI_TAG);
-	int rc = psi_recv_exact(p, "host", i, "host_sign_guest_ids", k,
-				psi_rsa_width(h->key), b->ids.n, &sig, e);
-
-	if (rc == 0)
-		rc = psi_rsa_unblind(h->key, p->salt, &b->ids, sig,
-				     h->secret[k % 2], p->cores, tags, e);
-	for (size_t j = 0; rc == 0 && j < b->ids.n; j++) {
-		struct tag *t = &h->own[k * BLOCK + j];
-
-		memcpy(t->b, tags + j * PSI_TAG, PSI_TAG);
-		t->at = (uint32_t)(k * BLOCK + j);
-	}
-	return rc;
-}
-
-static int guest_rsa(struct psi *p, struct host *h, size_t n, struct err *e)
-{
-	_cleanup_(psi_block_freep) struct block *b0 = psi_block_new();
-	_cleanup_(psi_block_freep) struct block *b1 = psi_block_new();
-	struct block *b[2] = { b0, b1 };
-	_cleanup_free_ uint8_t *out = NULL;
-	size_t width = 0;
-	char tag[24];
-	int rc;
-
 	for (size_t i = 0; i < n; i++) {
-		_cleanup_free_ void *mod = NULL;
-		size_t len;
+		_cleanup_free_ void *key = NULL;
+		size_t len = 0;
+		int rc = 0;
 
-		rc = ctx_recv_bytes(p->c, "host", i, "host_pubkey", "", 1024,
-				    &mod, &len, e);
+		ask[i].p = p;
+		ask[i].role = "host";
+		ask[i].index = i;
+		ask[i].share = ASKED_BY_GUEST;
+		ask[i].count = h[i].hello.share[ASKED_BY_GUEST];
+		if (i > 0 && p->method != PSI_RSA && !p->cached) {
+			ask[i].side = ask[0].side;
+			ask[i].borrowed = true;
+			continue;
+		}
+		if (p->method == PSI_RSA)
+			rc = ctx_recv_bytes(p->c, "host", i, "host_pubkey", "",
+					    1024, &key, &len, e);
 		if (rc == 0)
-			rc = psi_rsa_read(mod, len, &h[i].key, e);
+			rc = psi_asker(p->method, p->bits,
+				       h[i].cache.list ? h[i].cache.salt
+						       : p->salt,
+				       key, len, &ask[i].side, e);
 		if (rc < 0)
 			return rc;
-		width = MAX(width, len);
-		h[i].own = xcalloc(p->rows + 1, sizeof(*h[i].own));
-		for (size_t j = 0; j < 2; j++)
-			h[i].secret[j] = xmalloc(BLOCK * len);
 	}
-	out = xmalloc(BLOCK * width + 1);
-	/* The hosts sign block k while block k - 1 is worked off here. */
-	for (size_t k = 0; k <= psi_blocks(p->rows); k++) {
-		if (k < psi_blocks(p->rows)) {
-			rc = psi_next_block(p, b[k % 2], e);
-			if (rc < 0)
-				return rc;
-		}
-		for (size_t i = 0; i < n && k < psi_blocks(p->rows); i++) {
-			rc =
-			    psi_rsa_blind(h[i].key, p->salt, &b[k % 2]->ids,
-					  p->cores, out, h[i].secret[k % 2], e);
-			if (rc == 0)
-				rc = ctx_send_fixed(p->c, "host", i,
-						    "guest_pubkey_ids",
-						    psi_block_tag(tag, k), out,
-						    psi_rsa_width(h[i].key),
-						    b[k % 2]->ids.n, e);
-			if (rc < 0)
-				return rc;
-		}
-		for (size_t i = 0; i < n && k > 0; i++) {
-			rc = guest_unblind(p, &h[i], i, k - 1, b[(k - 1) % 2],
-					   e);
-			if (rc < 0)
-				return rc;
-		}
-		ctx_progress(p->c, 0.6 * (double)k /
-				       (double)(psi_blocks(p->rows) + 1));
-	}
+	return 0;
+}
+
+/* The mirrored half: the guest answers its only host. */
+static int begin_reply(struct psi *p, struct host *h, struct err *e)
+{
+	struct psi_reply *r = &h->reply;
+
+	*r = (struct psi_reply){ .p = p,
+				 .role = "host",
+				 .share = ASKED_BY_HOST,
+				 .count = h->hello.share[ASKED_BY_HOST] };
+	return psi_reply_open(r, e);
+}
+
+static int join_all(struct psi *p, struct host *h, struct psi_ask *ask,
+		    size_t n, struct err *e)
+{
 	for (size_t i = 0; i < n; i++) {
-		rc = psi_recv_tags(p, "host", i, "host_prvkey_ids", h[i].count,
-				   &h[i].list, e);
+		struct psi_cache *cache = &h[i].cache;
+		struct spool *copy = NULL;
+		int rc;
+
+		if (p->cached && !cache->list)
+			copy = psi_spool(p, PSI_TAG, 0);
+		rc = psi_ask_join(&ask[i], cache->list, copy, e);
+		if (rc == 0 && copy)
+			rc = psi_cache_save_guest(p, i, cache, copy, e);
+		spool_free(copy);
 		if (rc < 0)
 			return rc;
 		ctx_progress(p->c, 0.6 + 0.3 * (double)(i + 1) / (double)n);
@@ -126,131 +108,81 @@ static int guest_rsa(struct psi *p, struct host *h, size_t n, struct err *e)
 	return 0;
 }
 
-/* The host's points times the own key. */
-static int guest_double(struct psi *p, struct host *h, struct err *e)
+static int exchange(struct psi *p, struct host *h, struct psi_ask *ask,
+		    size_t n, struct err *e)
 {
-	_cleanup_free_ uint8_t *buf = xmalloc((size_t)BLOCK * PSI_TAG);
+	struct psi_reply *r = p->split ? &h->reply : NULL;
+	struct psi_asking all;
+	size_t steps;
+	int rc = 0;
 
-	for (size_t k = 0; k < psi_blocks(h->count); k++) {
-		struct tag *t = h->list + k * BLOCK;
-		size_t n = psi_block_len(h->count, k);
-		int rc;
-
-		for (size_t j = 0; j < n; j++)
-			memcpy(buf + j * PSI_TAG, t[j].b, PSI_TAG);
-		rc = psi_ecdh_points(p->key, buf, n, p->cores, buf, e);
-		if (rc < 0)
-			return rc;
-		for (size_t j = 0; j < n; j++)
-			memcpy(t[j].b, buf + j * PSI_TAG, PSI_TAG);
+	psi_asking_begin(&all, p, ask, n);
+	steps = psi_asking_steps(&all);
+	if (r)
+		steps = MAX(steps, psi_reply_steps(r));
+	for (size_t k = 0; k < steps && rc == 0; k++) {
+		if (k < psi_asking_steps(&all))
+			rc = psi_asking_step(&all, k, e);
+		if (rc == 0 && r && k < psi_reply_steps(r))
+			rc = psi_reply_step(r, k, e);
+		ctx_progress(p->c, 0.6 * (double)(k + 1) / (double)steps);
 	}
-	qsort(h->list, h->count, sizeof(*h->list), psi_cmp_tag);
-	return 0;
-}
-
-static int guest_ecdh(struct psi *p, struct host *h, size_t n, struct err *e)
-{
-	_cleanup_free_ struct tag *own = NULL;
-	int rc = psi_own_tags(p, NULL, &own, 0.3, e);
-
-	for (size_t i = 0; i < n && rc == 0; i++)
-		rc = psi_send_tags(p, "host", i, "id_ciphertext_exchange_g2h",
-				   own, e);
-	for (size_t i = 0; i < n && rc == 0; i++) {
-		rc = psi_recv_tags(p, "host", i, "id_ciphertext_exchange_h2g",
-				   h[i].count, &h[i].list, e);
-		if (rc == 0)
-			rc = guest_double(p, &h[i], e);
-		ctx_progress(p->c, 0.3 + 0.4 * (double)(i + 1) / (double)n);
-	}
-	for (size_t i = 0; i < n && rc == 0; i++) {
-		h[i].own = xcalloc(p->rows + 1, sizeof(*own));
-		for (size_t k = 0; k < psi_blocks(p->rows) && rc == 0; k++) {
-			_cleanup_free_ uint8_t *v = NULL;
-			size_t len = psi_block_len(p->rows, k);
-
-			rc = psi_recv_exact(p, "host", i, "doubly_encrypted_id",
-					    k, PSI_TAG, len, &v, e);
-			for (size_t j = 0; rc == 0 && j < len; j++) {
-				size_t at = k * BLOCK + j;
-
-				memcpy(h[i].own[at].b, v + j * PSI_TAG,
-				       PSI_TAG);
-				h[i].own[at].at = own[at].at;
-			}
-		}
-	}
+	psi_asking_end(&all);
+	if (rc == 0 && r)
+		rc = psi_reply_finish(r, true, e);
 	return rc;
 }
 
-static int cmp_u32(const void *a, const void *b)
+/* Counts the rows that all hosts have, and tells them. */
+static int conclude(struct psi *p, struct host *h, struct psi_ask *ask,
+		    size_t n, uint32_t *count, struct err *e)
 {
-	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+	unsigned need = (unsigned)n;
+	uint32_t mirrored;
+	int rc = 0;
 
-	return x < y ? -1 : x > y;
-}
-
-/* Marks the rows all hosts have and tells each which of its own these are:
- * places in its own list, ascending. */
-static int guest_match(struct psi *p, struct host *h, size_t n, uint32_t *count,
-		       struct err *e)
-{
-	_cleanup_free_ uint32_t *place = NULL;
-
-	memset(p->keep, 1, p->rows);
-	for (size_t i = 0; i < n; i++) {
-		h[i].match = xcalloc(p->rows + 1, sizeof(uint32_t));
-		for (uint32_t r = 0; r < p->rows; r++) {
-			const struct tag *own = &h[i].own[r];
-			const struct tag *t =
-			    h[i].count ? bsearch(own, h[i].list, h[i].count,
-						 sizeof(*t), psi_cmp_tag)
-				       : NULL;
-
-			h[i].match[own->at] = t ? t->at : NONE;
-			if (!t)
-				p->keep[own->at] = 0;
-		}
+	if (p->cardinality) {
+		*count = (uint32_t)ask[0].matched;
+		return p->sync_cardinality
+			   ? ctx_send_u32(p->c, "host", 0, "cardinality", "",
+					  count, 1, e)
+			   : 0;
 	}
+	if (p->sync)
+		for (size_t i = 0; i < n && rc == 0; i++)
+			rc = psi_ask_tell(&ask[i], need, e);
+	if (rc == 0 && p->split)
+		rc = psi_reply_hear(&h->reply, &mirrored, e);
 	*count = 0;
 	for (uint32_t r = 0; r < p->rows; r++)
-		*count += p->keep[r];
-	if (!p->sync)
-		return 0;
-	place = xcalloc((size_t)*count + 1, sizeof(*place));
-	for (size_t i = 0; i < n; i++) {
-		size_t at = 0;
-		int rc;
-
-		for (uint32_t r = 0; r < p->rows; r++)
-			if (p->keep[r])
-				place[at++] = h[i].match[r];
-		qsort(place, at, sizeof(*place), cmp_u32);
-		rc = ctx_send_u32(p->c, "host", i, "intersect_ids", "", place,
-				  at, e);
-		if (rc < 0)
-			return rc;
-	}
-	return 0;
+		*count += p->keep[r] = p->keep[r] == need;
+	return rc;
 }
 
 int intersection_guest(struct psi *p, uint32_t *count, struct err *e)
 {
 	size_t n = ctx_count(p->c, "host");
 	_cleanup_free_ struct host *h = xcalloc(n + 1, sizeof(*h));
-	int rc = guest_hello(p, h, n, e);
+	_cleanup_free_ struct psi_ask *ask = xcalloc(n + 1, sizeof(*ask));
+	int rc = n > UINT8_MAX ? err_set(e, E2BIG, "more than 255 hosts")
+			       : guest_hello(p, h, n, e);
 
+	if (rc == 0 && p->split)
+		rc = psi_exchange_shares(p, "host", &h->hello, e);
+	if (rc == 0 && p->split)
+		rc = begin_reply(p, h, e);
 	if (rc == 0)
-		rc = p->rsa ? guest_rsa(p, h, n, e) : guest_ecdh(p, h, n, e);
+		rc = make_asks(p, h, ask, n, e);
 	if (rc == 0)
-		rc = guest_match(p, h, n, count, e);
-	for (size_t i = 0; i < n; i++) {
-		psi_rsa_free(h[i].key);
-		free(h[i].own);
-		free(h[i].list);
-		free(h[i].match);
-		free(h[i].secret[0]);
-		free(h[i].secret[1]);
+		rc = exchange(p, h, ask, n, e);
+	if (rc == 0)
+		rc = join_all(p, h, ask, n, e);
+	if (rc == 0)
+		rc = conclude(p, h, ask, n, count, e);
+	for (size_t i = n; i-- > 0;) {
+		psi_ask_end(&ask[i]);
+		psi_cache_end(&h[i].cache);
+		psi_reply_end(&h[i].reply);
 	}
 	return rc;
 }

@@ -1,14 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Hashing to curve25519 and X25519 over blocks. */
+/*
+ * Intersection on curve25519.  X25519 clamps its scalars: a multiple of 8 with
+ * bit 254 set.  So the asker draws r until the multiple of 8 that is r^-1
+ * modulo the order l of the base point, unique modulo 8 l, has that form, too:
+ * every other r does.
+ */
+#include <gmp.h>
 #include <openssl/evp.h>
 #include <string.h>
 
 #include "components/crypto/curve25519.h"
-#include "components/crypto/psi.h"
+#include "components/crypto/psi_priv.h"
 #include "components/crypto/util.h"
 
-#define DST   "rollfs-intersection-v1-curve25519_XMD:SHA-512_ELL2_NU_"
-#define BATCH 512 /* points that go through the curve together */
+#define DST "rollfs-intersection-v1-curve25519_XMD:SHA-512_ELL2_NU_"
+
+struct ecdh {
+	uint8_t key[CURVE_POINT];     /* the answerer's, the asker's r */
+	uint8_t inverse[CURVE_POINT]; /* the asker's r^-1 */
+};
 
 /* expand_message_xmd (RFC 9380, 5.3.1) with SHA-512 and one block. */
 static void expand(EVP_MD_CTX *c, const uint8_t *salt, size_t salt_len,
@@ -38,7 +48,7 @@ static void expand(EVP_MD_CTX *c, const uint8_t *salt, size_t salt_len,
 }
 
 void psi_hash_to_curve(const uint8_t *salt, size_t salt_len, const char *id,
-		       size_t id_len, const char *dst, uint8_t ret[PSI_TAG])
+		       size_t id_len, const char *dst, uint8_t ret[32])
 {
 	EVP_MD_CTX *c = EVP_MD_CTX_new();
 	uint8_t wide[CURVE_WIDE];
@@ -50,71 +60,153 @@ void psi_hash_to_curve(const uint8_t *salt, size_t salt_len, const char *id,
 	EVP_MD_CTX_free(c);
 }
 
-void psi_ecdh_key(uint8_t key[PSI_TAG])
+/* False unless r^-1 can be clamped. */
+static bool invert_scalar(const uint8_t r[CURVE_POINT],
+			  uint8_t ret[CURVE_POINT])
 {
-	crypto_random(key, PSI_TAG);
+	static const char order[] = "1000000000000000000000000000000014def9dea2"
+				    "f79cd65812631a5cf5d3ed";
+	mpz_t l, k;
+	bool good;
+
+	mpz_init(k);
+	mpz_init_set_str(l, order, 16);
+	mpz_import(k, CURVE_POINT, -1, 1, 0, 0, r);
+	/* 8 (8 r)^-1 is r^-1 and a multiple of 8. */
+	mpz_mul_ui(k, k, 8);
+	(void)mpz_invert(k, k, l);
+	mpz_mul_ui(k, k, 8);
+	good = mpz_sizeinbase(k, 2) == 255;
+	memset(ret, 0, CURVE_POINT);
+	if (good)
+		(void)mpz_export(ret, NULL, -1, 1, 0, 0, k);
+	crypto_wipe(k);
+	mpz_clear(l);
+	return good;
 }
 
-struct ecdh_job {
-	const uint8_t *key, *salt, *in;
-	const struct psi_ids *ids; /* NULL: points from in */
-	uint8_t *out;
-	bool bad;
+static struct ecdh *ecdh_new(struct psi_side *s)
+{
+	s->width = CURVE_POINT;
+	s->k = xcalloc(1, sizeof(struct ecdh));
+	return s->k;
+}
+
+static void ecdh_random(struct ecdh *k)
+{
+	crypto_random(k->key, sizeof(k->key));
+	k->key[0] &= 248;
+	k->key[31] = (k->key[31] & 127) | 64;
+}
+
+static int ecdh_keygen(struct psi_side *s, unsigned bits, struct err *e)
+{
+	(void)bits;
+	(void)e;
+	ecdh_random(ecdh_new(s));
+	return 0;
+}
+
+static int ecdh_asker(struct psi_side *s, unsigned bits, const void *public,
+		      size_t len, struct err *e)
+{
+	struct ecdh *k = ecdh_new(s);
+
+	(void)bits;
+	(void)public;
+	if (len)
+		return err_set(e, EPROTO, "a public key, where none is due");
+	do
+		ecdh_random(k);
+	while (!invert_scalar(k->key, k->inverse));
+	return 0;
+}
+
+static int ecdh_load(struct psi_side *s, unsigned bits, const void *key,
+		     size_t len, struct err *e)
+{
+	struct ecdh *k = ecdh_new(s);
+
+	(void)bits;
+	if (len != sizeof(k->key))
+		return err_set(e, EINVAL, "a scalar of %zu bytes", len);
+	memcpy(k->key, key, len);
+	return 0;
+}
+
+static int ecdh_save(const struct psi_side *s, struct strbuf *sb)
+{
+	const struct ecdh *k = s->k;
+
+	return sb_add(sb, k->key, sizeof(k->key));
+}
+
+static int ecdh_public(const struct psi_side *s, struct strbuf *sb)
+{
+	(void)s;
+	(void)sb;
+	return 0;
+}
+
+static void ecdh_free(struct psi_side *s)
+{
+	explicit_bzero(s->k, sizeof(struct ecdh));
+	free(s->k);
+}
+
+static void ecdh_hash(const struct psi_side *s, EVP_MD_CTX *md,
+		      const struct psi_ids *ids, size_t lo, size_t n,
+		      uint8_t *out)
+{
+	uint8_t wide[PSI_BATCH * CURVE_WIDE];
+
+	for (size_t i = 0; i < n; i++) {
+		uint32_t from = lo + i ? ids->end[lo + i - 1] : 0;
+
+		expand(md, s->salt, PSI_SALT, ids->text + from,
+		       ids->end[lo + i] - from, DST, wide + i * CURVE_WIDE);
+	}
+	curve25519_best()->map(wide, n, out);
+}
+
+static int multiply(const uint8_t *scalar, const uint8_t *in, size_t n,
+		    uint8_t *out)
+{
+	/* Points of small order give zero. */
+	return curve25519_best()->mul(scalar, in, n, out) ? 0 : -EPROTO;
+}
+
+static int ecdh_blind(const struct psi_side *s, const uint8_t *hashed, size_t n,
+		      uint8_t *out, uint8_t *secret)
+{
+	(void)secret;
+	return multiply(((struct ecdh *)s->k)->key, hashed, n, out);
+}
+
+static int ecdh_answer(const struct psi_side *s, const uint8_t *in, size_t n,
+		       uint8_t *out)
+{
+	return multiply(((struct ecdh *)s->k)->key, in, n, out);
+}
+
+static int ecdh_unblind(const struct psi_side *s, const uint8_t *hashed,
+			const uint8_t *in, const uint8_t *secret, size_t n,
+			uint8_t *out)
+{
+	(void)hashed;
+	(void)secret;
+	return multiply(((struct ecdh *)s->k)->inverse, in, n, out);
+}
+
+const struct psi_ops psi_ecdh_ops = {
+	.keygen = ecdh_keygen,
+	.asker = ecdh_asker,
+	.load = ecdh_load,
+	.save = ecdh_save,
+	.public = ecdh_public,
+	.free = ecdh_free,
+	.hash = ecdh_hash,
+	.blind = ecdh_blind,
+	.answer = ecdh_answer,
+	.unblind = ecdh_unblind,
 };
-
-/* H(salt || id) of ids lo..hi - 1. */
-static void hash_ids(const struct ecdh_job *j, EVP_MD_CTX *md, size_t lo,
-		     size_t hi, uint8_t *out)
-{
-	uint8_t wide[BATCH * CURVE_WIDE];
-
-	for (size_t i = lo; i < hi; i++) {
-		uint32_t from = i ? j->ids->end[i - 1] : 0;
-
-		expand(md, j->salt, PSI_SALT, j->ids->text + from,
-		       j->ids->end[i] - from, DST,
-		       wide + (i - lo) * CURVE_WIDE);
-	}
-	curve25519_best()->map(wide, hi - lo, out);
-}
-
-static void ecdh_share(void *arg, size_t lo, size_t hi)
-{
-	struct ecdh_job *j = arg;
-	EVP_MD_CTX *md = EVP_MD_CTX_new();
-
-	if (!md)
-		abort();
-	for (size_t end; lo < hi; lo = end) {
-		uint8_t *out = j->out + lo * PSI_TAG;
-		const uint8_t *in = j->ids ? out : j->in + lo * PSI_TAG;
-
-		end = MIN(hi, lo + BATCH);
-		if (j->ids)
-			hash_ids(j, md, lo, end, out);
-		if (!curve25519_best()->mul(j->key, in, end - lo, out))
-			__atomic_store_n(&j->bad, true, __ATOMIC_RELAXED);
-	}
-	EVP_MD_CTX_free(md);
-}
-
-int psi_ecdh_ids(const uint8_t key[PSI_TAG], const uint8_t salt[PSI_SALT],
-		 const struct psi_ids *ids, unsigned threads, uint8_t *out,
-		 struct err *e)
-{
-	struct ecdh_job j = {
-		.key = key, .salt = salt, .ids = ids, .out = out
-	};
-
-	crypto_split(threads, ids->n, ecdh_share, &j);
-	return j.bad ? err_set(e, EIO, "X25519 failed") : 0;
-}
-
-int psi_ecdh_points(const uint8_t key[PSI_TAG], const uint8_t *in, size_t n,
-		    unsigned threads, uint8_t *out, struct err *e)
-{
-	struct ecdh_job j = { .key = key, .in = in, .out = out };
-
-	crypto_split(threads, n, ecdh_share, &j);
-	return j.bad ? err_set(e, EPROTO, "a point of small order") : 0;
-}

@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Blind RSA signatures. The private operation is OpenSSL's (CRT, blinded,
- * its result verified before it leaves); GMP does the guest's public part.
+ * Intersection by blind RSA signatures.
+ *
+ * The key's owner signs modulo both primes (exponents and bases are secret:
+ * modexp_pow takes the same steps for all) and joins by Garner's formula.
+ * Every batch is multiplied by a fresh B^e before and by B^-1 after, so that
+ * nobody chooses what the primes see (Kocher 1996), and no signature leaves
+ * that is not one (Boneh, DeMillo, Lipton 1997): e-th powers are public and
+ * cheap.
  */
 #include <openssl/bn.h>
 #include <openssl/core_names.h>
@@ -9,7 +15,8 @@
 #include <openssl/rsa.h>
 #include <string.h>
 
-#include "components/crypto/psi.h"
+#include "components/crypto/modexp.h"
+#include "components/crypto/psi_priv.h"
 #include "components/crypto/util.h"
 
 #define EXPONENT 65537
@@ -17,303 +24,429 @@
 #define BITS_MIN 1024
 #define BITS_MAX 8192
 
-struct psi_rsa {
-	EVP_PKEY *pkey; /* NULL at the guest */
-	mpz_t n;
-	size_t width;
+struct rsa {
+	struct modexp *n;
+	mpz_t modulus, e;
+	size_t limbs, bytes; /* of a number modulo n */
+	/* The owner's; p NULL at the asker. */
+	struct modexp *p, *q;
+	mpz_t prime_p, prime_q, dp, dq;
+	size_t half;	 /* limbs modulo p and q */
+	mp_limb_t *qinv; /* q^-1 modulo p */
 };
 
-static int from_modulus(const void *n, size_t len, EVP_PKEY *pkey,
-			struct psi_rsa **ret)
+static struct rsa *rsa_new(struct psi_side *s, const mpz_t modulus)
 {
-	struct psi_rsa *k = xcalloc(1, sizeof(*k));
+	struct rsa *k = xcalloc(1, sizeof(*k));
 
-	mpz_init(k->n);
-	mpz_import(k->n, len, 1, 1, 0, 0, n);
-	k->width = (mpz_sizeinbase(k->n, 2) + 7) / 8;
-	k->pkey = pkey;
-	*ret = k;
-	return 0;
+	mpz_inits(k->prime_p, k->prime_q, k->dp, k->dq, NULL);
+	mpz_init_set(k->modulus, modulus);
+	mpz_init_set_ui(k->e, EXPONENT);
+	s->width = (mpz_sizeinbase(modulus, 2) + 7) / 8;
+	s->secret_width = s->width;
+	s->k = k;
+	return k;
 }
 
-int psi_rsa_keygen(unsigned bits, struct psi_rsa **ret, struct err *e)
+static void rsa_free(struct psi_side *s)
 {
-	uint8_t n[BITS_MAX / 8];
-	EVP_PKEY *pkey;
-	BIGNUM *bn = NULL;
-	int len = 0;
+	struct rsa *k = s->k;
 
-	if (bits < BITS_MIN || bits > BITS_MAX)
-		return err_set(e, EINVAL, "RSA key of %u bits: %d to %d", bits,
-			       BITS_MIN, BITS_MAX);
-	pkey = EVP_RSA_gen(bits);
-	if (pkey && EVP_PKEY_get_bn_param(pkey, OSSL_PKEY_PARAM_RSA_N, &bn))
-		len = BN_bn2bin(bn, n);
-	BN_free(bn);
-	if (len <= 0) {
-		EVP_PKEY_free(pkey);
-		return err_set(e, EIO, "RSA key generation failed");
-	}
-	return from_modulus(n, (size_t)len, pkey, ret);
-}
-
-int psi_rsa_public(const struct psi_rsa *k, struct strbuf *sb)
-{
-	uint8_t n[BITS_MAX / 8];
-
-	limbs_export(mpz_limbs_read(k->n), (mp_size_t)mpz_size(k->n), n,
-		     k->width);
-	return sb_add(sb, n, k->width);
-}
-
-int psi_rsa_read(const void *n, size_t len, struct psi_rsa **ret, struct err *e)
-{
-	struct psi_rsa *k;
-	size_t bits;
-
-	if (len < BITS_MIN / 8 || len > BITS_MAX / 8)
-		return err_set(e, EPROTO, "RSA modulus of %zu bytes", len);
-	(void)from_modulus(n, len, NULL, &k);
-	bits = mpz_sizeinbase(k->n, 2);
-	if (bits < BITS_MIN || mpz_even_p(k->n) || k->width != len ||
-	    mpz_gcd_ui(NULL, k->n, 3234846615UL) != 1 ||
-	    mpz_probab_prime_p(k->n, 2)) {
-		psi_rsa_free(k);
-		return err_set(e, EPROTO, "not an RSA modulus");
-	}
-	*ret = k;
-	return 0;
-}
-
-void psi_rsa_free(struct psi_rsa *k)
-{
-	if (!k)
-		return;
-	EVP_PKEY_free(k->pkey);
-	mpz_clear(k->n);
+	modexp_free(k->n);
+	modexp_free(k->p);
+	modexp_free(k->q);
+	crypto_wipe(k->prime_p);
+	crypto_wipe(k->prime_q);
+	crypto_wipe(k->dp);
+	crypto_wipe(k->dq);
+	mpz_clears(k->modulus, k->e, NULL);
+	if (k->qinv)
+		explicit_bzero(k->qinv, k->half * sizeof(*k->qinv));
+	free(k->qinv);
 	free(k);
 }
 
-size_t psi_rsa_width(const struct psi_rsa *k)
+static int use_modulus(struct rsa *k, struct err *e)
 {
-	return k->width;
-}
+	int rc = modexp_new(k->modulus, 0, &k->n, e);
 
-struct rsa_job {
-	const struct psi_rsa *k;
-	const uint8_t *salt, *in, *secret_in;
-	const struct psi_ids *ids;
-	uint8_t *out, *secret;
-	int failed;
-};
-
-static void job_fail(struct rsa_job *j, int no)
-{
-	__atomic_store_n(&j->failed, no, __ATOMIC_RELAXED);
-}
-
-static void full_domain_hash(const struct rsa_job *j, EVP_MD_CTX *c, size_t i,
-			     mpz_t ret)
-{
-	uint8_t wide[BITS_MAX / 8 + 16];
-	uint32_t from = i ? j->ids->end[i - 1] : 0;
-
-	if (!EVP_DigestInit_ex2(c, crypto_shake256(), NULL) ||
-	    !EVP_DigestUpdate(c, DOMAIN, sizeof(DOMAIN)) ||
-	    !EVP_DigestUpdate(c, j->salt, PSI_SALT) ||
-	    !EVP_DigestUpdate(c, j->ids->text + from, j->ids->end[i] - from) ||
-	    !EVP_DigestFinalXOF(c, wide, j->k->width + 16))
-		abort(); /* only for lack of memory */
-	mpz_import(ret, j->k->width + 16, 1, 1, 0, 0, wide);
-	mpz_mod(ret, ret, j->k->n);
-}
-
-static void number_out(const struct psi_rsa *k, const mpz_t v, uint8_t *out)
-{
-	limbs_export(mpz_limbs_read(v), (mp_size_t)mpz_size(v), out, k->width);
-}
-
-static void number_in(const struct psi_rsa *k, const uint8_t *in, mpz_t v)
-{
-	mpz_import(v, k->width, 1, 1, 0, 0, in);
-}
-
-static void sign_share(void *arg, size_t lo, size_t hi)
-{
-	struct rsa_job *j = arg;
-	size_t w = j->k->width;
-	EVP_PKEY_CTX *c = EVP_PKEY_CTX_new(j->k->pkey, NULL);
-	EVP_MD_CTX *md = EVP_MD_CTX_new();
-	uint8_t buf[BITS_MAX / 8], sig[BITS_MAX / 8];
-	mpz_t v;
-	bool ok = c && md && EVP_PKEY_decrypt_init(c) > 0 &&
-		  EVP_PKEY_CTX_set_rsa_padding(c, RSA_NO_PADDING) > 0;
-
-	mpz_init(v);
-	if (!ok)
-		job_fail(j, EIO);
-	for (size_t i = lo; i < hi && ok; i++) {
-		size_t n = sizeof(sig);
-
-		if (j->ids) {
-			full_domain_hash(j, md, i, v);
-			number_out(j->k, v, buf);
-		} else {
-			number_in(j->k, j->in + i * w, v);
-			if (mpz_sgn(v) == 0 || mpz_cmp(v, j->k->n) >= 0) {
-				job_fail(j, EPROTO);
-				break;
-			}
-			memcpy(buf, j->in + i * w, w);
-		}
-		ok = EVP_PKEY_decrypt(c, sig, &n, buf, w) > 0 && n == w;
-		if (!ok)
-			job_fail(j, EIO);
-		else if (!j->ids)
-			memcpy(j->out + i * w, sig, w);
-		else
-			(void)EVP_Digest(sig, w, j->out + i * PSI_TAG, NULL,
-					 crypto_sha256(), NULL);
+	if (rc == 0) {
+		k->limbs = modexp_limbs(k->n);
+		k->bytes = k->limbs * sizeof(mp_limb_t);
 	}
-	explicit_bzero(sig, sizeof(sig));
-	mpz_clear(v);
-	EVP_PKEY_CTX_free(c);
-	EVP_MD_CTX_free(md);
+	return rc;
 }
 
-static int rsa_run(struct rsa_job *j, size_t n, unsigned threads,
-		   void (*share)(void *, size_t, size_t), struct err *e)
+static void number_to_limbs(mp_limb_t *v, size_t limbs, const mpz_t z)
 {
-	crypto_split(threads, n, share, j);
-	if (j->failed == EPROTO)
-		return err_set(e, EPROTO,
-			       "a blinded number or a signature "
-			       "is not what it must be");
-	return j->failed ? err_set(e, j->failed, "RSA operation failed") : 0;
+	mpn_zero(v, (mp_size_t)limbs);
+	mpn_copyi(v, mpz_limbs_read(z), (mp_size_t)mpz_size(z));
 }
 
-int psi_rsa_tags(const struct psi_rsa *k, const uint8_t salt[PSI_SALT],
-		 const struct psi_ids *ids, unsigned threads, uint8_t *tags,
-		 struct err *e)
+/* p > q are k->prime_p and prime_q. */
+static int use_primes(struct rsa *k, struct err *e)
 {
-	struct rsa_job j = { .k = k, .salt = salt, .ids = ids, .out = tags };
+	mpz_t t;
+	int rc;
 
-	return rsa_run(&j, ids->n, threads, sign_share, e);
-}
-
-int psi_rsa_sign(const struct psi_rsa *k, const uint8_t *in, size_t n,
-		 unsigned threads, uint8_t *out, struct err *e)
-{
-	struct rsa_job j = { .k = k, .in = in, .out = out };
-
-	return rsa_run(&j, n, threads, sign_share, e);
-}
-
-static void blind_share(void *arg, size_t lo, size_t hi)
-{
-	struct rsa_job *j = arg;
-	size_t w = j->k->width;
-	EVP_MD_CTX *md = EVP_MD_CTX_new();
-	mpz_t h, r, t;
-
-	if (!md)
-		abort();
-	mpz_inits(h, r, t, NULL);
-	for (size_t i = lo; i < hi; i++) {
-		/* Over all of Z_n^*: a short r would let the host confirm a
-		 * guess of the id. */
-		do {
-			crypto_random_below(r, j->k->n);
-			mpz_gcd(t, r, j->k->n);
-		} while (mpz_cmp_ui(r, 2) < 0 || mpz_cmp_ui(t, 1) != 0);
-		full_domain_hash(j, md, i, h);
-		number_out(j->k, r, j->secret + i * w);
-		mpz_powm_ui(t, r, EXPONENT, j->k->n);
-		mpz_mul(t, t, h);
-		mpz_mod(t, t, j->k->n);
-		number_out(j->k, t, j->out + i * w);
+	mpz_init(t);
+	mpz_sub_ui(t, k->prime_p, 1);
+	rc = mpz_invert(k->dp, k->e, t) ? 0 : -1;
+	mpz_sub_ui(t, k->prime_q, 1);
+	if (rc == 0 && !mpz_invert(k->dq, k->e, t))
+		rc = -1;
+	if (rc == 0 && !mpz_invert(t, k->prime_q, k->prime_p))
+		rc = -1;
+	if (rc < 0)
+		rc = err_set(e, EINVAL, "these primes make no RSA key");
+	if (rc == 0)
+		rc = use_modulus(k, e);
+	if (rc == 0)
+		rc = modexp_new(k->prime_p, MODEXP_SECRET, &k->p, e);
+	if (rc == 0)
+		rc = modexp_new(k->prime_q, MODEXP_SECRET, &k->q, e);
+	if (rc == 0) {
+		k->half = modexp_limbs(k->p);
+		k->qinv = xcalloc(k->half, sizeof(*k->qinv));
+		number_to_limbs(k->qinv, k->half, t);
+		/* The limbs of a number modulo n are those of p times q. */
+		if (modexp_limbs(k->q) != k->half || 2 * k->half < k->limbs)
+			rc = err_set(e, EINVAL, "primes of unlike sizes");
 	}
-	crypto_wipe(h);
-	crypto_wipe(r);
 	crypto_wipe(t);
-	EVP_MD_CTX_free(md);
+	return rc;
 }
 
-int psi_rsa_blind(const struct psi_rsa *k, const uint8_t salt[PSI_SALT],
-		  const struct psi_ids *ids, unsigned threads, uint8_t *out,
-		  uint8_t *secret, struct err *e)
+static bool bn_number(EVP_PKEY *pkey, const char *what, mpz_t ret)
 {
-	struct rsa_job j = {
-		.k = k, .salt = salt, .ids = ids, .out = out, .secret = secret
-	};
+	uint8_t buf[BITS_MAX / 8];
+	BIGNUM *bn = NULL;
+	int len = 0;
 
-	return rsa_run(&j, ids->n, threads, blind_share, e);
+	if (EVP_PKEY_get_bn_param(pkey, what, &bn) &&
+	    BN_num_bytes(bn) <= (int)sizeof(buf))
+		len = BN_bn2bin(bn, buf);
+	mpz_import(ret, (size_t)MAX(len, 0), 1, 1, 0, 0, buf);
+	explicit_bzero(buf, sizeof(buf));
+	BN_clear_free(bn);
+	return len > 0;
 }
 
-static void unblind_share(void *arg, size_t lo, size_t hi)
+static int from_primes(struct psi_side *s, const mpz_t p, const mpz_t q,
+		       struct err *e)
 {
-	struct rsa_job *j = arg;
-	size_t w = j->k->width, n = hi - lo, at = n;
-	mpz_t *run = xcalloc(n + 1, sizeof(*run)); /* products of the r */
-	EVP_MD_CTX *md = EVP_MD_CTX_new();
-	uint8_t sig[BITS_MAX / 8];
-	mpz_t h, r, s, inv;
+	struct rsa *k;
+	mpz_t n;
 
-	if (!md)
-		abort();
-	mpz_inits(h, r, s, inv, NULL);
-	mpz_init_set_ui(run[0], 1);
-	for (size_t i = 0; i < n; i++) {
-		number_in(j->k, j->secret_in + (lo + i) * w, r);
-		mpz_init(run[i + 1]);
-		mpz_mul(run[i + 1], run[i], r);
-		mpz_mod(run[i + 1], run[i + 1], j->k->n);
-	}
-	if (!mpz_invert(inv, run[n], j->k->n))
-		job_fail(j, EPROTO);
+	mpz_init(n);
+	mpz_mul(n, p, q);
+	k = rsa_new(s, n);
+	mpz_clear(n);
+	mpz_set(k->prime_p, mpz_cmp(p, q) > 0 ? p : q);
+	mpz_set(k->prime_q, mpz_cmp(p, q) > 0 ? q : p);
+	return use_primes(k, e);
+}
+
+static int rsa_keygen(struct psi_side *s, unsigned bits, struct err *e)
+{
+	EVP_PKEY *pkey;
+	mpz_t p, q;
+	int rc;
+
+	if (bits < BITS_MIN || bits > BITS_MAX || bits % 128)
+		return err_set(e, EINVAL,
+			       "an RSA key of %u bits: a multiple of 128 from "
+			       "%d to %d is needed",
+			       bits, BITS_MIN, BITS_MAX);
+	mpz_inits(p, q, NULL);
+	pkey = EVP_RSA_gen(bits);
+	if (pkey && bn_number(pkey, OSSL_PKEY_PARAM_RSA_FACTOR1, p) &&
+	    bn_number(pkey, OSSL_PKEY_PARAM_RSA_FACTOR2, q))
+		rc = from_primes(s, p, q, e);
 	else
-		for (; at > 0; at--) {
-			size_t i = lo + at - 1;
-
-			number_in(j->k, j->secret_in + i * w, r);
-			number_in(j->k, j->in + i * w, s);
-			/* s / r, and inv loses this r. */
-			mpz_mul(s, s, run[at - 1]);
-			mpz_mul(s, s, inv);
-			mpz_mod(s, s, j->k->n);
-			mpz_mul(inv, inv, r);
-			mpz_mod(inv, inv, j->k->n);
-			number_out(j->k, s, sig);
-			full_domain_hash(j, md, i, h);
-			mpz_powm_ui(r, s, EXPONENT, j->k->n);
-			if (mpz_cmp(r, h) != 0) {
-				job_fail(j, EPROTO);
-				break;
-			}
-			(void)EVP_Digest(sig, w, j->out + i * PSI_TAG, NULL,
-					 crypto_sha256(), NULL);
-		}
-	for (size_t i = 0; i <= n; i++)
-		mpz_clear(run[i]);
-	free(run);
-	crypto_wipe(h);
-	crypto_wipe(r);
-	crypto_wipe(s);
-	crypto_wipe(inv);
-	EVP_MD_CTX_free(md);
+		rc = err_set(e, EIO, "RSA key generation failed");
+	EVP_PKEY_free(pkey);
+	crypto_wipe(p);
+	crypto_wipe(q);
+	return rc;
 }
 
-int psi_rsa_unblind(const struct psi_rsa *k, const uint8_t salt[PSI_SALT],
-		    const struct psi_ids *ids, const uint8_t *signature,
-		    const uint8_t *secret, unsigned threads, uint8_t *tags,
-		    struct err *e)
+/* What rsa_save wrote: both primes, each of half the bits. */
+static int rsa_load(struct psi_side *s, unsigned bits, const void *key,
+		    size_t len, struct err *e)
 {
-	struct rsa_job j = { .k = k,
-			     .salt = salt,
-			     .ids = ids,
-			     .in = signature,
-			     .secret_in = secret,
-			     .out = tags };
+	const uint8_t *b = key;
+	mpz_t p, q;
+	int rc = 0;
 
-	return rsa_run(&j, ids->n, threads, unblind_share, e);
+	if (bits < BITS_MIN || bits > BITS_MAX || len != bits / 8)
+		return err_set(e, EINVAL, "an RSA key of %zu bytes", len);
+	mpz_inits(p, q, NULL);
+	mpz_import(p, len / 2, 1, 1, 0, 0, b);
+	mpz_import(q, len / 2, 1, 1, 0, 0, b + len / 2);
+	if (!mpz_probab_prime_p(p, 20) || !mpz_probab_prime_p(q, 20) ||
+	    mpz_cmp(p, q) == 0)
+		rc = err_set(e, EINVAL, "no RSA key");
+	else
+		rc = from_primes(s, p, q, e);
+	if (rc == 0 && s->width != len)
+		rc = err_set(e, EINVAL, "an RSA key of another size");
+	crypto_wipe(p);
+	crypto_wipe(q);
+	return rc;
 }
+
+static void number_out(const mpz_t v, uint8_t *out, size_t width)
+{
+	limbs_export(mpz_limbs_read(v), (mp_size_t)mpz_size(v), out, width);
+}
+
+static int rsa_save(const struct psi_side *s, struct strbuf *sb)
+{
+	const struct rsa *k = s->k;
+	uint8_t buf[BITS_MAX / 8];
+	int rc;
+
+	number_out(k->prime_p, buf, s->width / 2);
+	number_out(k->prime_q, buf + s->width / 2, s->width / 2);
+	rc = sb_add(sb, buf, s->width);
+	explicit_bzero(buf, sizeof(buf));
+	return rc;
+}
+
+static int rsa_public(const struct psi_side *s, struct strbuf *sb)
+{
+	const struct rsa *k = s->k;
+	uint8_t buf[BITS_MAX / 8];
+
+	number_out(k->modulus, buf, s->width);
+	return sb_add(sb, buf, s->width);
+}
+
+static int rsa_asker(struct psi_side *s, unsigned bits, const void *public,
+		     size_t len, struct err *e)
+{
+	struct rsa *k;
+	mpz_t n;
+
+	if (len != bits / 8 || len < BITS_MIN / 8 || len > BITS_MAX / 8)
+		return err_set(e, EPROTO, "an RSA modulus of %zu bytes", len);
+	mpz_init(n);
+	mpz_import(n, len, 1, 1, 0, 0, public);
+	k = rsa_new(s, n);
+	mpz_clear(n);
+	if (s->width != len || mpz_even_p(k->modulus) ||
+	    mpz_gcd_ui(NULL, k->modulus, 3234846615UL) != 1 ||
+	    mpz_probab_prime_p(k->modulus, 2))
+		return err_set(e, EPROTO, "not an RSA modulus");
+	return use_modulus(k, e);
+}
+
+static void import_all(const struct psi_side *s, mp_limb_t *v,
+		       const uint8_t *in, size_t n)
+{
+	const struct rsa *k = s->k;
+
+	for (size_t i = 0; i < n; i++)
+		limbs_import(v + i * k->limbs, (mp_size_t)k->limbs,
+			     in + i * s->width, s->width);
+}
+
+static void export_all(const struct psi_side *s, const mp_limb_t *v,
+		       uint8_t *out, size_t n)
+{
+	const struct rsa *k = s->k;
+
+	for (size_t i = 0; i < n; i++)
+		limbs_export(v + i * k->limbs, (mp_size_t)k->limbs,
+			     out + i * s->width, s->width);
+}
+
+static void rsa_hash(const struct psi_side *s, EVP_MD_CTX *md,
+		     const struct psi_ids *ids, size_t lo, size_t n,
+		     uint8_t *out)
+{
+	const struct rsa *k = s->k;
+	size_t wide =
+	    (s->width + 16 + sizeof(mp_limb_t) - 1) / sizeof(mp_limb_t);
+	_cleanup_free_ mp_limb_t *w = xcalloc(n * wide, sizeof(*w));
+	_cleanup_free_ mp_limb_t *v = xmalloc(n * k->bytes);
+	uint8_t buf[BITS_MAX / 8 + 16];
+
+	for (size_t i = 0; i < n; i++) {
+		psi_wide_hash(s, md, DOMAIN, ids, lo + i, buf);
+		limbs_import(w + i * wide, (mp_size_t)wide, buf, s->width + 16);
+	}
+	modexp_reduce(k->n, v, w, wide, n);
+	export_all(s, v, out, n);
+}
+
+/* A number that has an inverse, and that; both `limbs` long. */
+static void random_pair(const struct rsa *k, mp_limb_t *r, mp_limb_t *inverse)
+{
+	mpz_t a, b;
+
+	mpz_inits(a, b, NULL);
+	do
+		crypto_random_below(a, k->modulus);
+	while (mpz_cmp_ui(a, 2) < 0 || !mpz_invert(b, a, k->modulus));
+	number_to_limbs(r, k->limbs, a);
+	number_to_limbs(inverse, k->limbs, b);
+	crypto_wipe(a);
+	crypto_wipe(b);
+}
+
+/* s = x^d of n numbers, by both primes. */
+static void private_power(const struct rsa *k, mp_limb_t *s, const mp_limb_t *x,
+			  size_t n)
+{
+	size_t size = n * k->half * sizeof(mp_limb_t);
+	mp_limb_t *sp = xmalloc(size), *sq = xmalloc(size);
+	mp_limb_t *t = xmalloc(size);
+	mp_size_t half = (mp_size_t)k->half;
+	mp_size_t need =
+	    MAX(mpn_sec_mul_itch(half, half), mpn_sec_add_1_itch(half));
+	mp_limb_t *room =
+	    xmalloc((size_t)(need + 2 * half) * sizeof(mp_limb_t));
+	mp_limb_t *full = room + need;
+	mp_limb_t *q = xcalloc(k->half, sizeof(*q));
+
+	modexp_reduce(k->p, sp, x, k->limbs, n);
+	modexp_pow(k->p, sp, sp, n, k->dp,
+		   (unsigned)mpz_sizeinbase(k->prime_p, 2));
+	modexp_reduce(k->q, sq, x, k->limbs, n);
+	modexp_pow(k->q, sq, sq, n, k->dq,
+		   (unsigned)mpz_sizeinbase(k->prime_q, 2));
+	/* sq + q ((sp - sq) / q mod p) */
+	modexp_reduce(k->p, t, sq, k->half, n);
+	modexp_sub(k->p, sp, sp, t, n);
+	modexp_mul(k->p, sp, sp, k->qinv, 0, n);
+	number_to_limbs(q, k->half, k->prime_q);
+	for (size_t i = 0; i < n; i++) {
+		mp_limb_t carry;
+
+		mpn_sec_mul(full, sp + i * k->half, half, q, half, room);
+		carry = mpn_add_n(full, full, sq + i * k->half, half);
+		(void)mpn_sec_add_1(full + half, full + half, half, carry,
+				    room);
+		mpn_copyi(s + i * k->limbs, full, (mp_size_t)k->limbs);
+	}
+	explicit_bzero(sp, size);
+	explicit_bzero(sq, size);
+	explicit_bzero(t, size);
+	explicit_bzero(q, k->half * sizeof(*q));
+	explicit_bzero(room, (size_t)(need + 2 * half) * sizeof(mp_limb_t));
+	free(sp);
+	free(sq);
+	free(t);
+	free(q);
+	free(room);
+}
+
+static int rsa_answer(const struct psi_side *s, const uint8_t *in, size_t n,
+		      uint8_t *out)
+{
+	const struct rsa *k = s->k;
+	_cleanup_free_ mp_limb_t *x = xmalloc(n * k->bytes);
+	_cleanup_free_ mp_limb_t *y = xmalloc(n * k->bytes);
+	_cleanup_free_ mp_limb_t *b = xmalloc(3 * k->bytes);
+	mp_limb_t *b_e = b + k->limbs, *inverse = b + 2 * k->limbs;
+	int rc = 0;
+
+	import_all(s, x, in, n);
+	for (size_t i = 0; i < n; i++)
+		if (mpn_zero_p(x + i * k->limbs, (mp_size_t)k->limbs) ||
+		    mpn_cmp(x + i * k->limbs, mpz_limbs_read(k->modulus),
+			    (mp_size_t)k->limbs) >= 0)
+			return -EPROTO;
+	random_pair(k, b, inverse);
+	modexp_pow_public(k->n, b_e, b, 1, k->e);
+	modexp_mul(k->n, x, x, b_e, 0, n);
+	private_power(k, y, x, n);
+	/* A fault must not leave: it would tell the primes. */
+	{
+		_cleanup_free_ mp_limb_t *check = xmalloc(n * k->bytes);
+
+		modexp_pow_public(k->n, check, y, n, k->e);
+		if (memcmp(check, x, n * k->bytes) != 0)
+			rc = -EIO;
+	}
+	if (rc == 0) {
+		modexp_mul(k->n, y, y, inverse, 0, n);
+		export_all(s, y, out, n);
+	}
+	explicit_bzero(b, 3 * k->bytes);
+	explicit_bzero(x, n * k->bytes);
+	explicit_bzero(y, n * k->bytes);
+	return rc;
+}
+
+/* Over all of Z_n^*: with a short r the other side could confirm a guess of
+ * the id. */
+static int rsa_blind(const struct psi_side *s, const uint8_t *hashed, size_t n,
+		     uint8_t *out, uint8_t *secret)
+{
+	const struct rsa *k = s->k;
+	_cleanup_free_ mp_limb_t *r = xmalloc(n * k->bytes);
+	_cleanup_free_ mp_limb_t *h = xmalloc(n * k->bytes);
+	mpz_t a;
+
+	mpz_init(a);
+	for (size_t i = 0; i < n; i++) {
+		do
+			crypto_random_below(a, k->modulus);
+		while (mpz_cmp_ui(a, 2) < 0);
+		number_to_limbs(r + i * k->limbs, k->limbs, a);
+	}
+	crypto_wipe(a);
+	export_all(s, r, secret, n);
+	import_all(s, h, hashed, n);
+	modexp_pow_public(k->n, r, r, n, k->e);
+	modexp_mul(k->n, h, h, r, 1, n);
+	export_all(s, h, out, n);
+	explicit_bzero(r, n * k->bytes);
+	explicit_bzero(h, n * k->bytes);
+	return 0;
+}
+
+static int rsa_unblind(const struct psi_side *s, const uint8_t *hashed,
+		       const uint8_t *in, const uint8_t *secret, size_t n,
+		       uint8_t *out)
+{
+	const struct rsa *k = s->k;
+	_cleanup_free_ mp_limb_t *r = xmalloc(n * k->bytes);
+	_cleanup_free_ mp_limb_t *v = xmalloc(n * k->bytes);
+	int rc = -EPROTO;
+
+	import_all(s, r, secret, n);
+	import_all(s, v, in, n);
+	for (size_t i = 0; i < n; i++)
+		if (mpn_cmp(v + i * k->limbs, mpz_limbs_read(k->modulus),
+			    (mp_size_t)k->limbs) >= 0)
+			goto out;
+	/* An r without an inverse is a factor of n: the key is broken. */
+	if (modexp_invert(k->n, r, r, n) < 0)
+		goto out;
+	modexp_mul(k->n, v, v, r, 1, n);
+	export_all(s, v, out, n);
+	modexp_pow_public(k->n, v, v, n, k->e);
+	import_all(s, r, hashed, n);
+	rc = memcmp(v, r, n * k->bytes) == 0 ? 0 : -EPROTO;
+out:
+	explicit_bzero(r, n * k->bytes);
+	explicit_bzero(v, n * k->bytes);
+	return rc;
+}
+
+const struct psi_ops psi_rsa_ops = {
+	.keygen = rsa_keygen,
+	.asker = rsa_asker,
+	.load = rsa_load,
+	.save = rsa_save,
+	.public = rsa_public,
+	.free = rsa_free,
+	.hash = rsa_hash,
+	.blind = rsa_blind,
+	.answer = rsa_answer,
+	.unblind = rsa_unblind,
+};

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Intersections are exactly the true ones, of 100,000 ids too."""
+import os
 import random
 
 import pytest
-from conftest import SLOW, job_files
+from conftest import SLOW, Refused, eventually, job_files
 
 ROWS = 8000 if SLOW == 1 else 2000
 MANY = 100000
@@ -92,3 +93,56 @@ def test_without_a_common_id_a_warning_says_so(s):
     assert keys(s[9999], name, "guest") == []
     for p in (9999, 10000):
         assert "no id is common to all parties" in s[p].read("jobs", name, "events")
+
+
+def changed(method, hosts, **params):
+    dsl, conf = job(method, hosts)
+    conf["component_parameters"]["common"]["intersection_0"].update(params)
+    return dsl, conf
+
+
+def test_only_the_number_is_told(s):
+    name = s[9999].run(*changed("rsa", [10000], cardinality_only=True, sync_cardinality=True),
+                       seconds=300)
+    for p, role in ((9999, "guest"), (10000, "host")):
+        summary = s[p].read_json("jobs", name, role, "intersection_0/summary.json")
+        assert summary["intersect_count"] == len(s.shared)
+        assert keys(s[p], name, role) == []
+
+
+def test_a_kept_list_serves_the_next_job(s):
+    kept = [os.path.join(s.dir, "state", p, "cache/intersection") for p in ("9999", "10000")]
+    for again in (False, True):
+        before = [os.stat(os.path.join(k, x)).st_ino for k in kept if again for x in os.listdir(k)]
+        name = s[9999].run(*changed("ecdh", [10000], run_cache=True), seconds=300)
+        assert set(keys(s[9999], name, "guest")) == s.shared
+        after = [os.stat(os.path.join(k, x)).st_ino for k in kept for x in os.listdir(k)]
+        assert len(after) == 2 and (not again or after == before)
+
+
+def test_a_host_that_dies_leaves_nothing_behind(s):
+    dsl, conf = changed("rsa", [10000], rsa_params={"key_length": 4096})
+    name = s[9999].submit(dsl, conf)
+    eventually(lambda: os.path.exists(s[10000].path("jobs", name, "host/intersection_0")) and
+               s[10000].read("jobs", name, "host/intersection_0/status") == "running\n", 60)
+    os.kill(s[10000].pid("rollfs-task"), 9)
+    assert s[9999].wait(name, 120) == "failed"
+    assert "intersection_0" in s[9999].error(name)
+    for p, role in (("9999", "guest"), ("10000", "host")):
+        eventually(lambda: not s[int(p)].pids("rollfs-task"), 15)
+        left = os.listdir(os.path.join(s.dir, "state", p, "jobs", name, role, "intersection_0"))
+        assert not [x for x in left if "spool" in x or "tmp" in x]
+
+
+@pytest.mark.parametrize("hosts, params, word", [
+    ([10000, 10001], {"cardinality_only": True}, "cardinality_only"),
+    ([10000, 10001], {"rsa_params": {"split_calculation": True}}, "split_calculation"),
+    ([10000], {"rsa_params": {"key_length": 2000}}, "multiple of 128"),
+    ([10000], {"intersect_method": "dh", "dh_params": {"key_length": 2500}}, "no such group"),
+    ([10000], {"run_cache": True, "cardinality_only": True}, "run_cache"),
+    ([10000], {"join_method": "left_join"}, "Union"),
+], ids=lambda v: v if isinstance(v, str) else "")
+def test_what_cannot_be_is_refused_when_submitted(s, hosts, params, word):
+    with pytest.raises(Refused) as r:
+        s[9999].submit(*changed("rsa", hosts, **params))
+    assert word in r.value.text

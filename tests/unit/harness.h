@@ -49,6 +49,8 @@ static struct {
 	bool stop;
 	size_t hosts;
 	size_t widest_index; /* longest batch_data_index */
+	const char *watch;   /* name of messages that are counted */
+	size_t watched;
 } bus = { .lock = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER };
 
 static struct table_store *store;
@@ -216,6 +218,18 @@ int ctx_put_summary(struct ctx *c, const json_t *summary, struct err *e)
 	c->summary = json_deep_copy(summary);
 	return 0;
 }
+const char *ctx_scratch(struct ctx *c)
+{
+	(void)c;
+	return harness_dir;
+}
+char *ctx_cache_dir(struct ctx *c, const char *name, struct err *e)
+{
+	_cleanup_free_ char *dir = xasprintf("%s/cache-%s%zu/%s", harness_dir,
+					     c->role, c->index, name);
+
+	return mkdir_p(dir, 0700, e) < 0 ? NULL : TAKE_PTR(dir);
+}
 void ctx_event(struct ctx *c, const char *fmt, ...)
 {
 	(void)c;
@@ -254,6 +268,8 @@ int ctx_send_bytes(struct ctx *c, const char *role, size_t i, const char *name,
 	pthread_mutex_lock(&bus.lock);
 	if (!strcmp(name, "batch_data_index"))
 		bus.widest_index = MAX(bus.widest_index, n / 4);
+	if (bus.watch && !strcmp(name, bus.watch))
+		bus.watched++;
 	m->next = bus.messages;
 	bus.messages = m;
 	pthread_cond_broadcast(&bus.more);
@@ -390,6 +406,7 @@ static void parties_run(struct ctx *ctx, size_t n,
 {
 	bus.stop = false;
 	bus.widest_index = 0;
+	bus.watched = 0;
 	for (size_t k = 0; k < n; k++) {
 		ctx[k].component = component;
 		assert_int_equal(

@@ -1,10 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Intersection between real parties: exactly the common rows, or a refusal. */
+#include <dirent.h>
 #include <math.h>
+#include <sys/stat.h>
 
+#include "components/intersection.h"
 #include "tests/unit/harness.h"
 
 extern const struct component component_intersection;
+
+/* Pieces of a few ids, and spools that spill. */
+static int run_small(struct ctx *c, struct err *e)
+{
+	static const struct psi_limits small = { .bytes = 4096,
+						 .window = 2,
+						 .memory = 10000 };
+
+	return intersection_run(c, &small, e);
+}
+static const struct component small_pieces = { .run = run_small };
+static const struct component *the_component = &component_intersection;
 
 #define HOST_MAX 2
 
@@ -13,6 +28,10 @@ static struct ctx ctx[HOST_MAX + 1];
 static const char rsa[] = "{\"intersect_method\": \"rsa\", "
 			  "\"rsa_params\": {\"key_length\": 1024}}";
 static const char ecdh[] = "{\"intersect_method\": \"ecdh\"}";
+static const char dh[] = "{\"intersect_method\": \"dh\"}";
+static const char split[] =
+    "{\"intersect_method\": \"rsa\", \"rsa_params\": {\"key_length\": 1024, "
+    "\"split_calculation\": true}}";
 
 /* Which of the numbers a party has as ids. */
 struct ids {
@@ -73,7 +92,7 @@ static void run_job(const char *const *params, const struct ids *s,
 		assert_non_null(ctx[k].params);
 		ctx[k].table = make_table(name, &s[k]);
 	}
-	parties_run(ctx, hosts + 1, &component_intersection);
+	parties_run(ctx, hosts + 1, the_component);
 }
 
 static void run_same(const char *params, const struct ids *s, size_t hosts)
@@ -143,6 +162,35 @@ static int64_t counted(const struct ctx *c)
 	return json_int_or(c->summary, "intersect_count", -1);
 }
 
+static const char *cache_dir(const char *role)
+{
+	static char dir[80];
+
+	(void)snprintf(dir, sizeof(dir), "%s/cache-%s0", harness_dir, role);
+	return dir;
+}
+
+/* The last byte of every list of a party is lost. */
+static void cut_cache(const char *role)
+{
+	_cleanup_free_ char *dir =
+	    xasprintf("%s/intersection", cache_dir(role));
+	struct dirent *d;
+	struct stat st;
+	DIR *at = opendir(dir);
+
+	assert_non_null(at);
+	while ((d = readdir(at))) {
+		_cleanup_free_ char *path = xasprintf("%s/%s", dir, d->d_name);
+
+		if (d->d_name[0] == '.')
+			continue;
+		assert_int_equal(stat(path, &st), 0);
+		assert_int_equal(truncate(path, st.st_size - 1), 0);
+	}
+	closedir(at);
+}
+
 /* ---- tests ------------------------------------------------------------ */
 
 static void exactly_the_common_rows_come_out(const char *params)
@@ -209,12 +257,14 @@ static void nothing_in_common_is_an_empty_table(void **state)
 	parties_end(ctx, 2);
 }
 
-static void blocks_that_are_just_full(void **state)
+/* 4096 bytes are 128 points, 32 RSA numbers, 256 tags, 1024 places. */
+static void pieces_that_are_just_full(void **state)
 {
-	static const struct ids s[] = { { 0, 2048, 1 }, { 0, 4096, 1 } };
+	static const struct ids s[] = { { 0, 1024, 1 }, { 0, 4096, 1 } };
 	static const struct ids t[] = { { 0, 4097, 1 }, { 5, 6, 1 } };
 
 	(void)state;
+	the_component = &small_pieces;
 	run_same(ecdh, s, 1);
 	check_all(s, 1);
 	parties_end(ctx, 2);
@@ -224,6 +274,145 @@ static void blocks_that_are_just_full(void **state)
 	run_same(ecdh, t, 1);
 	check_all(t, 1);
 	parties_end(ctx, 2);
+	the_component = &component_intersection;
+}
+
+static void lists_that_spill_give_the_same(void **state)
+{
+	static const struct ids s[] = { { 0, 4500, 1 },
+					{ 0, 9000, 3 },
+					{ 1500, 6000, 2 } };
+
+	(void)state;
+	the_component = &small_pieces;
+	run_same(ecdh, s, 2);
+	check_all(s, 2);
+	assert_int_equal(counted(&ctx[0]), 500);
+	parties_end(ctx, 3);
+	run_same(rsa, s, 2);
+	check_all(s, 2);
+	parties_end(ctx, 3);
+	run_same(split, s, 1);
+	check_all(s, 1);
+	parties_end(ctx, 2);
+	the_component = &component_intersection;
+}
+
+static void dh_gives_exactly_the_common_rows(void **state)
+{
+	static const struct ids s[] = { { 0, 60, 1 }, { 20, 99, 2 } };
+
+	(void)state;
+	run_same(dh, s, 1);
+	check_all(s, 1);
+	parties_end(ctx, 2);
+}
+
+static void split_calculation_gives_exactly_the_common_rows(void **state)
+{
+	static const struct ids none[] = { { 0, 50, 1 }, { 50, 51, 1 } };
+
+	(void)state;
+	exactly_the_common_rows_come_out(split);
+	run_same(split, none, 1);
+	check_all(none, 1);
+	parties_end(ctx, 2);
+}
+
+/* Only the number, and no row at either party. */
+static void cardinality_only_gives_the_number(void **state)
+{
+	static const struct ids s[] = { { 0, 5000, 1 }, { 3000, 9000, 2 } };
+	static const struct ids none[] = { { 0, 1, 1 }, { 1, 2, 1 } };
+
+	(void)state;
+	for (int told = 0; told < 2; told++) {
+		run_same(told ? "{\"cardinality_only\": true, "
+				"\"sync_cardinality\": true}"
+			      : "{\"cardinality_only\": true}",
+			 s, 1);
+		assert_int_equal(counted(&ctx[0]), 1000);
+		assert_int_equal(counted(&ctx[1]), told ? 1000 : -1);
+		check_output(&ctx[0], none, 2, true);
+		check_output(&ctx[1], none, 2, true);
+		parties_end(ctx, 2);
+	}
+	the_component = &small_pieces;
+	run_same("{\"cardinality_only\": true}", s, 1);
+	assert_int_equal(counted(&ctx[0]), 1000);
+	parties_end(ctx, 2);
+	the_component = &component_intersection;
+}
+
+/* Messages of a name in a run with run_cache. */
+static size_t lists_sent(const char *params, const struct ids *s,
+			 const char *name)
+{
+	bus.watch = name;
+	run_same(params, s, 1);
+	check_all(s, 1);
+	parties_end(ctx, 2);
+	return bus.watched;
+}
+
+static void a_kept_list_is_not_sent_again(const char *params, const char *name)
+{
+	static const struct ids s[] = { { 0, 500, 1 }, { 300, 900, 2 } };
+	/* Other ids of the guest, then of the host. */
+	static const struct ids t[] = { { 200, 900, 3 }, { 300, 900, 2 } };
+	static const struct ids u[] = { { 200, 900, 3 }, { 300, 902, 2 } };
+
+	assert_int_equal(lists_sent(params, s, name), 1);
+	assert_int_equal(lists_sent(params, s, name), 0);
+	assert_int_equal(lists_sent(params, t, name), 0);
+	assert_int_equal(lists_sent(params, u, name), 1);
+	assert_int_equal(lists_sent(params, u, name), 0);
+	/* Without its half of it, or with a damaged one, it is made anew. */
+	assert_int_equal(remove_tree(cache_dir("guest"), NULL), 0);
+	assert_int_equal(lists_sent(params, u, name), 1);
+	cut_cache("host");
+	assert_int_equal(lists_sent(params, u, name), 1);
+	cut_cache("guest");
+	assert_int_equal(lists_sent(params, u, name), 1);
+	assert_int_equal(lists_sent(params, u, name), 0);
+}
+
+static void run_cache_keeps_the_hosts_list(void **state)
+{
+	static const struct ids s[] = { { 0, 50, 1 }, { 30, 90, 2 } };
+	static const char rsa_cached[] =
+	    "{\"intersect_method\": \"rsa\", \"run_cache\": true, "
+	    "\"rsa_params\": {\"key_length\": 1024}}";
+
+	(void)state;
+	a_kept_list_is_not_sent_again(
+	    "{\"intersect_method\": \"ecdh\", \"run_cache\": true}",
+	    "id_ciphertext_exchange_h2g");
+	assert_int_equal(lists_sent(rsa_cached, s, "host_prvkey_ids"), 1);
+	assert_int_equal(lists_sent(rsa_cached, s, "host_prvkey_ids"), 0);
+}
+
+static void kept_lists_are_for_their_owner_only(void **state)
+{
+	_cleanup_free_ char *dir =
+	    xasprintf("%s/intersection", cache_dir("host"));
+	struct dirent *d;
+	struct stat st;
+	DIR *at = opendir(dir);
+
+	(void)state;
+	assert_non_null(at);
+	while ((d = readdir(at))) {
+		_cleanup_free_ char *path = xasprintf("%s/%s", dir, d->d_name);
+
+		if (d->d_name[0] == '.')
+			continue;
+		assert_int_equal(stat(path, &st), 0);
+		assert_int_equal(st.st_mode & 0777, 0600);
+	}
+	closedir(at);
+	assert_int_equal(stat(dir, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0700);
 }
 
 static void without_sync_the_host_learns_and_outputs_nothing(void **state)
@@ -297,7 +486,7 @@ static void damage_is_noticed(const char *params, size_t who, const char *name)
 		ctx[k].table = make_table(k ? "b" : "a", &s[k]);
 	}
 	ctx[who].flip = name;
-	parties_run(ctx, 2, &component_intersection);
+	parties_run(ctx, 2, the_component);
 	/* The sender of the last message has ended well by then. */
 	if (ctx[1 - who].status >= 0)
 		fail_msg("%s went unnoticed", name);
@@ -311,7 +500,10 @@ static void damaged_messages_are_noticed(void **state)
 	damage_is_noticed(ecdh, 1, "id_ciphertext_exchange_h2g");
 	damage_is_noticed(ecdh, 0, "intersect_ids");
 	damage_is_noticed(ecdh, 0, "salts");
+	damage_is_noticed(ecdh, 1, "doubly_encrypted_id");
 	damage_is_noticed(ecdh, 1, "digest");
+	damage_is_noticed(split, 1, "host_intersect_ids");
+	damage_is_noticed(split, 0, "shares");
 	damage_is_noticed(rsa, 1, "host_pubkey");
 	damage_is_noticed(rsa, 0, "guest_pubkey_ids");
 	damage_is_noticed(rsa, 1, "host_sign_guest_ids");
@@ -326,7 +518,14 @@ int main(void)
 		cmocka_unit_test(raw_never_sends_ids_but_does_ecdh),
 		cmocka_unit_test(two_hosts_keep_what_all_three_have),
 		cmocka_unit_test(nothing_in_common_is_an_empty_table),
-		cmocka_unit_test(blocks_that_are_just_full),
+		cmocka_unit_test(pieces_that_are_just_full),
+		cmocka_unit_test(lists_that_spill_give_the_same),
+		cmocka_unit_test(dh_gives_exactly_the_common_rows),
+		cmocka_unit_test(
+		    split_calculation_gives_exactly_the_common_rows),
+		cmocka_unit_test(cardinality_only_gives_the_number),
+		cmocka_unit_test(run_cache_keeps_the_hosts_list),
+		cmocka_unit_test(kept_lists_are_for_their_owner_only),
 		cmocka_unit_test(
 		    without_sync_the_host_learns_and_outputs_nothing),
 		cmocka_unit_test(only_output_key_drops_the_columns),
