@@ -136,31 +136,43 @@ static void prime_derive(const struct paillier_public *k,
 	crypto_wipe(t);
 }
 
-int paillier_keygen(unsigned bits, struct paillier_private **ret, struct err *e)
+static struct paillier_private *private_new(void)
 {
 	struct paillier_private *k;
-	mpz_t t, y;
 
-	if (bits < BITS_MIN || bits > BITS_MAX || bits % 2)
-		return err_set(e, EINVAL,
-			       "Paillier key of %u bits: even, %d to %d", bits,
-			       BITS_MIN, BITS_MAX);
 	crypto_wipe_freed();
 	k = xcalloc(1, sizeof(*k));
-	mpz_inits(t, y, NULL);
 	public_init(&k->pub);
 	prime_init(&k->p);
 	prime_init(&k->q);
-	/* gcd(p-1, q-1) = 2: h then generates the largest cyclic group. */
-	do {
-		random_prime(k->p.p, bits / 2);
-		random_prime(k->q.p, bits / 2);
-		mpz_mul(k->pub.n, k->p.p, k->q.p);
-		mpz_sub_ui(t, k->p.p, 1);
-		mpz_sub_ui(y, k->q.p, 1);
-		mpz_gcd(t, t, y);
-	} while (mpz_cmp(k->p.p, k->q.p) == 0 || mpz_cmp_ui(t, 2) != 0 ||
-		 mpz_sizeinbase(k->pub.n, 2) != bits);
+	return k;
+}
+
+/* Whether the primes make a key: unlike, n of `bits`, and gcd(p-1, q-1) = 2,
+ * as h then generates the largest cyclic group. Sets n. */
+static bool primes_fit(struct paillier_private *k, unsigned bits)
+{
+	bool ok;
+	mpz_t a, b;
+
+	mpz_inits(a, b, NULL);
+	mpz_mul(k->pub.n, k->p.p, k->q.p);
+	mpz_sub_ui(a, k->p.p, 1);
+	mpz_sub_ui(b, k->q.p, 1);
+	mpz_gcd(a, a, b);
+	ok = mpz_cmp(k->p.p, k->q.p) != 0 && mpz_cmp_ui(a, 2) == 0 &&
+	     mpz_sizeinbase(k->pub.n, 2) == bits;
+	crypto_wipe(a);
+	crypto_wipe(b);
+	return ok;
+}
+
+/* Everything that follows from p, q and n. */
+static void private_derive(struct paillier_private *k)
+{
+	mpz_t t, y;
+
+	mpz_inits(t, y, NULL);
 	public_derive(&k->pub);
 	do {
 		crypto_random_below(y, k->pub.n);
@@ -177,8 +189,36 @@ int paillier_keygen(unsigned bits, struct paillier_private **ret, struct err *e)
 	record(k->p.p1, k->qinv, t);
 	crypto_wipe(t);
 	crypto_wipe(y);
+}
+
+int paillier_keygen(unsigned bits, struct paillier_private **ret, struct err *e)
+{
+	struct paillier_private *k;
+
+	if (bits < BITS_MIN || bits > BITS_MAX || bits % 2)
+		return err_set(e, EINVAL,
+			       "Paillier key of %u bits: even, %d to %d", bits,
+			       BITS_MIN, BITS_MAX);
+	k = private_new();
+	do {
+		random_prime(k->p.p, bits / 2);
+		random_prime(k->q.p, bits / 2);
+	} while (!primes_fit(k, bits));
+	private_derive(k);
 	*ret = k;
 	return 0;
+}
+
+struct paillier_private *paillier_from_primes(const mpz_t p, const mpz_t q)
+{
+	struct paillier_private *k = private_new();
+
+	mpz_set(k->p.p, p);
+	mpz_set(k->q.p, q);
+	if (!primes_fit(k, 2 * (unsigned)mpz_sizeinbase(p, 2)))
+		abort();
+	private_derive(k);
+	return k;
 }
 
 void paillier_private_free(struct paillier_private *k)

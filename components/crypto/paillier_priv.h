@@ -51,6 +51,9 @@ static inline uint64_t *cipher_at(const struct cipher_vec *v, size_t i)
 	return v->c + i * v->key->n2->k;
 }
 
+/* The key of two given primes with their two top bits set, 3 mod 4: for known
+ * answers. */
+struct paillier_private *paillier_from_primes(const mpz_t p, const mpz_t q);
 /* Makes fb->t unless it is there. */
 void paillier_table(const struct paillier_public *k, struct fixed_base *fb,
 		    const struct ring *g, const mpz_t base, unsigned threads);

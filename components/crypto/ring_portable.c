@@ -241,49 +241,76 @@ static void fill(const struct ring *g, uint64_t *const *table, unsigned w,
 		  (mp_size_t)RING_FILL * g->k);
 }
 
-/* Two words at a time on what every processor has. */
-typedef uint64_t pair_of_words
-    __attribute__((vector_size(16), aligned(8), may_alias));
+/* Four words at a time, in what vectors there are. */
+typedef uint64_t words __attribute__((vector_size(32), aligned(8), may_alias));
 
-static void pick(const struct ring *g, uint64_t *r, const uint64_t *groups,
-		 unsigned w, const uint32_t *digit)
+static inline __attribute__((always_inline)) void
+pick_words(const struct ring *g, uint64_t *r, const uint64_t *groups,
+	   unsigned w, uint64_t digit)
 {
-	const uint64_t want = digit[0];
 	unsigned i = 0;
 
-	for (; i + 8 <= g->k; i += 8) {
-		pair_of_words a = { 0 }, b = a, c = a, d = a;
+	for (; i + 16 <= g->k; i += 16) {
+		words a = { 0 }, b = a, c = a, d = a;
 
 		for (uint64_t e = 0; e < 1u << w; e++) {
-			const pair_of_words *from =
+			const words *from =
 			    (const void *)(groups + e * g->k + i);
-			uint64_t yes = ((e ^ want) - 1) >> 63;
-			pair_of_words m = { -yes, -yes };
+			const uint64_t yes = -(((e ^ digit) - 1) >> 63);
+			const words m = { yes, yes, yes, yes };
 
 			a |= from[0] & m;
 			b |= from[1] & m;
 			c |= from[2] & m;
 			d |= from[3] & m;
 		}
-		((pair_of_words *)(void *)(r + i))[0] = a;
-		((pair_of_words *)(void *)(r + i))[1] = b;
-		((pair_of_words *)(void *)(r + i))[2] = c;
-		((pair_of_words *)(void *)(r + i))[3] = d;
+		words *to = (void *)(r + i);
+
+		to[0] = a;
+		to[1] = b;
+		to[2] = c;
+		to[3] = d;
 	}
 	for (; i < g->k; i++) {
 		uint64_t x = 0;
 
 		for (uint64_t e = 0; e < 1u << w; e++)
-			x |= groups[e * g->k + i] & -(((e ^ want) - 1) >> 63);
+			x |= groups[e * g->k + i] & -(((e ^ digit) - 1) >> 63);
 		r[i] = x;
 	}
 }
+
+static void pick(const struct ring *g, uint64_t *r, const uint64_t *groups,
+		 unsigned w, const uint32_t *digit)
+{
+	pick_words(g, r, groups, w, digit[0]);
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static void
+pick_avx2(const struct ring *g, uint64_t *r, const uint64_t *groups, unsigned w,
+	  const uint32_t *digit)
+{
+	pick_words(g, r, groups, w, digit[0]);
+}
+
+static bool avx2(void)
+{
+	return __builtin_cpu_supports("avx2");
+}
+#else
+#define pick_avx2 pick
+static bool avx2(void)
+{
+	return false;
+}
+#endif
 
 static void select1(const struct ring *g, uint64_t *r,
 		    const uint64_t *const *table, unsigned w,
 		    const uint32_t *digit)
 {
-	pick(g, r, table[0], w, digit);
+	g->op.pick(g, r, table[0], w, digit);
 }
 
 /* Sums of second halves with one limb more, carried on. */
@@ -333,7 +360,7 @@ void ring_portable(struct ring *g)
 		.leave = leave,
 		.fill = fill,
 		.select = select1,
-		.pick = pick,
+		.pick = avx2() ? pick_avx2 : pick,
 		.sum_add = sum_add,
 		.sum_end = sum_end,
 	};

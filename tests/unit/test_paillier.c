@@ -144,6 +144,79 @@ static void textbook_ciphertext_is_decrypted(void **state)
 	mpz_clears(c, r, g, m, NULL);
 }
 
+/* Of tests/data/make_paillier_vectors.py. */
+/* clang-format off */
+#define KAT_P \
+	"c07e3886664ad4e087636a2e187ca64e2376fd84024525814eb32b9e2392548a" \
+	"d9f4ebb2ffdece6b0a20fce358769895df50ed5198ac28d3fcdec8c22a3ac6ff"
+#define KAT_Q \
+	"e85b79fc78706261b9ce3fe7efdea120c9a92decd6ede777b8cf542dae4e264f" \
+	"2d2e1bb4fa788fb4aa7576d8ddc56b9df63786f4ceaefac08a4073c8866195ef"
+#define KAT_C0 \
+	"46f5140ab394b1597a67eb0c507d66f0026417c1d274e954d0aa0c5002e203d7" \
+	"1a28d807878f31a6ad8f86799c2af10f5c2edd5546fe58489ed87dfb7fd3d433" \
+	"0a1fe792f0c4a81debc33e4889277c8a2bb952d6fe9ff5c408073bfc7d81141b" \
+	"b28b08416b3adf350a226920b988a38f0e39858ead36c7ec3e6f6675208c4b4d" \
+	"cac3e1deafef2d83b4c6bde88984691baa33c5c9e79098ff57065a5a3ab2761e" \
+	"c7123178512ac3d0ad583981bb13c61bda0f5c332f01495720ba3e85f2c7cd2f" \
+	"ee1b4d0feb442c658dbd3c0e98ff92dc7942a5fbe4cee50f70db50504de16a67" \
+	"4b9cbd881d0aec00b38faf0534302e3fbb18a2069c8b4110410e7da5995f4aa6"
+#define KAT_C1 \
+	"56f201629ab511f544fa599cda7be2dc1a25bd43f207b775a09b402f1e25d8f3" \
+	"800dbcfbf631370611bb94df5503374b3cd54a7d57cc81bfc76e1e27e3dd255f" \
+	"e8943baec233b59e1c35bac8f082ec4fafbbe4fcb00223cab686d0317f788258" \
+	"8f6d08cd2ea7c19c334593ac59102108a27b09b6ec2c22fe7960c01ad50c5bad" \
+	"1316e33d5a7c1dc8ae178c55e09d57e6f6cfe8295304be22fb2256086b544916" \
+	"04f056f7afcbb2d369404f363ba72efe1ec2882ecceb0ca6654d06987fdf49ac" \
+	"c8b40da5b186178e366ff85e2989b6553c8d0971582ad9d2c605b4a7db486441" \
+	"42d0c1ab986f526d67ccf9e57247d61f9b11fff958eef463c6ed034c607c74ea"
+/* clang-format on */
+
+static void known_ciphertexts_decrypt_to_the_known_numbers(void **state)
+{
+	static const char *const text[] = { KAT_C0, KAT_C1 };
+	static const double want[] = { 123456789, -987654321 };
+	struct paillier_private *k;
+	struct cipher_vec *v;
+	uint8_t wire[2 * 256] = { 0 };
+	double got[2];
+	mpz_t p, q, c;
+
+	(void)state;
+	mpz_inits(p, q, c, NULL);
+	assert_int_equal(mpz_set_str(p, KAT_P, 16), 0);
+	assert_int_equal(mpz_set_str(q, KAT_Q, 16), 0);
+	k = paillier_from_primes(p, q);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(mpz_set_str(c, text[i], 16), 0);
+		limbs_export(mpz_limbs_read(c), (mp_size_t)mpz_size(c),
+			     wire + 256 * i, 256);
+	}
+	assert_int_equal(
+	    cipher_vec_import(paillier_public(k), wire, 2, 20, 1, &v, NULL), 0);
+	assert_int_equal(paillier_decrypt(k, v, got, 1, NULL), 0);
+	assert_memory_equal(got, want, sizeof(got));
+	cipher_vec_free(v);
+	paillier_private_free(k);
+	mpz_clears(p, q, c, NULL);
+}
+
+static void exact_encryption_decrypts_and_another_key_is_refused(void **state)
+{
+	struct paillier_private *other;
+	struct cipher_vec *a;
+	double got[N];
+
+	(void)state;
+	assert_int_equal(
+	    paillier_encrypt_exact(peer, sample, N, SCALE, 2, &a, NULL), 0);
+	check(a, sample, 1e-6);
+	assert_int_equal(paillier_keygen(1024, &other, NULL), 0);
+	assert_int_equal(paillier_decrypt(other, a, got, 2, NULL), -EINVAL);
+	paillier_private_free(other);
+	cipher_vec_free(a);
+}
+
 static void sums_products_and_order(void **state)
 {
 	static const uint32_t idx[] = { 3, 0, 3 };
@@ -231,6 +304,15 @@ static void matvec_of(size_t rows, size_t cols, unsigned xscale,
 	check(r, want, 1e-7 * MAX(1.0, size));
 	cipher_vec_free(v);
 	cipher_vec_free(r);
+}
+
+/* Lengths that fill no block or group, and all columns of a group. */
+static void vectors_and_matrices_of_every_shape(void **state)
+{
+	(void)state;
+	for (size_t n = 1; n < 20; n += 3)
+		matvec_of(n, n, 23, 1 + (unsigned)n % 3, 4);
+	matvec_of(70, 131, 12, 2, 2);
 }
 
 static void matvec_agrees_with_doubles(void **state)
@@ -375,6 +457,11 @@ int main(void)
 		    public_and_owner_encryption_decrypt_to_the_value),
 		cmocka_unit_test(textbook_decryption_gives_the_same_integer),
 		cmocka_unit_test(textbook_ciphertext_is_decrypted),
+		cmocka_unit_test(
+		    known_ciphertexts_decrypt_to_the_known_numbers),
+		cmocka_unit_test(
+		    exact_encryption_decrypts_and_another_key_is_refused),
+		cmocka_unit_test(vectors_and_matrices_of_every_shape),
 		cmocka_unit_test(sums_products_and_order),
 		cmocka_unit_test(rerandomising_changes_every_ciphertext),
 		cmocka_unit_test(matvec_agrees_with_doubles),
