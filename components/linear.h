@@ -90,6 +90,7 @@ struct linear_params {
 	bool fit_intercept;
 	unsigned max_iter;
 	enum early_stop early_stop;
+	enum paillier_scheme scheme;
 	unsigned key_length;
 	unsigned feature_bits;
 	const char *exposure; /* or NULL */

@@ -25,8 +25,9 @@ static const struct param init_params[] = {
 };
 static const struct param encrypt_params[] = {
 	{ "method", PARAM_ENUM, "\"Paillier\"",
-	  .choices = "Paillier|IterativeAffine|RandomIterativeAffine",
-	  .help = "whatever it says, Paillier is used" },
+	  .choices = "Paillier|OU|Okamoto-Uchiyama|IterativeAffine|"
+		     "RandomIterativeAffine",
+	  .help = "OU: Okamoto and Uchiyama's; whatever else, Paillier" },
 	{ "key_length", PARAM_INT, "2048", .min = 1024, .max = 8192,
 	  .help = "bits of the modulus; below 2048 there is a warning" },
 	{ 0 },
@@ -562,6 +563,8 @@ int linear_params_read(struct linear *l, struct err *e)
 	const json_t *crypt = json_object_get(o, "encrypt_param");
 	const json_t *predict = json_object_get(o, "predict_param");
 	const char *method = json_str_or(crypt, "method", "Paillier");
+	const bool ou = !strcasecmp(method, "OU") ||
+			!strcasecmp(method, "Okamoto-Uchiyama");
 	int penalty = penalty_kind(json_str_or(o, "penalty", NULL));
 	int start =
 	    init_method(json_str_or(init, "init_method", "random_uniform"));
@@ -589,6 +592,7 @@ int linear_params_read(struct linear *l, struct err *e)
 				  ? STOP_WEIGHT_DIFF
 			      : is(o, "early_stop", "abs") ? STOP_ABS
 							   : STOP_DIFF,
+		.scheme = ou ? SCHEME_OU : SCHEME_PAILLIER,
 		.key_length = (unsigned)json_int_or(crypt, "key_length", 2048),
 		/* null in FATE: no rounding; 40 bits are as good. */
 		.feature_bits =
@@ -598,11 +602,11 @@ int linear_params_read(struct linear *l, struct err *e)
 	read_optimizer(l, o);
 	read_callbacks(l, o);
 	read_searches(l, o);
-	if (strcasecmp(method, "Paillier"))
+	if (!ou && strcasecmp(method, "Paillier"))
 		ctx_event(c, "encrypt_param/method %s is replaced by Paillier",
 			  method);
 	if (l->p.key_length < 2048) {
-		ctx_log(c, "warning: a Paillier key of %u bits is short",
+		ctx_log(c, "warning: a key of %u bits is short",
 			l->p.key_length);
 		ctx_event(c,
 			  "warning: encrypt_param/key_length %u is below 2048",

@@ -22,7 +22,9 @@ static int make_key(struct linear *l, struct err *e)
 {
 	static const char *const roles[] = { "guest", "host" };
 	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(16384);
-	int r = paillier_keygen(l->p.key_length, &l->secret, e);
+	int r = l->p.scheme == SCHEME_OU
+		    ? ou_keygen(l->p.key_length, &l->secret, e)
+		    : paillier_keygen(l->p.key_length, &l->secret, e);
 
 	if (r < 0)
 		return r;
@@ -45,6 +47,10 @@ static int take_key(struct linear *l, struct err *e)
 
 	if (r >= 0)
 		r = paillier_public_read(data, n, &l->key, e);
+	if (r >= 0 && paillier_scheme(l->key) != l->p.scheme)
+		return err_set(e, EPROTO,
+			       "the arbiter's key is not of the scheme of "
+			       "encrypt_param/method");
 	if (r >= 0 && paillier_bits(l->key) < l->p.key_length)
 		r = err_set(e, EPROTO,
 			    "the arbiter's key is shorter than "

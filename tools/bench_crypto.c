@@ -154,6 +154,36 @@ static void bench_paillier(const char *prefix, unsigned rows)
 	paillier_private_free(k);
 }
 
+static void bench_ou(const char *prefix, unsigned rows)
+{
+	enum { N = 1024, COLS = 64 };
+	static double v[N], x[N * COLS], out[N];
+	struct paillier_private *k;
+	struct cipher_vec *c = NULL, *g = NULL;
+
+	must(ou_keygen(2048, &k, NULL));
+	for (unsigned i = 0; i < rows; i++)
+		v[i] = i / 7.0 - 30;
+	for (unsigned i = 0; i < rows * COLS; i++)
+		x[i] = 4 * (drand48() - 0.5);
+	must(paillier_encrypt(paillier_public(k), v, 1, 40, 1, &c, NULL));
+	MEASURE(NAMED("ou2048/encrypt"), rows, {
+		cipher_vec_free(c);
+		must(paillier_encrypt(paillier_public(k), v, rows, 40, 1, &c,
+				      NULL));
+	});
+	MEASURE(NAMED("ou2048/decrypt"), rows,
+		must(paillier_decrypt(k, c, out, 1, NULL)));
+	MEASURE(NAMED("ou2048/dot_53"), rows * COLS, {
+		cipher_vec_free(g);
+		must(cipher_matvec(c, x, rows, COLS, 51, 1, &g, NULL));
+	});
+	MEASURE(NAMED("ou2048/add"), rows, must(cipher_add(c, c, 1, NULL)));
+	cipher_vec_free(c);
+	cipher_vec_free(g);
+	paillier_private_free(k);
+}
+
 /* One method as both sides see it; `answer` is the row's name of what the
  * key's owner does for each id, twice. */
 static void bench_method(enum psi_method method, const char *name,
@@ -181,7 +211,7 @@ static void bench_method(enum psi_method method, const char *name,
 
 static void bench_psi(void)
 {
-	enum { N = 4096 };
+	enum { N = 4096, FEW = N / 8 };
 	_cleanup_strbuf_ struct strbuf text = STRBUF_INIT(1u << 20);
 	static uint8_t t[N * CURVE_POINT];
 	static uint32_t end[N];
@@ -196,8 +226,8 @@ static void bench_psi(void)
 	crypto_random(key, sizeof(key));
 	crypto_random(t, sizeof(t));
 	MEASURE("x25519/batch", N, (void)curve25519_best()->mul(key, t, N, t));
-	MEASURE("portable/x25519/batch", N / 8,
-		(void)curve25519_portable.mul(key, t, N / 8, t));
+	MEASURE("portable/x25519/batch", FEW,
+		(void)curve25519_portable.mul(key, t, FEW, t));
 	bench_method(PSI_ECDH, "ecdh", "psi/ecdh_answer", &ids);
 	ids.n = 512;
 	bench_method(PSI_RSA, "rsa2048", "rsa2048/private_batch", &ids);
@@ -208,8 +238,10 @@ int main(void)
 {
 	bench_powm();
 	bench_paillier("", 1024);
+	bench_ou("", 1024);
 	ring_force_portable(true);
 	bench_paillier("portable/", 64);
+	bench_ou("portable/", 64);
 	ring_force_portable(false);
 	bench_psi();
 	return 0;

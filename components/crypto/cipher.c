@@ -163,7 +163,8 @@ static bool same_key(const struct paillier_public *a,
 		     const struct paillier_public *b)
 {
 	return a == b ||
-	       (a->n2->lanes == b->n2->lanes && mpz_cmp(a->n, b->n) == 0);
+	       (a->scheme == b->scheme && a->n2->lanes == b->n2->lanes &&
+		mpz_cmp(a->n, b->n) == 0);
 }
 
 /* One elementwise operation on a. */
@@ -221,7 +222,7 @@ static void add_plain_share(void *arg, size_t lo, size_t hi)
 			}
 			paillier_limbs(k, x + r * nl, m);
 		}
-		ring_add_plain(k->n2, cipher_at(j->a, i), x, n);
+		paillier_add_plain(k, cipher_at(j->a, i), x, n);
 	}
 out:
 	crypto_wipe(m);

@@ -6,8 +6,13 @@
 
 unsigned paillier_pack_most(const struct paillier_public *k, unsigned bits)
 {
-	/* |sum| <= 2^(bits per - 1) <= 2^(|n| - 3) < n / 3. */
-	return bits < 2 ? 0 : (paillier_bits(k) - 2) / bits;
+	/* |sum| < 2^(bits per - 1) <= 2^(|n| - 3) < n / 3, or <= the limit, a
+	 * power of 2. */
+	const unsigned room = k->scheme == SCHEME_OU
+				  ? (unsigned)mpz_sizeinbase(k->limit, 2)
+				  : paillier_bits(k) - 2;
+
+	return bits < 2 ? 0 : room / bits;
 }
 
 int pack_check(const struct paillier_public *k, const struct packing *p,

@@ -25,10 +25,15 @@ int paillier_encode(const struct paillier_public *k, mpz_t m, double v,
 
 void paillier_limbs(const struct paillier_public *k, mp_limb_t *r, mpz_t m)
 {
-	if (mpz_sgn(m) < 0)
+	const mp_size_t nl = (mp_size_t)mpz_size(k->n);
+	const bool negative = mpz_sgn(m) < 0;
+
+	if (negative && k->scheme == SCHEME_PAILLIER)
 		mpz_add(m, m, k->n);
-	for (size_t i = 0; i < mpz_size(k->n); i++)
-		r[i] = mpz_getlimbn(m, (mp_size_t)i);
+	for (mp_size_t i = 0; i < nl; i++)
+		r[i] = mpz_getlimbn(m, i);
+	if (negative && k->scheme == SCHEME_OU)
+		(void)mpn_neg(r, r, nl);
 }
 
 /* n exponents of `bits` bits, `limbs` limbs each. */
@@ -48,8 +53,23 @@ void paillier_noise(const struct paillier_public *k, uint64_t *r,
 	uint64_t *e = ring_alloc(n * limbs);
 
 	random_exponents(e, limbs, k->alpha, n);
-	fixed_base_pow(&k->fb, k->n2, r, k->n2->rr, e, limbs, m, n);
+	if (k->scheme == SCHEME_PAILLIER) {
+		fixed_base_pow(&k->fb, k->n2, r, k->n2->rr, e, limbs, m, n);
+	} else {
+		fixed_base_pow(&k->fb, k->n2, r, k->n2->one, e, limbs, NULL, n);
+		if (m)
+			ou_add_plain(k, r, m, n);
+	}
 	ring_wipe(e, n * limbs);
+}
+
+void paillier_add_plain(const struct paillier_public *k, uint64_t *r,
+			const mp_limb_t *m, size_t n)
+{
+	if (k->scheme == SCHEME_PAILLIER)
+		ring_add_plain(k->n2, r, m, n);
+	else
+		ou_add_plain(k, r, m, n);
 }
 
 /*
@@ -106,7 +126,7 @@ static void owner_noise(const struct paillier_private *o, uint64_t *r,
 	ring_wipe(e, all);
 }
 
-/* r^n (1 + m n) for r uniform below n. */
+/* r^n g^m for r uniform below n. */
 static void exact_noise(const struct paillier_public *k, uint64_t *r,
 			const mp_limb_t *m, size_t n)
 {
@@ -124,7 +144,7 @@ static void exact_noise(const struct paillier_public *k, uint64_t *r,
 	crypto_wipe(t);
 	ring_enter(k->n2, r, v, nl, n);
 	ring_pow_public(k->n2, r, r, n, k->n);
-	ring_add_plain(k->n2, r, m, n);
+	paillier_add_plain(k, r, m, n);
 	ring_wipe(v, n * nl);
 }
 
@@ -168,7 +188,7 @@ static void encrypt_share(void *arg, size_t lo, size_t hi)
 			}
 			paillier_limbs(j->k, m + (at - i) * nl, t);
 		}
-		if (j->owner)
+		if (j->owner && j->k->scheme == SCHEME_PAILLIER)
 			owner_noise(j->owner, cipher_at(j->out, i), m, n);
 		else if (j->exact)
 			exact_noise(j->k, cipher_at(j->out, i), m, n);
@@ -224,6 +244,11 @@ static void owner_tables(const struct paillier_private *k, unsigned threads)
 {
 	struct paillier_private *w = (struct paillier_private *)k;
 
+	if (k->pub.scheme == SCHEME_OU) {
+		paillier_table(&k->pub, &w->pub.fb, k->pub.n2, k->pub.hs,
+			       threads);
+		return;
+	}
 	paillier_table(&k->pub, &w->p.fb, k->p.p2, k->p.hs, threads);
 	paillier_table(&k->pub, &w->q.fb, k->q.p2, k->q.hs, threads);
 }
@@ -262,7 +287,7 @@ int paillier_encrypt_packed(const struct paillier_public *k,
 }
 
 /*
- * m_i mod p in the limbs of p, of ciphertexts (integers below n^2): the power
+ * m_i mod p in the limbs of p, of ciphertexts (integers of `limbs`): the power
  * of p - 1 is 1 + L p; L h is m. False when the power is not 1 modulo p: no
  * ciphertext, or the processor erred.
  */
@@ -369,8 +394,9 @@ struct decrypt_job {
 static int to_doubles(const struct decrypt_job *j, const mp_limb_t *m,
 		      size_t first, size_t n)
 {
-	const struct paillier_public *k = &j->k->pub;
-	const size_t nl = mpz_size(k->n), per = j->p ? j->p->per : 1;
+	mpz_srcptr modulus = paillier_plain_modulus(j->k);
+	mpz_srcptr limit = j->k->pub.limit;
+	const size_t nl = mpz_size(modulus), per = j->p ? j->p->per : 1;
 	int rc = 0;
 	mpz_t a, b, in;
 
@@ -379,10 +405,10 @@ static int to_doubles(const struct decrypt_job *j, const mp_limb_t *m,
 		const size_t at = (first + i) * per;
 
 		mpz_set(a, mpz_roinit_n(in, m + i * nl, (mp_size_t)nl));
-		mpz_sub(b, k->n, a);
-		if (mpz_cmp(a, k->limit) >= 0) {
+		mpz_sub(b, modulus, a);
+		if (mpz_cmp(a, limit) >= 0) {
 			mpz_neg(a, b);
-			if (mpz_cmp(b, k->limit) >= 0)
+			if (mpz_cmp(b, limit) >= 0)
 				rc = ERANGE;
 		}
 		if (j->p)
@@ -411,8 +437,11 @@ static void decrypt_share(void *arg, size_t lo, size_t hi)
 		int rc = EPROTO;
 
 		ring_leave(j->v->key->n2, c, cipher_at(j->v, i), n);
-		if (decrypt_half(&k->p, a, c, limbs, n) &&
-		    decrypt_half(&k->q, b, c, limbs, n)) {
+		if (k->pub.scheme == SCHEME_OU) {
+			if (decrypt_half(&k->p, a, c, limbs, n))
+				rc = to_doubles(j, a, i, n);
+		} else if (decrypt_half(&k->p, a, c, limbs, n) &&
+			   decrypt_half(&k->q, b, c, limbs, n)) {
 			join_halves(k, m, nl, a, b, n);
 			rc = to_doubles(j, m, i, n);
 		}
@@ -426,7 +455,8 @@ static void decrypt_share(void *arg, size_t lo, size_t hi)
 
 static int decrypt(struct decrypt_job *j, unsigned threads, struct err *e)
 {
-	if (mpz_cmp(j->v->key->n, j->k->pub.n) != 0)
+	if (j->v->key->scheme != j->k->pub.scheme ||
+	    mpz_cmp(j->v->key->n, j->k->pub.n) != 0)
 		return err_set(e, EINVAL, "ciphertexts of another key");
 	crypto_split(threads, j->v->n, decrypt_share, j);
 	if (j->failed)

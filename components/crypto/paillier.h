@@ -9,6 +9,19 @@
  * n - |m|; the middle third of Z_n is an overflow error at decryption.
  * Ciphertexts travel as fixed-width big-endian records of cipher_width()
  * bytes; records that are 0, >= n^2 or not coprime to n are refused.
+ *
+ * Okamoto-Uchiyama (Okamoto, Uchiyama 1998) is a second kind of key for the
+ * same functions: n = p^2 q, a ciphertext of m is g^(m + n r) mod n, half as
+ * long as Paillier's; r has 64 bits more than the order of g^n, so that
+ * g^(n r) is within 2^-64 of uniform. Decryption gives m mod p. Who learns
+ * M mod p for an M >= p of its choice learns a multiple of p, M - (M mod p),
+ * and factors n: the chosen ciphertext attack in their proof that decryption is
+ * as hard as factoring, and an owner who returns what it decrypts answers it.
+ * So only |m| < 2^(|p| - 129) is accepted, everything else is -ERANGE: who
+ * does not know p gets an M >= p in there with probability 2^-127, whatever M
+ * it takes. The refusal tells nothing. Sums and products must stay below the
+ * same bound.
+ *
  * "threads" below: functions split work over up to that many threads.
  * Constant time where a secret decides: decryption, docs/crypto.md.
  */
@@ -22,18 +35,25 @@ struct paillier_public;
 struct paillier_private; /* holds its public key too; zeroed when freed */
 struct cipher_vec;	 /* n ciphertexts under one key with one scale */
 
+enum paillier_scheme { SCHEME_PAILLIER, SCHEME_OU }; /* also on the wire */
+
 int paillier_keygen(unsigned bits, struct paillier_private **ret,
 		    struct err *e) MUST_CHECK;
+/* A key of Okamoto and Uchiyama: 1024 to 8192 bits, p of a third of them. */
+int ou_keygen(unsigned bits, struct paillier_private **ret,
+	      struct err *e) MUST_CHECK;
 void paillier_private_free(struct paillier_private *k);
 const struct paillier_public *paillier_public(const struct paillier_private *k);
-/* Wire form of the public key: n and the randomiser base, length-prefixed.
- * Reading checks sizes (512..8192 bits), oddness and ranges. */
+/* Wire form of the public key: n and the randomiser base, length-prefixed;
+ * Okamoto-Uchiyama: a length of 0, the scheme, n and g. Reading checks sizes
+ * (512..8192 bits; 1024..8192), oddness and ranges. */
 int paillier_public_write(const struct paillier_public *k, struct strbuf *sb);
 int paillier_public_read(const void *data, size_t n,
 			 struct paillier_public **ret,
 			 struct err *e) MUST_CHECK;
 void paillier_public_free(struct paillier_public *k); /* not of a private */
 unsigned paillier_bits(const struct paillier_public *k);
+enum paillier_scheme paillier_scheme(const struct paillier_public *k);
 size_t cipher_width(const struct paillier_public *k); /* bytes */
 
 struct cipher_vec *cipher_vec_new(const struct paillier_public *k, size_t n,
@@ -48,7 +68,8 @@ int cipher_vec_import(const struct paillier_public *k, const uint8_t *in,
 		      size_t n, unsigned scale, unsigned threads,
 		      struct cipher_vec **ret, struct err *e) MUST_CHECK;
 
-/* Encrypts n reals; finite and |v| * 2^scale < n / 3 or -ERANGE. */
+/* Encrypts n reals; finite and |v| * 2^scale < n / 3 (2^(|p| - 129)) or
+ * -ERANGE. */
 int paillier_encrypt(const struct paillier_public *k, const double *v, size_t n,
 		     unsigned scale, unsigned threads, struct cipher_vec **ret,
 		     struct err *e) MUST_CHECK;
@@ -57,7 +78,8 @@ int paillier_encrypt(const struct paillier_public *k, const double *v, size_t n,
 int paillier_encrypt_exact(const struct paillier_public *k, const double *v,
 			   size_t n, unsigned scale, unsigned threads,
 			   struct cipher_vec **ret, struct err *e) MUST_CHECK;
-/* The owner encrypts with its CRT, about four times faster. */
+/* The owner encrypts with its CRT, twice as fast; Okamoto-Uchiyama: no
+ * faster than others. */
 int paillier_encrypt_owner(const struct paillier_private *k, const double *v,
 			   size_t n, unsigned scale, unsigned threads,
 			   struct cipher_vec **ret, struct err *e) MUST_CHECK;
@@ -107,7 +129,8 @@ int cipher_matvec(const struct cipher_vec *d, const double *x, size_t rows,
 struct packing {
 	unsigned bits, per;
 };
-/* The most numbers of so many bits: (key's bits - 2) / bits. */
+/* The most numbers of so many bits: (key's bits - 2) / bits; (|p| - 128) /
+ * bits. */
 unsigned paillier_pack_most(const struct paillier_public *k, unsigned bits);
 /* Before encryption; owner NULL: with the public key k. */
 int paillier_encrypt_packed(const struct paillier_public *k,

@@ -368,14 +368,16 @@ static void fill_windows(void *arg, size_t lo, size_t hi)
 		for (unsigned d = 0; d < 1u << j->f->w; d++) {
 			uint64_t *to = eight + d % RING_FILL * group;
 
-			/* x R = c + b n = c (1 + b / (x R) n) */
 			memcpy(to, x, half * sizeof(*to));
-			flat->op.mul(flat, to + half, x + half, y, s);
+			/* x R = c + b n = c (1 + b / (x R) n) */
+			if (g->square)
+				flat->op.mul(flat, to + half, x + half, y, s);
 			if (d % RING_FILL == RING_FILL - 1)
 				g->op.fill(g, table, j->f->w,
 					   d - (RING_FILL - 1), eight);
 			g->op.mul(g, x, x, base, s);
-			flat->op.mul(flat, y, y, inv, s);
+			if (g->square)
+				flat->op.mul(flat, y, y, inv, s);
 		}
 	}
 	ring_wipe(spare, size);
@@ -450,6 +452,8 @@ void fixed_base_pow(const struct fixed_base *f, const struct ring *g,
 	uint64_t *acc = ring_alloc(all), *t = acc + FB_BLOCK * each;
 	uint64_t *spare = t + group, *s = ring_alloc(g->scratch);
 	const size_t step = (size_t)FB_BLOCK * g->lanes;
+	const size_t windows =
+	    MIN((size_t)f->windows, (limbs * 64 + f->w - 1) / f->w);
 
 	for (size_t i = 0; i < n; i += step) {
 		const size_t end = MIN(n, i + step);
@@ -464,7 +468,7 @@ void fixed_base_pow(const struct fixed_base *f, const struct ring *g,
 			from_at(g, at, x, xl, k, n);
 			g->op.raw(g, acc + b * each + group, at, xl);
 		}
-		for (unsigned w = 0; w < f->windows; w++)
+		for (size_t w = 0; w < windows; w++)
 			for (size_t k = i, b = 0; k < end; k += g->lanes, b++) {
 				const uint64_t *table[RING_LANES];
 				uint64_t *to = acc + b * each;
@@ -474,16 +478,21 @@ void fixed_base_pow(const struct fixed_base *f, const struct ring *g,
 					table[l] = window_at(f, g, w);
 					digit[l] = digit_of(
 					    e + MIN(k + l, n - 1) * limbs,
-					    limbs, (size_t)w * f->w, f->w);
+					    limbs, w * f->w, f->w);
 				}
 				g->op.select(g, t, table, f->w, digit);
+				if (!g->square) {
+					g->op.mul(g, to, to, t, s);
+					continue;
+				}
 				g->op.mul_low(g, to, to, t, s);
 				g->op.sum_add(g, to + group, t + half);
 			}
 		for (size_t k = i, b = 0; k < end; k += g->lanes, b++) {
 			uint64_t *to = acc + b * each;
 
-			g->op.sum_end(g, to, to + group, s);
+			if (g->square)
+				g->op.sum_end(g, to, to + group, s);
 			store(g, r, to, k, n, spare);
 		}
 	}

@@ -36,8 +36,8 @@ int ring_invert(const struct ring *g, uint64_t *r, const uint64_t *a,
 		size_t n) MUST_CHECK;
 
 /*
- * Powers of one base modulo n^2 (Brauer's windows; de Rooij 1994). Of window
- * i the table holds t = base^(d 2^(w i)) for all digits d as c (1 + e n), c
+ * Powers of one base (Brauer's windows; de Rooij 1994). Of window i the table
+ * holds t = base^(d 2^(w i)) for all digits d; modulo n^2 as c (1 + e n), c
  * and e below n: a product then has four half-size products instead of five,
  * and the e only add up.
  */
@@ -51,7 +51,8 @@ void fixed_base_make(struct fixed_base *f, const struct ring *g,
 /*
  * r_i = c base^(e_i) (1 + x_i n) for n numbers, c the group `start` divided by
  * R^2 (g->rr: 1): exponents of `limbs` limbs each, x (integers below n, in as
- * many limbs as n has) or NULL.
+ * many limbs as n has) or NULL. Modulo n c is `start` itself (g->one: 1) and x
+ * is NULL. Exponents of fewer bits than the table is for need fewer products.
  */
 void fixed_base_pow(const struct fixed_base *f, const struct ring *g,
 		    uint64_t *r, const uint64_t *start, const mp_limb_t *e,

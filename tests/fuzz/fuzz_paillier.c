@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * A public key as an arbiter sends it, and behind it ciphertexts under it:
- * what is accepted must be written again as it came.
+ * A public key of either scheme as an arbiter sends it, and behind it
+ * ciphertexts under it: what is accepted must be written again as it came.
  */
 #include "components/crypto/paillier.h"
 
@@ -21,7 +21,9 @@ static size_t skip(const uint8_t *data, size_t n, size_t at)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
 	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(8192);
-	size_t key = skip(data, n, skip(data, n, 0));
+	/* Okamoto-Uchiyama's begins with 0 and the scheme. */
+	size_t head = n >= 8 && memcmp(data, "\0\0\0", 4) == 0 ? 8 : 0;
+	size_t key = skip(data, n, skip(data, n, head));
 	size_t width, count;
 	struct paillier_public *k = NULL;
 	struct cipher_vec *v = NULL;

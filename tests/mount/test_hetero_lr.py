@@ -58,6 +58,25 @@ def test_eight_iterations_give_the_golden_weights(three):
     assert far(w, lr_reference.train(x, y, "rmsprop", .15, .01, 8)[0]) < 1e-6
 
 
+def test_okamoto_uchiyama_gives_the_same_model(three):
+    number = three["9999"].run(*job(max_iter=3, encrypt_param={"method": "OU", "key_length": 1024}),
+                               seconds=120)
+    _, x, y, _ = lr_reference.load(GUEST, HOST)
+    want, loss = lr_reference.train(x, y, "rmsprop", .15, .01, 3)
+    g, w = summaries(three, number)
+    assert far(w, want) < 1e-6 and far(g["loss_history"], loss) < 1e-6
+    assert "replaced by Paillier" not in three["9999"].read("jobs", number, "events")
+
+
+def test_a_key_of_another_scheme_is_refused(three):
+    dsl, conf = job(max_iter=3)
+    conf["component_parameters"]["role"]["arbiter"] = {
+        "0": {"hetero_lr_0": {"encrypt_param": {"method": "OU", "key_length": 1024}}}}
+    number = three["9999"].submit(dsl, conf)
+    assert three["9999"].wait(number, 120) == "failed"
+    assert "not of the scheme of encrypt_param/method" in three["9999"].error(number)
+
+
 @pytest.mark.numbers
 def test_thirty_iterations_give_the_golden_loss_auc_and_ks(three):
     number = three["9999"].run(*job(max_iter=30), seconds=240)
