@@ -132,7 +132,7 @@ static int make_table(const struct who *w, struct nid dir, const char *name,
 		      mode_t mode, struct attr *ret)
 {
 	_cleanup_free_ char *ns = NULL, *plain = table_stored_name(name);
-	struct table_id id;
+	struct table_id id = { 0 };
 	int no = plain ? table_recall(dir.number, &ns, NULL) : -EINVAL;
 
 	if (!no)
@@ -253,25 +253,13 @@ static void drop_beside(uint64_t id)
 	}
 }
 
-int tables_rmdir(const struct who *w, struct nid dir, const char *name)
+static int drop_table(const struct who *w, struct nid dir, const char *name)
 {
-	_cleanup_free_ char *ns = NULL, *plain = NULL;
-	struct real_at temp;
-	struct table_id id;
-	unsigned slot;
-	int no;
+	_cleanup_free_ char *ns = NULL;
+	_cleanup_free_ char *plain = table_stored_name(name);
+	struct table_id id = { 0 };
+	int no = plain ? table_recall(dir.number, &ns, NULL) : -ENOENT;
 
-	if (dir.kind == K_TABLE) {
-		if (temporary_at(dir, name, &temp))
-			return real_rmdir(w, temp);
-		slot = table_derived_slot(dir, name);
-		if (!may_make(slot))
-			return slot ? -ENOTDIR : -ENOENT;
-		table_ghost_remove(dir.number, slot);
-		return 0;
-	}
-	plain = table_stored_name(name);
-	no = plain ? table_recall(dir.number, &ns, NULL) : -ENOENT;
 	if (!no)
 		no = table_lookup(fs.tables, ns, plain, &id, NULL);
 	if (!no)
@@ -281,6 +269,22 @@ int tables_rmdir(const struct who *w, struct nid dir, const char *name)
 	if (!no)
 		drop_beside(id.id);
 	return no;
+}
+
+int tables_rmdir(const struct who *w, struct nid dir, const char *name)
+{
+	struct real_at temp;
+	unsigned slot;
+
+	if (dir.kind != K_TABLE)
+		return drop_table(w, dir, name);
+	if (temporary_at(dir, name, &temp))
+		return real_rmdir(w, temp);
+	slot = table_derived_slot(dir, name);
+	if (!may_make(slot))
+		return slot ? -ENOTDIR : -ENOENT;
+	table_ghost_remove(dir.number, slot);
+	return 0;
 }
 
 /* ---- renaming ------------------------------------------------------------ */

@@ -175,8 +175,8 @@ int table_open(struct table_store *s, const char *ns, const char *name,
 /* By generation number, for a reader that holds only the inode. */
 int table_open_gen(struct table_store *s, uint64_t gen, struct table **ret,
 		   struct err *e) MUST_CHECK;
-/* The same without a search: made_by of its table_id. */
-int table_open_of(struct table_store *s, uint64_t made_by, uint64_t gen,
+/* The same without a search: seq is made_by of its table_id. */
+int table_open_of(struct table_store *s, uint64_t seq, uint64_t gen,
 		  struct table **ret, struct err *e) MUST_CHECK;
 struct table *table_ref(struct table *t);
 void table_unref(struct table *t);
