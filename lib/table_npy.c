@@ -7,11 +7,13 @@
 
 #include "lib/table_ops_priv.h"
 
-#define GROUP_BYTES (8u << 20)
-#define GROUP_ROWS  65536u
-#define HEADER_MAX  256u
+#define GROUP_BYTES  (1u << 20) /* stays in a core's cache ... */
+#define GROUP_ROWS   512u	/* ... but has at least so many rows ... */
+#define GROUP_MAX    (8u << 20) /* ... unless they are wide */
+#define MATRIX_BYTES (128u << 10)
+#define HEADER_MAX   256u
 
-enum set { NUMBERS, TEXTS, SETS };
+enum set { MATRIX, NUMBERS, TEXTS, SETS };
 
 struct npy_column {
 	enum { ABSENT, REAL, INTEGER, BYTES } holds;
@@ -74,6 +76,17 @@ static enum set set_of(const struct npy_column *c)
 	return c->holds == BYTES ? TEXTS : NUMBERS;
 }
 
+static unsigned group_rows(enum set set, uint64_t row)
+{
+	uint64_t n;
+
+	row = MAX(row, 1u);
+	n = set == MATRIX ? MATRIX_BYTES / row
+			  : MIN(MAX(GROUP_BYTES / row, (uint64_t)GROUP_ROWS),
+				GROUP_MAX / row);
+	return (unsigned)MAX(n, 1u);
+}
+
 /* Columns beyond this do not fit into 4 GiB a row, which none comes near. */
 static struct table_npy *npy_new(const struct table *t)
 {
@@ -93,12 +106,11 @@ static struct table_npy *npy_new(const struct table *t)
 			*row += c.width;
 		x->columns[which - TABLE_NPY_ID] = c;
 	}
+	x->sets[MATRIX].row_bytes = 8 * t->schema->n_columns;
 	for (int i = 0; i < SETS; i++) {
-		uint64_t row = MAX(x->sets[i].row_bytes, 1u);
-
 		x->sets[i].fd = -1;
-		x->sets[i].group_rows = (unsigned)MIN(
-		    MAX(GROUP_BYTES / row, 1u), (uint64_t)GROUP_ROWS);
+		x->sets[i].group_rows =
+		    group_rows((enum set)i, x->sets[i].row_bytes);
 	}
 	pthread_cond_init(&x->built, NULL);
 	return x;
@@ -263,11 +275,10 @@ static size_t make_header(const struct table *t, const struct table_npy *x,
 	return whole;
 }
 
-static uint64_t row_width(const struct table *t, const struct table_npy *x,
-			  unsigned which)
+static uint64_t row_width(const struct table_npy *x, unsigned which)
 {
 	return which == TABLE_NPY_MATRIX
-		   ? 8 * t->schema->n_columns
+		   ? x->sets[MATRIX].row_bytes
 		   : x->columns[which - TABLE_NPY_ID].width;
 }
 
@@ -281,7 +292,7 @@ int table_npy_size(struct table *t, unsigned which, uint64_t *ret,
 	if (r)
 		return r;
 	*ret = make_header(t, x, which, header) +
-	       table_rows(t) * row_width(t, x, which);
+	       table_rows(t) * row_width(x, which);
 	return 0;
 }
 
@@ -341,6 +352,42 @@ static int put_row(const struct making *m, char *group, unsigned rows,
 	return r;
 }
 
+/* The next row as doubles. */
+static int put_numbers(const struct making *m, struct table_rows *in, char *to,
+		       struct err *e)
+{
+	size_t n = m->t->schema->n_columns;
+	double *x = (double *)(void *)to;
+	int r = table_rows_numbers(in, x, e);
+
+	for (size_t k = 0; k < n && r > 0; k++) {
+		uint64_t bits;
+
+		if (m->x->columns[k + 1].holds == INTEGER)
+			x[k] += 0.0; /* "-0" is 0 as an integer */
+		memcpy(&bits, &x[k], 8);
+		bits = htole64(bits);
+		memcpy(&x[k], &bits, 8);
+	}
+	return r;
+}
+
+/* The next row, which is row i of a group: 1, 0 at the end. */
+static int put_next(const struct making *m, struct table_rows *in, char *group,
+		    unsigned rows, unsigned i, struct err *e)
+{
+	const struct cell *cells = NULL;
+	const char *key = NULL;
+	size_t len = 0;
+	int r;
+
+	if (m->set == MATRIX)
+		return put_numbers(m, in,
+				   group + i * m->x->sets[MATRIX].row_bytes, e);
+	r = table_rows_next(in, &key, &len, &cells, e);
+	return r > 0 && put_row(m, group, rows, i, key, len, cells) ? 0 : r;
+}
+
 static int write_at(int fd, const char *buf, size_t n, uint64_t at,
 		    struct err *e)
 {
@@ -359,19 +406,14 @@ static int make_group(const struct making *m, struct table_rows *in,
 		      char *group, uint64_t first, unsigned rows, struct err *e)
 {
 	uint64_t width = m->x->sets[m->set].row_bytes;
-	const struct cell *cells = NULL;
-	const char *key = NULL;
-	size_t len = 0;
 
 	for (unsigned i = 0; i < rows; i++) {
-		int r = table_rows_next(in, &key, &len, &cells, e);
+		int r = put_next(m, in, group, rows, i, e);
 
-		if (!r ||
-		    (r > 0 && put_row(m, group, rows, i, key, len, cells)))
-			return err_set(e, EIO,
-				       "other rows than the table says");
-		if (r < 0)
-			return r;
+		if (r <= 0)
+			return r ? r
+				 : err_set(e, EIO,
+					   "other rows than the table says");
 	}
 	return write_at(m->fd, group, (size_t)(rows * width), first * width, e);
 }
@@ -420,7 +462,7 @@ static int make_set(struct table *t, struct table_npy *x, enum set set,
 static enum set set_wanted(const struct table_npy *x, unsigned which)
 {
 	return which == TABLE_NPY_MATRIX
-		   ? NUMBERS
+		   ? MATRIX
 		   : set_of(&x->columns[which - TABLE_NPY_ID]);
 }
 
@@ -530,60 +572,6 @@ static int read_column(struct table *t, const struct table_npy *x,
 	return r;
 }
 
-static void to_doubles(const struct npy_column *c, const char *from, size_t n,
-		       char *to, size_t stride)
-{
-	for (size_t i = 0; i < n; i++) {
-		uint64_t bits;
-		double v;
-
-		memcpy(&bits, from + 8 * i, 8);
-		if (c->holds == INTEGER) {
-			v = (double)(int64_t)le64toh(bits);
-			memcpy(&bits, &v, 8);
-			bits = htole64(bits);
-		}
-		memcpy(to + i * stride, &bits, 8);
-	}
-}
-
-/* Whole rows of the matrix. */
-static int read_rows(struct table *t, const struct table_npy *x, uint64_t row,
-		     size_t n, char *to, struct err *e)
-{
-	_cleanup_free_ char *values = malloc(8 * n + 1);
-	size_t columns = t->schema->n_columns, stride = 8 * columns;
-	int r = values ? 0 : err_set(e, ENOMEM, "columns of a table");
-
-	for (size_t k = 0; k < columns && !r; k++) {
-		const struct npy_column *c = &x->columns[k + 1];
-
-		r = read_column(t, x, c, 8 * row, values, 8 * n, e);
-		if (!r)
-			to_doubles(c, values, n, to + 8 * k, stride);
-	}
-	return r;
-}
-
-static int read_matrix(struct table *t, const struct table_npy *x, uint64_t at,
-		       char *buf, size_t n, struct err *e)
-{
-	uint64_t width = 8 * t->schema->n_columns;
-	uint64_t first = at / width, end = (at + n + width - 1) / width;
-	_cleanup_free_ char *rows = NULL;
-	int r;
-
-	if (at % width == 0 && n % width == 0)
-		return read_rows(t, x, first, (size_t)(end - first), buf, e);
-	rows = malloc((size_t)((end - first) * width));
-	if (!rows)
-		return err_set(e, ENOMEM, "columns of a table");
-	r = read_rows(t, x, first, (size_t)(end - first), rows, e);
-	if (!r)
-		memcpy(buf, rows + (at - first * width), n);
-	return r;
-}
-
 ssize_t table_npy_read(struct table *t, unsigned which, uint64_t offset,
 		       void *buf, size_t n, struct err *e)
 {
@@ -609,8 +597,8 @@ ssize_t table_npy_read(struct table *t, unsigned which, uint64_t offset,
 	if (r)
 		return r;
 	if (which == TABLE_NPY_MATRIX)
-		r = read_matrix(t, x, offset + done - head, (char *)buf + done,
-				n - done, e);
+		r = read_at(x->sets[MATRIX].fd, (char *)buf + done, n - done,
+			    offset + done - head, e);
 	else
 		r = read_column(t, x, &x->columns[which - TABLE_NPY_ID],
 				offset + done - head, (char *)buf + done,

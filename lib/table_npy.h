@@ -10,10 +10,10 @@
  * Names and sizes come from the schema and from what was noted while the table
  * was built (table_stats.h), without a look at its rows.  The bytes come from
  * a file without a name that the first read makes in one pass over the rows;
- * it lives as long as the open table does.  There are two: one for all
- * columns of numbers, one for ids and text.  They hold the rows in groups of
- * up to 8 MiB, column after column in each, so that neither making one nor
- * reading a row or a column of it needs more memory or many seeks.
+ * it lives as long as the open table does.  There are three: the matrix as it
+ * is read; all columns of numbers; ids and text.  The latter hold the rows in
+ * groups, column after column in each, so that neither making one nor reading
+ * a column of it needs much memory or many seeks.
  */
 #ifndef LIB_TABLE_NPY_H
 #define LIB_TABLE_NPY_H

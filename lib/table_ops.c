@@ -84,26 +84,49 @@ static int compare_keys(const char *a, size_t an, const char *b, size_t bn)
 	return c ? c : (an > bn) - (an < bn);
 }
 
-int table_rows_next(struct table_rows *in, const char **key, size_t *len,
-		    const struct cell **cells, struct err *e)
+/* Now and then: is it in vain? */
+static int rows_stopped(struct table_rows *in, struct err *e)
 {
-	int r;
-
-	if (!in->left--) {
-		in->left = CHECK_EVERY;
-		if (table_job_stopped(in->j, in->partition)) {
-			(void)err_set(e, ECANCELED, "canceled");
-			return -ECANCELED;
-		}
-	}
-	if (in->ended)
+	if (in->left--)
 		return 0;
-	r = table_next(in->it, key, len, cells, e);
+	in->left = CHECK_EVERY;
+	if (!table_job_stopped(in->j, in->partition))
+		return 0;
+	(void)err_set(e, ECANCELED, "canceled");
+	return -ECANCELED;
+}
+
+/* What came of a step, which may have left the range. */
+static int rows_came(struct table_rows *in, int r, const char *key, size_t len)
+{
 	if (r > 0 && in->range.to &&
-	    compare_keys(*key, *len, in->range.to, in->range.to_len) >= 0)
+	    compare_keys(key, len, in->range.to, in->range.to_len) >= 0)
 		r = 0;
 	in->ended = r == 0;
 	return r;
+}
+
+int table_rows_next(struct table_rows *in, const char **key, size_t *len,
+		    const struct cell **cells, struct err *e)
+{
+	int r = rows_stopped(in, e);
+
+	if (r || in->ended)
+		return r;
+	r = table_next(in->it, key, len, cells, e);
+	return rows_came(in, r, *key, *len);
+}
+
+int table_rows_numbers(struct table_rows *in, double *x, struct err *e)
+{
+	const char *key = NULL;
+	size_t len = 0;
+	int r = rows_stopped(in, e);
+
+	if (r || in->ended)
+		return r;
+	r = table_next_numbers(in->it, &key, &len, x, e);
+	return rows_came(in, r, key, len);
 }
 
 /* ---- threads ----------------------------------------------------------- */

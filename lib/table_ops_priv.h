@@ -28,6 +28,9 @@ bool table_job_stopped(const struct table_job *j, unsigned partition);
 int table_rows_begin(struct table *t, struct table_range range,
 		     const struct table_job *j, unsigned partition,
 		     struct table_rows **ret, struct err *e) MUST_CHECK;
+/* As table_rows_next(), of a table of numbers: the row into x[n_columns]. */
+int table_rows_numbers(struct table_rows *in, double *x,
+		       struct err *e) MUST_CHECK;
 void table_rows_end(struct table_rows *in);
 /* Calls fn for 0..n-1 on the run's threads. */
 int table_job_run(struct table_job *j, unsigned n,

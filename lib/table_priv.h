@@ -97,6 +97,9 @@ void row_view_init(struct row_view *v, enum row_format f,
 void row_view_free(struct row_view *v);
 /* Into v->cells; -EIO when the bytes do not fit the schema. */
 int row_view_decode(struct row_view *v, const char *data, size_t n);
+/* The cells as numbers (cell_number()) into x[n_columns]; -EIO as above,
+ * -EINVAL: one is no number. */
+int row_view_numbers(struct row_view *v, const char *data, size_t n, double *x);
 /* The row's CSV line appended to sb, and the size it would have. */
 int row_view_line(struct row_view *v, struct strbuf *sb, const char *key,
 		  size_t key_len, const char *data, size_t n);
@@ -105,6 +108,9 @@ int row_view_line_size(struct row_view *v, const char *key, size_t key_len,
 
 /* Opens the database if it is not yet. */
 int table_open_db(struct table *t, struct err *e) MUST_CHECK;
+/* As table_next(), of a table of numbers: the row into x[n_columns]. */
+int table_next_numbers(struct table_iter *it, const char **key, size_t *key_len,
+		       double *x, struct err *e) MUST_CHECK;
 /* For a scan: reads ahead, and leaves the cache to lookups. */
 rocksdb_iterator_t *rocks_iterator(rocksdb_t *db);
 /* The text of RocksDB as an error, freed; -ENOSPC or -EIO. */

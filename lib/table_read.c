@@ -469,12 +469,10 @@ int table_scan(struct table *t, const char *from, size_t from_len,
 	return 0;
 }
 
-int table_next(struct table_iter *it, const char **key, size_t *key_len,
-	       const struct cell **cells, struct err *e)
+/* To the next row as it is kept. */
+static int step(struct table_iter *it, const char **key, size_t *key_len,
+		const char **row, size_t *n, struct err *e)
 {
-	const char *v;
-	size_t n;
-
 	if (it->started)
 		rocksdb_iter_next(it->it);
 	it->started = true;
@@ -486,11 +484,37 @@ int table_next(struct table_iter *it, const char **key, size_t *key_len,
 		return text ? table_rocks_error(e, it->t->dir, text) : 0;
 	}
 	*key = rocksdb_iter_key(it->it, key_len);
-	v = rocksdb_iter_value(it->it, &n);
-	if (row_view_decode(&it->row, v, n))
+	*row = rocksdb_iter_value(it->it, n);
+	return 1;
+}
+
+int table_next(struct table_iter *it, const char **key, size_t *key_len,
+	       const struct cell **cells, struct err *e)
+{
+	const char *row;
+	size_t n;
+	int r = step(it, key, key_len, &row, &n, e);
+
+	if (r <= 0)
+		return r;
+	if (row_view_decode(&it->row, row, n))
 		return err_set(e, EIO, "%s: damaged row", it->t->dir);
 	*cells = it->row.cells;
 	return 1;
+}
+
+int table_next_numbers(struct table_iter *it, const char **key, size_t *key_len,
+		       double *x, struct err *e)
+{
+	const char *row;
+	size_t n;
+	int r = step(it, key, key_len, &row, &n, e);
+
+	if (r <= 0)
+		return r;
+	return row_view_numbers(&it->row, row, n, x)
+		   ? err_set(e, EIO, "%s: damaged row", it->t->dir)
+		   : 1;
 }
 
 void table_scan_end(struct table_iter *it)

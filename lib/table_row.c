@@ -3,7 +3,7 @@
 #include <endian.h>
 #include <math.h>
 
-#include "lib/table_priv.h"
+#include "lib/table_ops_priv.h"
 
 enum row_format row_format(const struct table_schema *s)
 {
@@ -259,6 +259,32 @@ int row_view_decode(struct row_view *v, const char *data, size_t n)
 	return v->format == ROWS_TEXT
 		   ? decode_text(v, data, n)
 		   : row_decode(v->schema, data, n, v->cells);
+}
+
+/* No number needs quotes. */
+static int text_numbers(const char *p, const char *end, size_t columns,
+			double *x)
+{
+	for (size_t i = 0; i < columns; i++) {
+		p = text_field_number(p, end, &x[i]);
+		if (!p || (p == end) != (i + 1 == columns))
+			return -EINVAL;
+		p++;
+	}
+	return 0;
+}
+
+int row_view_numbers(struct row_view *v, const char *data, size_t n, double *x)
+{
+	size_t columns = v->schema->n_columns;
+	int r;
+
+	if (v->format == ROWS_TEXT)
+		return text_numbers(data, data + n, columns, x);
+	r = row_view_decode(v, data, n);
+	for (size_t i = 0; i < columns && !r; i++)
+		r = cell_number(&v->cells[i], &x[i]);
+	return r;
 }
 
 /* ---- lines --------------------------------------------------------------- */

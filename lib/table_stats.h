@@ -50,6 +50,9 @@ struct table_stats *table_stats_from_json(const json_t *meta,
 void text_stats_add(struct text_stats *st, const char *s, size_t n);
 /* False: no number.  NaN = missing. */
 bool text_number(const char *s, size_t n, double *ret);
+/* The number in a field of CSV, which ends at a comma or at end: where that
+ * is.  NULL: there is no number, or it stands in quotes. */
+const char *text_field_number(const char *s, const char *end, double *ret);
 /* Of a cell of a column whose cells are all integers. */
 int64_t text_integer(const char *s, size_t n);
 

@@ -119,6 +119,24 @@ static void each_column_is_what_its_text_says(void **state)
 	table_unref(t);
 }
 
+static void a_matrix_has_the_numbers_of_its_columns(void **state)
+{
+	static const double want[2][3] = { { 0, -0.0, 123456789012345678.0 },
+					   { 12, 0.1, INFINITY } };
+	struct table *t = upload_text("zero", "id,n,x,y\n"
+					      "a,-0,-0,123456789012345678\n"
+					      "b,12,0.1,inf\n");
+	struct strbuf f;
+
+	(void)state;
+	file(t, TABLE_NPY_MATRIX, &f);
+	assert_memory_equal(body(&f, "{'descr': '<f8', 'fortran_order': "
+				     "False, 'shape': (2, 3), }"),
+			    want, sizeof(want));
+	sb_free(&f);
+	table_unref(t);
+}
+
 static void what_cannot_be_offered_says_why(void **state)
 {
 	char text[700] = "id,a/b,wide,\xc3\xbc\n1,2,", wide[300];
@@ -181,11 +199,12 @@ static struct table *large(void)
 {
 	struct strbuf sb = STRBUF_INIT(64u << 20);
 	struct table_upload *u = NULL;
-	json_t *options = json_pack("{s:i}", "partition", 2);
 	struct err e = { 0 };
+	json_t *options;
 
 	if (made)
 		return made;
+	options = json_pack("{s:i}", "partition", 2);
 	sb_adds(&sb, "id");
 	for (unsigned c = 0; c < COLUMNS; c++)
 		sb_addf(&sb, ",c%u", c);
@@ -360,6 +379,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(each_column_is_what_its_text_says),
+		cmocka_unit_test(a_matrix_has_the_numbers_of_its_columns),
 		cmocka_unit_test(what_cannot_be_offered_says_why),
 		cmocka_unit_test(a_table_without_rows_has_empty_arrays),
 		cmocka_unit_test(threads_that_read_at_once_share_one_pass),
