@@ -8,6 +8,7 @@
 
 #include "components/component.h"
 #include "lib/json.h"
+#include "lib/table_ops.h"
 
 #define SMALL	   1e-6	       /* a smaller range or deviation counts as 1 */
 #define VALUES_MAX (16u << 20) /* in memory at once, for quantiles */
@@ -190,34 +191,12 @@ static double clip(const struct column *k, double v)
 	return v > k->upper ? k->upper : v; /* NaN stays */
 }
 
-static int each_row(struct scale *s,
-		    int (*fn)(struct scale *s, void *arg, const char *key,
-			      size_t len, const struct cell *cells,
-			      struct err *e),
-		    void *arg, struct err *e)
-{
-	const struct cell *cells;
-	struct table_iter *it;
-	const char *key;
-	size_t len;
-	int r = table_scan(s->t, NULL, 0, &it, e);
-
-	if (r < 0)
-		return r;
-	while ((r = table_next(it, &key, &len, &cells, e)) > 0) {
-		r = fn(s, arg, key, len, cells, e);
-		if (r < 0)
-			break;
-	}
-	table_scan_end(it);
-	return r;
-}
-
 /* Smallest and largest value; infinite ones would spoil every other. */
-static int see_range(struct scale *s, void *arg, const char *key, size_t len,
+static int see_range(void *arg, const char *key, size_t len,
 		     const struct cell *cells, struct err *e)
 {
-	(void)arg;
+	struct scale *s = arg;
+
 	(void)key;
 	(void)len;
 	for (size_t i = 0; i < s->n; i++) {
@@ -237,10 +216,11 @@ static int see_range(struct scale *s, void *arg, const char *key, size_t len,
 	return 0;
 }
 
-static int see_mean(struct scale *s, void *arg, const char *key, size_t len,
+static int see_mean(void *arg, const char *key, size_t len,
 		    const struct cell *cells, struct err *e)
 {
-	(void)arg;
+	struct scale *s = arg;
+
 	(void)key;
 	(void)len;
 	(void)e;
@@ -261,16 +241,18 @@ static int see_mean(struct scale *s, void *arg, const char *key, size_t len,
  */
 
 struct values {
+	const struct scale *s;
 	size_t first, columns;
 	double *v; /* columns x rows */
 	size_t *n;
 	uint64_t rows;
 };
 
-static int take_values(struct scale *s, void *arg, const char *key, size_t len,
+static int take_values(void *arg, const char *key, size_t len,
 		       const struct cell *cells, struct err *e)
 {
 	struct values *q = arg;
+	const struct scale *s = q->s;
 
 	(void)key;
 	(void)len;
@@ -304,7 +286,7 @@ static int bounds_cap(struct scale *s, struct err *e)
 {
 	double low = json_num_or(s->params, "feat_lower", 0);
 	double high = json_num_or(s->params, "feat_upper", 1);
-	struct values q = { .rows = table_rows(s->t) };
+	struct values q = { .s = s, .rows = table_rows(s->t) };
 	size_t at_once = MAX((size_t)(VALUES_MAX / q.rows), (size_t)1);
 	int r = 0;
 
@@ -314,7 +296,7 @@ static int bounds_cap(struct scale *s, struct err *e)
 	for (q.first = 0; q.first < s->n && r >= 0; q.first += at_once) {
 		q.columns = MIN(at_once, s->n - q.first);
 		memset(q.n, 0, at_once * sizeof(*q.n));
-		r = each_row(s, take_values, &q, e);
+		r = table_each(s->t, take_values, &q, e);
 		for (size_t i = 0; r >= 0 && i < q.columns; i++) {
 			struct column *k = &s->columns[q.first + i];
 			double *v = q.v + i * q.rows;
@@ -381,7 +363,7 @@ static void deviation(struct scale *s)
 
 static int fit(struct scale *s, struct err *e)
 {
-	int r = each_row(s, see_range, NULL, e);
+	int r = table_each(s->t, see_range, s, e);
 
 	for (size_t i = 0; r >= 0 && i < s->n; i++) {
 		if (s->columns[i].n == 0)
@@ -392,7 +374,7 @@ static int fit(struct scale *s, struct err *e)
 	if (r >= 0)
 		r = s->cap ? bounds_cap(s, e) : bounds_normal(s, e);
 	if (r >= 0 && s->standard)
-		r = each_row(s, see_mean, NULL, e);
+		r = table_each(s->t, see_mean, s, e);
 	if (r >= 0 && s->standard)
 		deviation(s);
 	for (size_t i = 0; r >= 0 && i < s->n; i++) {
@@ -412,6 +394,7 @@ static int fit(struct scale *s, struct err *e)
  */
 
 struct output {
+	const struct scale *s;
 	struct table_build *b;
 	struct cell *cells;
 	uint64_t done;
@@ -427,10 +410,11 @@ static double scaled(const struct scale *s, const struct column *k, double v)
 	return (v - k->lower) / (range < SMALL ? 1 : range);
 }
 
-static int put_row(struct scale *s, void *arg, const char *key, size_t len,
+static int put_row(void *arg, const char *key, size_t len,
 		   const struct cell *cells, struct err *e)
 {
 	struct output *o = arg;
+	const struct scale *s = o->s;
 
 	memcpy(o->cells, cells, table_schema(s->t)->n_columns * sizeof(*cells));
 	for (size_t i = 0; i < s->n; i++) {
@@ -448,7 +432,7 @@ static int put_row(struct scale *s, void *arg, const char *key, size_t len,
 static int put_rows(struct scale *s, struct err *e)
 {
 	struct table_schema *d = schema_dup(table_schema(s->t));
-	struct output o = { 0 };
+	struct output o = { .s = s };
 	int r;
 
 	for (size_t i = 0; i < s->n; i++)
@@ -457,7 +441,7 @@ static int put_rows(struct scale *s, struct err *e)
 	o.cells = xcalloc(d->n_columns + 1, sizeof(*o.cells));
 	schema_free(d);
 	if (r >= 0) {
-		r = each_row(s, put_row, &o, e);
+		r = table_each(s->t, put_row, &o, e);
 		if (r >= 0)
 			r = ctx_put_table(s->c, 0, o.b, e);
 		else

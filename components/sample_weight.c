@@ -9,6 +9,7 @@
 #include "components/component.h"
 #include "components/labels.h"
 #include "lib/json.h"
+#include "lib/table_ops.h"
 
 #define WEIGHT_NAME "weight"
 
@@ -39,35 +40,12 @@ static double number(const struct cell *x)
 /* ---- rows -----------------------------------------------------------------
  */
 
-static int each_row(struct weighing *w,
-		    int (*fn)(struct weighing *w, void *arg, const char *key,
-			      size_t len, const struct cell *cells,
-			      struct err *e),
-		    void *arg, struct err *e)
-{
-	const struct cell *cells;
-	struct table_iter *it;
-	const char *key;
-	size_t len;
-	int r = table_scan(w->t, NULL, 0, &it, e);
-
-	if (r < 0)
-		return r;
-	while ((r = table_next(it, &key, &len, &cells, e)) > 0) {
-		r = fn(w, arg, key, len, cells, e);
-		if (r < 0)
-			break;
-	}
-	table_scan_end(it);
-	return r;
-}
-
-static int see_row(struct weighing *w, void *arg, const char *key, size_t len,
+static int see_row(void *arg, const char *key, size_t len,
 		   const struct cell *cells, struct err *e)
 {
+	struct weighing *w = arg;
 	double v;
 
-	(void)arg;
 	(void)key;
 	(void)len;
 	if (!w->source)
@@ -146,7 +124,7 @@ static void class_weights(struct weighing *w)
 
 static int fit(struct weighing *w, struct err *e)
 {
-	int r = each_row(w, see_row, NULL, e);
+	int r = table_each(w->t, see_row, w, e);
 
 	if (r < 0)
 		return r;
@@ -199,17 +177,19 @@ static int from_model(struct weighing *w, struct err *e)
  */
 
 struct output {
+	const struct weighing *w;
 	struct table_build *b;
 	struct cell *cells;
 	bool *keep; /* columns of the input */
 	uint64_t done;
 };
 
-static int put_row(struct weighing *w, void *arg, const char *key, size_t len,
+static int put_row(void *arg, const char *key, size_t len,
 		   const struct cell *cells, struct err *e)
 {
-	const struct table_schema *s = table_schema(w->t);
 	struct output *o = arg;
+	const struct weighing *w = o->w;
+	const struct table_schema *s = table_schema(w->t);
 	double v = 1;
 	size_t n = 0;
 
@@ -283,7 +263,7 @@ static int put_rows(struct weighing *w, struct err *e)
 	size_t n = table_schema(w->t)->n_columns;
 	_cleanup_free_ bool *keep = xcalloc(n + 1, sizeof(*keep));
 	_cleanup_free_ struct cell *cells = xcalloc(n + 2, sizeof(*cells));
-	struct output o = { .keep = keep, .cells = cells };
+	struct output o = { .w = w, .keep = keep, .cells = cells };
 	struct table_schema *s = output_schema(w, keep, e);
 	int r;
 
@@ -293,7 +273,7 @@ static int put_rows(struct weighing *w, struct err *e)
 	schema_free(s);
 	if (r < 0)
 		return r;
-	r = each_row(w, put_row, &o, e);
+	r = table_each(w->t, put_row, &o, e);
 	if (r >= 0)
 		return ctx_put_table(w->c, 0, o.b, e);
 	table_build_abort(o.b);
