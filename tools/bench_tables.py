@@ -17,6 +17,12 @@ Out of it again:
   pandas_mount  and of data.csv
   passthrough the file through libfuse's example passthrough_ll, read twice:
               this is the second time
+The processor's time, of the reader and of rollfs together, of a sum of all
+numbers:
+  pandas_cpu  of pandas.read_csv of the file on disk
+  pandas_mount_cpu  of data.csv, which is in the page cache
+  npy_cpu     of numpy.load of data.npy that nobody has read before
+  npy_again_cpu  and once more
 The ways take turns in every round; a ratio is taken within its round.
 
 Environment: ROUNDS (3), SIZE in MiB (512), BENCH_DIR (/var/tmp: the disk),
@@ -35,6 +41,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ROUNDS = int(os.environ.get("ROUNDS") or 3)
 SIZE = int(os.environ.get("SIZE") or 512)
 ROW_BYTES = 201
+COLUMNS = 20
 DUCKDB = os.path.join(TOP, "build/duckdb")
 EXAMPLE = "/usr/share/doc/libfuse3-dev/examples/passthrough_ll.c"
 READERS = 2
@@ -42,7 +49,9 @@ LOOKUPS = 20000
 # What a way is measured against.
 AGAINST = {"upload": ("sqlite", "duckdb", "copy"), "store": ("sqlite", "duckdb"),
            "read": ("duckdb_copy", "pandas"), "read_again": ("passthrough",),
-           "store_read": ("duckdb_copy",), "pandas_mount": ("pandas",)}
+           "store_read": ("duckdb_copy",), "pandas_mount": ("pandas",),
+           "pandas_mount_cpu": ("pandas_cpu",), "npy_cpu": ("pandas_cpu",),
+           "npy_again_cpu": ("pandas_cpu",)}
 SQL = """const d = require(process.argv[1] + "/node_modules/@duckdb/node-api");
 (async () => {
   const i = await d.DuckDBInstance.create(process.argv[2], {threads: "2"});
@@ -55,6 +64,14 @@ PANDAS = """import sys, time, pandas
 t = time.monotonic()
 assert len(pandas.read_csv(sys.argv[1])) == int(sys.argv[2])
 print(time.monotonic() - t)"""
+SUM = """import sys, time, numpy, pandas
+t = time.process_time()
+x = (numpy.load(sys.argv[1]) if sys.argv[1].endswith(".npy")
+     else pandas.read_csv(sys.argv[1], index_col=0).to_numpy())
+x.sum()
+t = time.process_time() - t
+assert x.shape == (int(sys.argv[2]), int(sys.argv[3])) and x.dtype == float
+print(t)"""
 
 
 def call(*argv, **kw):
@@ -79,19 +96,30 @@ def durable(path):
     return time.monotonic() - start
 
 
-def memory(mount):
-    """Peak resident MiB of the rollfs of a mount."""
+def daemon(mount):
+    """The rollfs of a mount: its process id, None."""
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open("/proc/%s/cmdline" % pid, encoding="utf-8") as f:
                 argv = f.read().split("\0")
-            if os.path.basename(argv[0]) != "rollfs" or mount not in argv:
-                continue
-            with open("/proc/%s/status" % pid, encoding="utf-8") as f:
-                return next(int(x.split()[1]) / 1024 for x in f if x.startswith("VmHWM:"))
+            if os.path.basename(argv[0]) == "rollfs" and mount in argv:
+                return int(pid)
         except OSError:
             continue
-    return 0
+    return None
+
+
+def memory(pid):
+    """Peak resident MiB."""
+    with open("/proc/%d/status" % pid, encoding="utf-8") as f:
+        return next(int(x.split()[1]) / 1024 for x in f if x.startswith("VmHWM:"))
+
+
+def cpu(pid):
+    """Seconds, user and system."""
+    with open("/proc/%d/stat" % pid, encoding="utf-8") as f:
+        after = f.read().rpartition(")")[2].split()
+    return (int(after[11]) + int(after[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Bench:
@@ -111,7 +139,7 @@ class Bench:
     def has(self, way):
         if way.startswith("duckdb"):
             return os.path.isdir(os.path.join(DUCKDB, "node_modules/@duckdb/node-api"))
-        if way.startswith("pandas"):
+        if way.startswith(("pandas", "npy")):
             return subprocess.run(["/usr/bin/python3", "-c", "import pandas"], check=False,
                                   stderr=subprocess.DEVNULL).returncode == 0
         if way == "sqlite":
@@ -200,6 +228,23 @@ class Bench:
     def pandas_mount(self, k):
         return self.pandas(k, self.data(k))
 
+    def sum_cpu(self, path):
+        pid = daemon(self.mount)
+        before = cpu(pid)
+        took = float(call("/usr/bin/python3", "-c", SUM, path, str(self.rows), str(COLUMNS)))
+        return took + cpu(pid) - before
+
+    def pandas_cpu(self, _):
+        return self.sum_cpu(self.csv)
+
+    def pandas_mount_cpu(self, k):
+        return self.sum_cpu(self.data(k))
+
+    def npy_cpu(self, k):
+        return self.sum_cpu(os.path.join(os.path.dirname(self.data(k)), "data.npy"))
+
+    npy_again_cpu = npy_cpu
+
     def rows_a_second(self, k):
         """Rows of rows/<key> that READERS processes open, read and close in a second."""
         d = os.path.join(self.mount, "tables/bench/t%d/rows" % k)
@@ -217,7 +262,7 @@ class Bench:
         order = ["upload", "sqlite", "duckdb", "store", "copy"]
         order = order[k % len(order):] + order[:k % len(order)]
         order += ["read", "read_again", "duckdb_copy", "store_read", "pandas", "pandas_mount",
-                  "passthrough"]
+                  "pandas_cpu", "pandas_mount_cpu", "npy_cpu", "npy_again_cpu", "passthrough"]
         for way in filter(self.has, order):
             fn = getattr(self, "passthrough_again" if way == "passthrough" else way)
             took.setdefault(way, []).append(fn(k))
@@ -240,15 +285,18 @@ def measure(b):
         if k + 1 < ROUNDS:
             shutil.rmtree(os.path.dirname(b.data(k)))
     for way, seconds in took.items():
-        value = "%.0f" % statistics.median(b.mb / s for s in seconds)
+        value, unit = "%.0f" % statistics.median(b.mb / s for s in seconds), "MB/s"
+        if way.endswith("_cpu"):
+            value = "%.1f" % (statistics.median(seconds) / b.rows / COLUMNS * 1e9)
+            unit = "ns a cell"
         yards = [y for y in AGAINST.get(way, ()) if y in took]
-        out.append(row(way, value, "MB/s"))
-        out += [row("%s_by_%s" % (way, y), value, "MB/s", "%.2f" % statistics.median(
+        out.append(row(way, value, unit))
+        out += [row("%s_by_%s" % (way, y), value, unit, "%.2f" % statistics.median(
             theirs / ours for ours, theirs in zip(seconds, took[y])), y) for y in yards]
     out.append(row("store_lookup", "%.1f" % (statistics.median(b.lookups) * 1e6), "us"))
     n = b.rows_a_second(ROUNDS - 1)
     out.append(row("rows", "%.0f" % n, "1/s", "%.2f" % (n / 20000), "20,000 a second"))
-    rss = memory(b.mount)
+    rss = memory(daemon(b.mount))
     out.append(row("peak_rollfs", "%.0f" % rss, "MiB", "%.2f" % (rss / 256), "256 MiB limit"))
     for way in ("sqlite", "duckdb", "pandas", "passthrough"):
         if not b.has(way):
