@@ -34,10 +34,14 @@ static bool is_user(const char *name)
 	return !is_ours(name) && !strncmp(name, "user.", 5) && name[5];
 }
 
+/* ls -l asks each file for its ACL, its capabilities and its label, until it
+ * hears once that this file system has none. */
 static int user_get(fuse_ino_t ino, const char *name, struct strbuf *ret)
 {
 	const struct tree *t = tree_of(ino_nid(ino));
 
+	if (strncmp(name, "user.", 5))
+		return -EOPNOTSUPP;
 	return is_user(name) && t->user_get
 		   ? t->user_get(ino_nid(ino), name, ret)
 		   : -ENODATA;

@@ -61,6 +61,14 @@ def test_foreign_attributes_are_absent_and_not_unknown(three):
         assert isinstance(os.listxattr(three[9999].path(f)), list)
 
 
+@pytest.mark.parametrize("name", ["security.capability", "security.selinux", "trusted.x"])
+def test_ls_hears_that_there_are_only_user_attributes(three, name):
+    """Then it does not ask for those of each file."""
+    with pytest.raises(OSError) as e:
+        os.getxattr(three[9999].path("tables"), name)
+    assert e.value.errno == errno.EOPNOTSUPP
+
+
 def test_df_and_access(three):
     s = os.statvfs(three[9999].mount)
     assert s.f_blocks > 0 and s.f_namemax == 255
