@@ -2,6 +2,8 @@
 /* /errors: each user's last refusals, newest first, in memory. */
 #include <pthread.h>
 
+#include "lib/table.h" /* utf8_valid */
+
 #include "fs/fs.h"
 
 #define PER_USER   20
@@ -43,6 +45,21 @@ static struct user_errors *user_of(uid_t uid, bool make)
 	return u;
 }
 
+/* A name may be anything; errors is lines of text. */
+static void add_name(struct strbuf *sb, const char *name)
+{
+	const bool text = utf8_valid(name, strlen(name));
+
+	for (const char *c = name; *c; c++) {
+		const unsigned char b = (unsigned char)*c;
+
+		if (b < 0x20 || b == 0x7f || (b >= 0x80 && !text))
+			sb_addf(sb, "%%%02X", b);
+		else
+			sb_addc(sb, *c);
+	}
+}
+
 void errors_add(uid_t uid, const char *what, int status, const char *text)
 {
 	struct strbuf sb = STRBUF_INIT(TEXT_LIMIT);
@@ -54,7 +71,9 @@ void errors_add(uid_t uid, const char *what, int status, const char *text)
 	while (n && text[n - 1] == '\n')
 		n--;
 	time_rfc3339(when, sizeof(when), now_unix_ms());
-	sb_addf(&sb, "%s %s: %s\n", when, what, strerror(-status));
+	sb_addf(&sb, "%s ", when);
+	add_name(&sb, what);
+	sb_addf(&sb, ": %s\n", strerror(-status));
 	if (n)
 		sb_add(&sb, text, MIN(n, (size_t)TEXT_LIMIT - 8192));
 	if (n)

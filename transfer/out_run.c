@@ -41,10 +41,6 @@ static void way_failed(struct peer *p, const struct task *k, const char *text)
 	p->trouble = xasprintf("%.280s", text);
 	p->lost++;
 	p->count.retries++;
-	if (p->ok) { /* as far as ping knows: it looks again */
-		p->ping_wake = true;
-		pthread_cond_broadcast(&p->ping);
-	}
 }
 
 /* lock held */

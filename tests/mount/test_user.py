@@ -18,7 +18,8 @@ def test_a_federation_name_that_is_no_utf8_is_refused(two, name):
     assert e.value.errno == errno.EINVAL
     with pytest.raises(OSError):
         os.mkdir(os.path.join(d, name))
-    assert p.read("version")
+    assert "federation/10000/" + "".join("%%%02X" % b if b >= 0x80 else chr(b) for b in name) \
+        in p.read("errors")
 
 
 def test_emptying_allow_takes_every_right_away(two):
