@@ -145,6 +145,7 @@ struct handle *handle_new(const struct who *w, struct nid n, int flags,
 void handle_free(struct handle *h);
 /* What is open still when nothing is served any more is dropped unfinished. */
 void handles_end(void);
+void listings_end(void); /* the same for directories */
 
 /* The tree of one kind. NULL members answer EPERM (lookup: ENOENT). */
 struct tree {

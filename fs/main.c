@@ -432,6 +432,7 @@ stop:
 		fuse_session_destroy(fs.session);
 	}
 	handles_end();
+	listings_end();
 	fuse_opt_free_args(&fa);
 	transfer_stop(fs.transfer);
 	if (sched_end(fs.sched) && transfer_free(fs.transfer)) {

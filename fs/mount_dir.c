@@ -22,7 +22,35 @@ struct listing {
 	} * e;
 	size_t n, room;
 	bool failed, fresh;
+	struct listing *prev, *next; /* of all that are open */
 };
+
+static struct {
+	pthread_mutex_t lock;
+	struct listing *first;
+} open_now = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static void listing_opened(struct listing *l)
+{
+	pthread_mutex_lock(&open_now.lock);
+	l->next = open_now.first;
+	if (l->next)
+		l->next->prev = l;
+	open_now.first = l;
+	pthread_mutex_unlock(&open_now.lock);
+}
+
+static void listing_closed(struct listing *l)
+{
+	pthread_mutex_lock(&open_now.lock);
+	if (l->next)
+		l->next->prev = l->prev;
+	if (l->prev)
+		l->prev->next = l->next;
+	else if (open_now.first == l)
+		open_now.first = l->next;
+	pthread_mutex_unlock(&open_now.lock);
+}
 
 void listing_add(struct listing *l, const char *name, fuse_ino_t ino,
 		 mode_t mode)
@@ -59,9 +87,16 @@ static void listing_free(struct listing *l)
 {
 	if (!l)
 		return;
+	listing_closed(l);
 	listing_reset(l);
 	free(l->e);
 	free(l);
+}
+
+void listings_end(void)
+{
+	while (open_now.first)
+		listing_free(open_now.first);
 }
 
 static int listing_make(const struct who *w, fuse_ino_t ino, struct listing *l)
@@ -84,6 +119,8 @@ void op_opendir(fuse_req_t r, fuse_ino_t ino, struct fuse_file_info *fi)
 	int no = l ? listing_make(&w, ino, l) : -ENOMEM;
 
 	fi->fh = (uintptr_t)l;
+	if (l)
+		listing_opened(l);
 	if (!no && fuse_reply_open(r, fi) != -ENOENT)
 		return;
 	if (no)

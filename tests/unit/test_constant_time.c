@@ -221,10 +221,6 @@ static int under_valgrind(const char *name)
 	int status;
 	pid_t pid;
 
-	if (SANITIZED) { /* valgrind does not run it */
-		print_message("the build without sanitizers has this test\n");
-		skip();
-	}
 	pid = fork(); /* one thread */
 	if (pid == 0) {
 		(void)execlp("valgrind", "valgrind", "-q",
@@ -418,6 +414,11 @@ int main(int argc, char **argv)
 	if (n < 0)
 		return 1;
 	self[n] = '\0';
+	if (SANITIZED) { /* which valgrind does not run */
+		print_message("1..0 # the build without sanitizers has these\n"
+			      "ok 1 - nothing to do # skip sanitized\n");
+		return 0;
+	}
 	if (argc < 2)
 		return cmocka_run_group_tests(tests, NULL, NULL);
 	ring_force_portable(true);
