@@ -415,7 +415,7 @@ int main(int argc, char **argv)
 		return 1;
 	self[n] = '\0';
 	if (SANITIZED) { /* which valgrind does not run */
-		print_message("1..0 # the build without sanitizers has these\n"
+		print_message("1..1 # the build without sanitizers has these\n"
 			      "ok 1 - nothing to do # skip sanitized\n");
 		return 0;
 	}
