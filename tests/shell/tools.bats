@@ -122,3 +122,10 @@ setup() {
 	run grep -c ROLLFS_HOOK "$B/rollsite"
 	[ "$output" != 0 ]
 }
+
+@test "a name that no test has fails, and nothing runs" {
+	run tests/run unit/test_csv unit/test_nothing mount/test_none.py
+	[ "$status" -eq 2 ]
+	[[ $output == *"the name mount/test_none.py, unit/test_nothing;"* ]]
+	[[ $output != *passed* ]]
+}
