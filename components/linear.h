@@ -18,11 +18,15 @@
  *   linear_predict.c   scores and the table of predictions
  *   linear_cv.c linear_stepwise.c    many trainings
  *
- * One scale per tensor (bits behind the binary point): shares of the hosts
- * have LINEAR_SCALE; a guest that multiplies them (sample weights, Poisson)
- * adds LINEAR_FACTOR_SCALE; features are divided by the batch's true size first
- * and have feature_bits + ceil(log2(batch size)), so the mean costs no
- * precision; gradients and losses have the sum, linear_plan.gradient_scale.
+ * One scale per tensor (bits behind the binary point): shares and residuals
+ * have LINEAR_SCALE; features are divided by the batch's true size first and
+ * have feature_bits + ceil(log2(batch size)), so the mean costs no precision;
+ * gradients and losses have the sum. Several rows share a ciphertext
+ * (cipher_dot of paillier.h), in slots that hold the product of a feature or
+ * factor below 2^LINEAR_X_BITS and a residual below 2^LINEAR_D_BITS. Where the
+ * guest must pick or multiply rows that it cannot read (several hosts with
+ * masked batches or weights) there is one row to a ciphertext, and what it
+ * multiplies gains LINEAR_FACTOR_SCALE.
  */
 #ifndef COMPONENTS_LINEAR_H
 #define COMPONENTS_LINEAR_H
@@ -36,6 +40,9 @@
 #define LINEAR_SCALE	    40
 #define LINEAR_FACTOR_SCALE 40
 #define LINEAR_VALUE_MAX    1e8 /* of a feature and of a weight */
+#define LINEAR_X_BITS	    27
+#define LINEAR_D_BITS	    33
+#define LINEAR_A_BITS	    16 /* of a guest's factor */
 #define LINEAR_CLASSES_MAX  1000
 #define LINEAR_METRICS_MAX  8
 
@@ -128,6 +135,7 @@ void linear_check(const struct linear_family *f, const json_t *p,
 
 enum linear_role { LINEAR_GUEST, LINEAR_HOST, LINEAR_ARBITER };
 
+struct linear_fit;
 struct linear {
 	struct ctx *c;
 	const struct linear_family *f;
@@ -189,13 +197,15 @@ struct linear_plan {
 	unsigned batches;
 	bool mutable_batches; /* other rows in every epoch */
 	bool weighted;
-	bool factors;	  /* the guest multiplies the shares */
-	bool async;	  /* each side adds its own half in clear */
-	bool loss;	  /* one host: there is a loss */
-	bool rowwise;	  /* the loss needs a term of each host row */
+	bool factors; /* the guest multiplies the shares */
+	bool async;   /* one host: each side adds its own half in clear */
+	bool loss;    /* one host: there is a loss */
+	bool pick;    /* only the guest knows which rows count, or how much */
+	bool packed;
+	struct packing pack;
 	unsigned start;	  /* first epoch */
 	unsigned x_scale; /* of features divided by the batch size */
-	unsigned residual_scale, gradient_scale, part_scale;
+	unsigned residual_scale, gradient_scale, sqn_scale;
 };
 
 /* The guest decides ... */
@@ -219,6 +229,23 @@ bool linear_plan_legal(const struct linear_plan *plan, size_t cols);
 #define LINEAR_TAG  100
 void linear_tag(char *tag, const char *flow, unsigned epoch, unsigned batch);
 void linear_tag_epoch(char *tag, const char *flow, unsigned epoch);
+
+/* Ciphertexts of n rows. */
+size_t linear_packed(const struct linear_plan *plan, size_t n);
+/* n rows at LINEAR_SCALE; -ERANGE, the training diverged, when one is not below
+ * 2^LINEAR_D_BITS. */
+int linear_encrypt(struct linear_fit *f, const double *v, size_t n,
+		   struct cipher_vec **ret, struct err *e) MUST_CHECK;
+
+/* x' d of d's `rows` rows, x rows x cols ... */
+int linear_product(struct linear_fit *f, const struct cipher_vec *d,
+		   const double *x, size_t rows, size_t cols,
+		   struct cipher_vec **ret, struct err *e) MUST_CHECK;
+/* ... plus plain, and fit to be sent. */
+int linear_product_end(struct linear_fit *f, struct cipher_vec *a,
+		       const double *plain, struct err *e) MUST_CHECK;
+/* Tells that it diverged: gives -ERANGE. */
+int linear_diverged(struct linear *l, struct err *e);
 
 /* Vectors of ciphertexts as fixed-width records. */
 int linear_send(struct linear *l, const char *role, size_t i, const char *name,

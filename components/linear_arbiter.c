@@ -67,8 +67,8 @@ void arbiter_free(struct linear_fit *f)
  * false) at most.  Caller frees; *ret_n is set in any case.
  */
 static int recv_vector(struct linear_fit *f, size_t k, const char *what,
-		       const char *tag, unsigned scale, size_t max, bool exact,
-		       double **ret, size_t *ret_n, struct err *e)
+		       const char *tag, unsigned scale, bool packed, size_t max,
+		       bool exact, double **ret, size_t *ret_n, struct err *e)
 {
 	struct linear *l = f->l;
 	const struct paillier_public *pub = paillier_public(l->secret);
@@ -92,7 +92,9 @@ static int recv_vector(struct linear_fit *f, size_t k, const char *what,
 	if (r < 0)
 		return err_wrap(e, "%s", name);
 	plain = xcalloc(n + 1, sizeof(*plain));
-	r = paillier_decrypt(l->secret, v, plain, ctx_cores(l->c), e);
+	r = packed ? paillier_decrypt_dot(l->secret, v, &f->plan.pack, plain,
+					  ctx_cores(l->c), e)
+		   : paillier_decrypt(l->secret, v, plain, ctx_cores(l->c), e);
 	if (r < 0)
 		return err_wrap(e, "%s", name);
 	*ret = TAKE_PTR(plain);
@@ -108,10 +110,10 @@ static int recv_gradient(struct linear_fit *f, size_t k, size_t at,
 	bool loss = k == f->l->hosts && f->plan.loss;
 	_cleanup_free_ double *v = NULL;
 	size_t n;
-	int r =
-	    recv_vector(f, k, "gradient", tag, f->plan.gradient_scale,
-			a->total ? a->cols[k] + loss : TABLE_COLUMNS_MAX + 2,
-			a->total > 0, &v, &n, e);
+	int r = recv_vector(
+	    f, k, "gradient", tag, f->plan.gradient_scale, f->plan.packed,
+	    a->total ? a->cols[k] + loss : TABLE_COLUMNS_MAX + 2, a->total > 0,
+	    &v, &n, e);
 
 	if (r < 0)
 		return r;
@@ -245,8 +247,8 @@ int arbiter_sqn(struct linear_fit *f, struct err *e)
 		size_t n;
 
 		r = recv_vector(f, k, "hess_vector", tag,
-				f->plan.gradient_scale, a->cols[k], true, &v,
-				&n, e);
+				f->plan.sqn_scale + f->plan.x_scale, false,
+				a->cols[k], true, &v, &n, e);
 		if (r >= 0)
 			r = ctx_recv_f64(f->l->c, role_of(f, k), index_of(f, k),
 					 "weight_step", tag, s + at, a->cols[k],

@@ -36,6 +36,10 @@ static int begin(struct linear_fit *f, struct err *e)
 			    "the guest goes on from iteration %u, this "
 			    "party's model has %u",
 			    f->plan.start, f->start);
+	/* What a batch takes, and the gradient's. */
+	if (r >= 0 && f->m)
+		paillier_ahead(l->key, linear_batch_sent(&f->plan, 0) + 64,
+			       ctx_cores(l->c));
 	return r;
 }
 

@@ -200,6 +200,8 @@ static int send_batch(struct linear_fit *f, unsigned epoch, const char *tag,
 
 /* ---- a batch ---------------------------------------------------------- */
 
+/* Our terms of the rows that count; what goes into a product must fit there
+ * (linear.h). */
 static int forward(struct linear_fit *f, struct err *e)
 {
 	const struct linear_data *d = f->d;
@@ -212,12 +214,10 @@ static int forward(struct linear_fit *f, struct err *e)
 		struct linear_terms *t = &g->terms[i];
 
 		f->l->f->terms(z, f->y[row], f->weight ? f->weight[row] : 1, t);
-		if (fabs(t->a) < 1e15 && fabs(t->b) < 1e15)
-			continue;
-		ctx_fail_code(f->l->c, "diverged", "the training diverged");
-		return err_set(e, ERANGE,
-			       "the training diverged: a row's residual is "
-			       "beyond 1e15; try a smaller learning_rate");
+		if (!(fabs(t->a) < ldexp(1, LINEAR_A_BITS) &&
+		      fabs(t->p * t->a) < ldexp(1, LINEAR_X_BITS) &&
+		      fabs(t->q) < ldexp(1, LINEAR_X_BITS)))
+			return linear_diverged(f->l, e);
 	}
 	return 0;
 }
@@ -226,29 +226,30 @@ static int recv_shares(struct linear_fit *f, const char *tag, size_t host,
 		       struct cipher_vec **ret, struct err *e)
 {
 	return linear_recv(f->l, "host", host, f->l->f->share_name, tag,
-			   f->g->n, LINEAR_SCALE, ret, e);
+			   linear_packed(&f->plan, f->g->n), LINEAR_SCALE, ret,
+			   e);
 }
 
-/* Our part of the residuals: of the rows that count, then zeros. */
-static int encrypt_own(struct linear_fit *f, size_t n, unsigned scale,
-		       struct cipher_vec **ret, struct err *e)
-{
-	struct guest_batch *g = f->g;
-	_cleanup_free_ double *v = xcalloc(n + 1, sizeof(*v));
-
-	for (size_t i = 0; i < g->n_true; i++)
-		v[i] = g->terms[i].b;
-	return paillier_encrypt(f->l->key, v, n, scale, ctx_cores(f->l->c), ret,
-				e);
-}
-
-/* One host, all rows count: both sides send their half at the same time. */
+/*
+ * One host: both sides send at the same time. We send our half of the
+ * residuals, and where the host cannot know which rows count and how much, the
+ * factors behind it, with zeros for the rows that do not count.
+ */
 static int exchange_async(struct linear_fit *f, const char *tag,
 			  struct cipher_vec **ret, struct err *e)
 {
+	struct guest_batch *g = f->g;
+	size_t n = f->plan.pick ? 2 * g->n : g->n;
+	_cleanup_free_ double *v = xcalloc(n + 1, sizeof(*v));
 	_cleanup_cipher_ struct cipher_vec *half = NULL;
-	int r = encrypt_own(f, f->g->n, LINEAR_SCALE, &half, e);
+	int r;
 
+	for (size_t i = 0; i < g->n_true; i++) {
+		v[g->true_at[i]] = g->terms[i].b;
+		if (f->plan.pick)
+			v[g->n + g->true_at[i]] = g->terms[i].a;
+	}
+	r = linear_encrypt(f, v, n, &half, e);
 	if (r >= 0)
 		r = linear_send(f->l, "host", 0, "fore_gradient", tag, half, e);
 	if (r >= 0)
@@ -256,7 +257,24 @@ static int exchange_async(struct linear_fit *f, const char *tag,
 	return r;
 }
 
-/* The sum of the hosts' shares of the rows that count, times our factors. */
+/* Several hosts: our half of the residuals of the rows that count, then
+ * zeros. */
+static int encrypt_own(struct linear_fit *f, struct cipher_vec **ret,
+		       struct err *e)
+{
+	struct guest_batch *g = f->g;
+	_cleanup_free_ double *v = xcalloc(g->n + 1, sizeof(*v));
+
+	for (size_t i = 0; i < g->n_true; i++)
+		v[i] = g->terms[i].b;
+	if (f->plan.residual_scale == LINEAR_SCALE)
+		return linear_encrypt(f, v, g->n, ret, e);
+	return paillier_encrypt(f->l->key, v, g->n, f->plan.residual_scale,
+				ctx_cores(f->l->c), ret, e);
+}
+
+/* The sum of the hosts' shares: of all rows where all count, else of the rows
+ * that do, times our factors. */
 static int sum_shares(struct linear_fit *f, const char *tag,
 		      struct cipher_vec **ret, struct err *e)
 {
@@ -273,7 +291,8 @@ static int sum_shares(struct linear_fit *f, const char *tag,
 		r = recv_shares(f, tag, k, &u, e);
 		if (r < 0)
 			return r;
-		counted = cipher_gather(u, g->true_at, g->n_true);
+		counted = f->plan.pick ? cipher_gather(u, g->true_at, g->n_true)
+				       : TAKE_PTR(u);
 		if (sum)
 			r = cipher_add(sum, counted, threads, e);
 		else
@@ -316,20 +335,21 @@ static int exchange_sync(struct linear_fit *f, const char *tag,
 			 struct cipher_vec **ret, struct err *e)
 {
 	struct guest_batch *g = f->g;
+	size_t counted = linear_packed(&f->plan, g->n_true);
 	_cleanup_free_ uint32_t *at = xcalloc(g->n + 1, sizeof(*at));
 	_cleanup_cipher_ struct cipher_vec *all = NULL;
 	_cleanup_cipher_ struct cipher_vec *own = NULL;
 	_cleanup_cipher_ struct cipher_vec *sum = NULL;
 	_cleanup_cipher_ struct cipher_vec *out = NULL;
-	int r = encrypt_own(f, g->n, f->plan.residual_scale, &all, e);
+	int r = encrypt_own(f, &all, e);
 
 	if (r >= 0)
 		r = sum_shares(f, tag, &sum, e);
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < g->n_true; i++)
+	for (size_t i = 0; i < counted; i++)
 		at[i] = (uint32_t)i;
-	own = cipher_gather(all, at, g->n_true);
+	own = cipher_gather(all, at, counted);
 	r = cipher_add(own, sum, ctx_cores(f->l->c), e);
 	if (r >= 0 && g->n > g->n_true)
 		out = interleave(g, own, all);
@@ -348,24 +368,24 @@ static int recv_loss(struct linear_fit *f, const char *tag,
 		     struct cipher_vec **ret, struct err *e)
 {
 	struct guest_batch *g = f->g;
-	size_t parts = (f->plan.rowwise ? g->n : 0) + 1;
-	_cleanup_free_ double *q = xcalloc(parts, sizeof(*q));
+	size_t n = f->plan.pick ? g->n + 1 : 1;
+	_cleanup_free_ double *q = xcalloc(n, sizeof(*q));
 	_cleanup_cipher_ struct cipher_vec *in = NULL;
-	int r = linear_recv(f->l, "host", 0, "loss_intermediate", tag, parts,
-			    f->plan.part_scale, &in, e);
+	int r = linear_recv(
+	    f->l, "host", 0, "loss_intermediate", tag,
+	    linear_packed(&f->plan, n),
+	    f->plan.pick ? LINEAR_SCALE : f->plan.gradient_scale, &in, e);
 
 	if (r < 0)
 		return r;
-	if (!f->plan.rowwise) {
+	if (!f->plan.pick) {
 		*ret = TAKE_PTR(in);
 		return 0;
 	}
 	for (size_t i = 0; i < g->n_true; i++)
-		q[g->true_at[i]] = g->terms[i].q;
-	q[parts - 1] = 1;
-	return cipher_matvec(in, q, parts, 1,
-			     f->plan.gradient_scale - f->plan.part_scale,
-			     ctx_cores(f->l->c), ret, e);
+		q[g->true_at[i]] = g->terms[i].q / (double)g->n_true;
+	q[n - 1] = 1;
+	return linear_product(f, in, q, n, 1, ret, e);
 }
 
 /* Adds the host's part of the loss to the last element of grad. */
@@ -394,14 +414,37 @@ static int add_host_loss(struct linear_fit *f, const char *tag,
 }
 
 /*
- * Columns of the product with the encrypted part: the features, the
- * intercept's ones, and the factor of the loss.  What is encrypted are the
- * residuals, or (asynchronous) the hosts' shares; then our own part of the
- * gradient comes on top in clear.  linear_terms.rest leaves p b out, which the
- * residuals hold and the shares do not.
+ * Of the batch's ciphertexts those with a row that counts (the same for
+ * everybody but us, who know the mask), and where in them each such row is.
  */
-static void gradient_columns(const struct linear_fit *f, size_t cols, double *x,
-			     double *plain)
+static struct cipher_vec *counted_rows(const struct linear_fit *f,
+				       const struct cipher_vec *d, size_t *at)
+{
+	const struct guest_batch *g = f->g;
+	const size_t per = f->plan.pack.per;
+	_cleanup_free_ uint32_t *take = xcalloc(g->n + 1, sizeof(*take));
+	size_t n = 0;
+
+	for (size_t i = 0; i < g->n_true; i++) {
+		uint32_t c = (uint32_t)(g->true_at[i] / per);
+
+		if (n == 0 || take[n - 1] != c)
+			take[n++] = c;
+		at[i] = (n - 1) * per + g->true_at[i] % per;
+	}
+	return cipher_gather(d, take, n);
+}
+
+/*
+ * Columns of the product with the encrypted part: the features, the
+ * intercept's ones, and the factor of the loss.  With one host the shares are
+ * encrypted: our factors go into the columns, and our own part of the gradient
+ * comes on top in clear. With several it is the residuals.  linear_terms.rest
+ * leaves p b out, which the residuals hold and the shares do not.
+ */
+static int gradient_columns(const struct linear_fit *f, const size_t *at,
+			    size_t cols, double *x, double *plain,
+			    struct err *e)
 {
 	const struct guest_batch *g = f->g;
 	const struct linear_model *m = f->m;
@@ -411,19 +454,24 @@ static void gradient_columns(const struct linear_fit *f, size_t cols, double *x,
 	for (size_t i = 0; i < g->n_true; i++) {
 		const struct linear_terms *t = &g->terms[i];
 		const double *from = f->d->x + g->true_rows[i] * m->cols;
-		double *to = x + i * cols;
+		const double a = f->plan.async ? t->a : 1;
+		double *to = x + at[i] * cols;
 
-		for (size_t j = 0; j < m->cols; j++)
-			to[j] = from[j] / n;
-		if (m->intercept)
-			to[m->cols] = 1 / n;
-		for (size_t j = 0; f->plan.async && j < nw; j++)
-			plain[j] += to[j] * t->b;
+		for (size_t j = 0; j < nw; j++) {
+			double v = j < m->cols ? from[j] : 1;
+
+			if (!(fabs(v * a) < ldexp(1, LINEAR_X_BITS)))
+				return linear_diverged(f->l, e);
+			to[j] = v * a / n;
+			if (f->plan.async)
+				plain[j] += v / n * t->b;
+		}
 		if (!f->plan.loss)
 			continue;
-		to[nw] = t->p / n;
-		plain[nw] += (t->rest + (f->plan.async ? t->p * t->b : 0)) / n;
+		to[nw] = t->p * a / n;
+		plain[nw] += (t->rest + t->p * t->b) / n;
 	}
+	return 0;
 }
 
 static int send_gradient(struct linear_fit *f, const struct cipher_vec *d,
@@ -431,28 +479,37 @@ static int send_gradient(struct linear_fit *f, const struct cipher_vec *d,
 {
 	const struct linear_params *p = &f->l->p;
 	const struct linear_model *m = f->m;
-	unsigned threads = ctx_cores(f->l->c);
 	size_t nw = m->cols + m->intercept;
-	size_t cols = nw + f->plan.loss;
-	_cleanup_free_ double *x = xcalloc(f->g->n_true * cols + 1, sizeof(*x));
+	size_t cols = nw + f->plan.loss, rows;
+	_cleanup_free_ size_t *at = xcalloc(f->g->n_true + 1, sizeof(*at));
 	_cleanup_free_ double *plain = xcalloc(cols + 1, sizeof(*plain));
+	_cleanup_free_ double *x = NULL;
+	_cleanup_cipher_ struct cipher_vec *counted = NULL;
 	_cleanup_cipher_ struct cipher_vec *grad = NULL;
 	int r;
 
-	gradient_columns(f, cols, x, plain);
+	if (f->plan.async) {
+		counted = counted_rows(f, d, at);
+		d = counted;
+	} else {
+		for (size_t i = 0; i < f->g->n_true; i++)
+			at[i] = i;
+	}
+	rows = cipher_vec_len(d) * f->plan.pack.per; /* with empty ones */
+	x = xcalloc(rows * cols + 1, sizeof(*x));
+	r = gradient_columns(f, at, cols, x, plain, e);
+	if (r < 0)
+		return r;
 	for (size_t j = 0; p->penalty == PENALTY_L2 && j < m->cols; j++)
 		plain[j] += p->alpha * m->w[j];
 	if (f->plan.loss)
 		plain[nw] +=
 		    weights_penalty(m->w, m->cols, p->penalty, p->alpha);
-	r = cipher_matvec(d, x, f->g->n_true, cols, f->plan.x_scale, threads,
-			  &grad, e);
-	if (r >= 0)
-		r = cipher_add_plain(grad, plain, threads, e);
+	r = linear_product(f, d, x, rows, cols, &grad, e);
 	if (r >= 0 && f->plan.loss)
 		r = add_host_loss(f, tag, &grad, e);
 	if (r >= 0)
-		r = cipher_rerandomise(grad, threads, e);
+		r = linear_product_end(f, grad, plain, e);
 	if (r >= 0)
 		r = linear_send(f->l, "arbiter", 0, "guest_gradient", tag, grad,
 				e);

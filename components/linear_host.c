@@ -110,30 +110,39 @@ static int batch_rows(struct linear_fit *f, unsigned b, const char *tag,
 }
 
 /*
- * What the loss needs of us: the sum over the rows, or a term for each when
- * the guest alone knows which count and how much; the penalty stands last.
+ * What the loss needs of us: the sum over the rows and the penalty, or a term
+ * for each row when the guest alone knows which count and how much; then the
+ * penalty stands last.
  */
 static int send_parts(struct linear_fit *f, const char *tag, struct err *e)
 {
 	const struct linear_params *p = &f->l->p;
+	const struct linear_plan *plan = &f->plan;
 	struct host_batch *h = f->h;
-	size_t parts = f->plan.rowwise ? h->n : 0;
-	_cleanup_free_ double *v = xcalloc(h->n + 1, sizeof(*v));
+	size_t n = MAX(h->n, (size_t)plan->pack.per);
+	_cleanup_free_ double *v = xcalloc(n + 1, sizeof(*v));
 	_cleanup_cipher_ struct cipher_vec *part = NULL;
-	double sum = 0;
+	double sum = weights_penalty(f->m->w, f->m->cols, p->penalty, p->alpha);
 	int r;
 
-	for (size_t i = 0; i < h->n; i++) {
-		double one = f->l->f->part(h->z[i]) / (double)h->n_true;
-
-		if (f->plan.rowwise)
-			v[i] = one;
-		sum += one;
+	if (plan->pick) {
+		for (size_t i = 0; i < h->n; i++)
+			v[i] = f->l->f->part(h->z[i]);
+		v[h->n] = sum;
+		r = linear_encrypt(f, v, h->n + 1, &part, e);
+	} else {
+		for (size_t i = 0; i < h->n; i++)
+			sum += f->l->f->part(h->z[i]) / (double)h->n_true;
+		v[plan->pack.per - 1] = sum; /* where products are */
+		r = plan->packed
+			? paillier_encrypt_packed(
+			      f->l->key, NULL, v, plan->pack.per,
+			      plan->gradient_scale, &plan->pack,
+			      ctx_cores(f->l->c), &part, e)
+			: paillier_encrypt(f->l->key, v, 1,
+					   plan->gradient_scale,
+					   ctx_cores(f->l->c), &part, e);
 	}
-	v[parts] = weights_penalty(f->m->w, f->m->cols, p->penalty, p->alpha) +
-		   (f->plan.rowwise ? 0 : sum);
-	r = paillier_encrypt(f->l->key, v, parts + 1, f->plan.part_scale,
-			     ctx_cores(f->l->c), &part, e);
 	if (r >= 0)
 		r = linear_send(f->l, "guest", 0, "loss_intermediate", tag,
 				part, e);
@@ -150,15 +159,8 @@ static int send_forward(struct linear_fit *f, const char *tag, struct err *e)
 	for (size_t i = 0; i < h->n; i++) {
 		h->z[i] = linear_dot(f->m, row_of(f, i));
 		h->share[i] = l->f->share(h->z[i]);
-		if (fabs(h->share[i]) < 1e15)
-			continue;
-		ctx_fail_code(l->c, "diverged", "the training diverged");
-		return err_set(e, ERANGE,
-			       "the training diverged: a row's share is beyond "
-			       "1e15; try a smaller learning_rate");
 	}
-	r = paillier_encrypt(l->key, h->share, h->n, LINEAR_SCALE,
-			     ctx_cores(l->c), &u, e);
+	r = linear_encrypt(f, h->share, h->n, &u, e);
 	if (r >= 0)
 		r = linear_send(l, "guest", 0, l->f->share_name, tag, u, e);
 	if (r >= 0 && f->plan.loss)
@@ -166,38 +168,53 @@ static int send_forward(struct linear_fit *f, const char *tag, struct err *e)
 	return r;
 }
 
-static int send_gradient(struct linear_fit *f, const char *tag, struct err *e)
+/*
+ * The columns of the product: features over the number of rows; where the
+ * guest sends its half and its factors, for the latter times our shares.
+ * Where all rows count as they are, our half is added in clear.
+ */
+static void gradient_columns(const struct linear_fit *f, double *x,
+			     double *plain)
 {
-	struct linear *l = f->l;
-	struct host_batch *h = f->h;
-	unsigned threads = ctx_cores(l->c);
-	size_t cols = f->d->cols;
-	_cleanup_free_ double *x = xcalloc(h->n * cols + 1, sizeof(*x));
-	_cleanup_free_ double *plain = xcalloc(cols + 1, sizeof(*plain));
-	_cleanup_cipher_ struct cipher_vec *d = NULL;
-	_cleanup_cipher_ struct cipher_vec *g = NULL;
-	int r;
+	const struct linear_params *p = &f->l->p;
+	const struct host_batch *h = f->h;
+	const bool both = f->plan.async && f->plan.pick;
+	const size_t cols = f->d->cols;
 
 	for (size_t i = 0; i < h->n; i++)
 		for (size_t j = 0; j < cols; j++) {
 			double v = row_of(f, i)[j] / (double)h->n_true;
 
 			x[i * cols + j] = v;
-			if (f->plan.async)
+			if (both)
+				x[(h->n + i) * cols + j] = v * h->share[i];
+			else if (f->plan.async)
 				plain[j] += v * h->share[i];
 		}
-	if (l->p.penalty == PENALTY_L2)
+	if (p->penalty == PENALTY_L2)
 		for (size_t j = 0; j < cols; j++)
-			plain[j] += l->p.alpha * f->m->w[j];
-	r = linear_recv(l, "guest", 0, "fore_gradient", tag, h->n,
-			f->plan.residual_scale, &d, e);
+			plain[j] += p->alpha * f->m->w[j];
+}
+
+static int send_gradient(struct linear_fit *f, const char *tag, struct err *e)
+{
+	struct linear *l = f->l;
+	const struct linear_plan *plan = &f->plan;
+	size_t cols = f->d->cols;
+	size_t n = plan->async && plan->pick ? 2 * f->h->n : f->h->n;
+	_cleanup_free_ double *x = xcalloc(n * cols + 1, sizeof(*x));
+	_cleanup_free_ double *plain = xcalloc(cols + 1, sizeof(*plain));
+	_cleanup_cipher_ struct cipher_vec *d = NULL;
+	_cleanup_cipher_ struct cipher_vec *g = NULL;
+	int r;
+
+	gradient_columns(f, x, plain);
+	r = linear_recv(l, "guest", 0, "fore_gradient", tag,
+			linear_packed(plan, n), plan->residual_scale, &d, e);
 	if (r >= 0)
-		r = cipher_matvec(d, x, h->n, cols, f->plan.x_scale, threads,
-				  &g, e);
+		r = linear_product(f, d, x, n, cols, &g, e);
 	if (r >= 0)
-		r = cipher_add_plain(g, plain, threads, e);
-	if (r >= 0)
-		r = cipher_rerandomise(g, threads, e);
+		r = linear_product_end(f, g, plain, e);
 	if (r >= 0)
 		r = linear_send(l, "arbiter", 0, "host_gradient", tag, g, e);
 	return r;

@@ -17,14 +17,26 @@ static unsigned log2_ceil(size_t n)
 	return k;
 }
 
-static void set_scales(struct linear_plan *s, unsigned x_scale)
+/*
+ * A slot holds n products of a share and a feature over n, n at most a batch's
+ * true rows, and as many of its residual; a bit for the sign. More rows to a
+ * ciphertext save encryptions and cost, once for each column, the shift of
+ * every row's slot: some sqrt(n) rows are the least work.
+ */
+static void set_packing(const struct linear *l, struct linear_plan *s)
 {
-	s->x_scale = x_scale;
-	s->residual_scale =
-	    LINEAR_SCALE + (s->factors ? LINEAR_FACTOR_SCALE : 0);
-	s->gradient_scale = s->residual_scale + x_scale;
-	s->part_scale =
-	    s->gradient_scale - (s->factors ? LINEAR_FACTOR_SCALE : 0);
+	const struct paillier_public *k =
+	    l->secret ? paillier_public(l->secret) : l->key;
+	size_t n = s->masked_batch_size * (s->pick ? 2 : 1);
+	unsigned per = 1;
+
+	s->pack.bits = LINEAR_SCALE + s->x_scale + LINEAR_X_BITS +
+		       LINEAR_D_BITS + (s->factors ? LINEAR_A_BITS : 0) + 2;
+	while (12 * (size_t)(per + 1) * (per + 1) <= n)
+		per++;
+	s->pack.per = MIN(per, paillier_dot_most(k, s->pack.bits));
+	s->packed = s->pack.per > 0 && (s->async || !s->pick);
+	s->pack.per = s->packed ? s->pack.per : 1;
 }
 
 void linear_plan_make(const struct linear *l, size_t rows, bool weighted,
@@ -48,11 +60,13 @@ void linear_plan_make(const struct linear *l, size_t rows, bool weighted,
 	    s.batch_size < rows && (p->shuffle || p->random_batch ||
 				    s.masked_batch_size > s.batch_size);
 	s.factors = weighted || l->f->factors;
-	s.loss = l->hosts == 1;
-	s.async =
-	    l->hosts == 1 && !s.factors && s.masked_batch_size == s.batch_size;
-	s.rowwise = s.factors || s.masked_batch_size != s.batch_size;
-	set_scales(&s, p->feature_bits + log2_ceil(s.batch_size));
+	s.loss = s.async = l->hosts == 1;
+	s.pick = s.factors || s.masked_batch_size != s.batch_size;
+	s.x_scale = p->feature_bits + log2_ceil(s.batch_size);
+	s.sqn_scale = LINEAR_SCALE + (s.factors ? LINEAR_FACTOR_SCALE : 0);
+	s.residual_scale = s.async ? LINEAR_SCALE : s.sqn_scale;
+	s.gradient_scale = s.residual_scale + s.x_scale;
+	set_packing(l, &s);
 	*ret = s;
 }
 
@@ -61,13 +75,14 @@ int linear_plan_send(struct linear *l, const char *flow,
 {
 	static const char *const roles[] = { "host", "arbiter" };
 	json_t *o = json_pack(
-	    "{s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:I, s:I}", "rows",
+	    "{s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:I, s:I, s:I}", "rows",
 	    (json_int_t)plan->rows, "batch_size", (json_int_t)plan->batch_size,
 	    "masked_batch_size", (json_int_t)plan->masked_batch_size,
 	    "batch_num", (json_int_t)plan->batches, "batch_mutable",
 	    plan->mutable_batches, "use_async", plan->async, "weighted",
 	    plan->weighted, "start", (json_int_t)plan->start, "gradient_scale",
-	    (json_int_t)plan->gradient_scale);
+	    (json_int_t)plan->gradient_scale, "rows_per_ciphertext",
+	    (json_int_t)plan->pack.per);
 	int r = o ? 0 : err_set(e, ENOMEM, "batch_info: out of memory");
 
 	for (size_t k = 0; k < ARRAY_SIZE(roles); k++)
@@ -78,64 +93,60 @@ int linear_plan_send(struct linear *l, const char *flow,
 	return r;
 }
 
-static int plan_get(const struct linear *l, const json_t *o,
-		    struct linear_plan *s, struct err *e)
+/* What the guest says, as far as it is its own to say. */
+struct said {
+	int64_t rows, size, masked, batches, scale, start, per;
+	bool weighted, mutable_batches, async;
+};
+
+static int plan_get(const json_t *o, struct said *s, struct err *e)
 {
-	int64_t rows, size, masked, batches, scale, start;
-	bool weighted = json_bool_or(o, "weighted", false);
-	int64_t least = LINEAR_SCALE +
-			(weighted || l->f->factors ? LINEAR_FACTOR_SCALE : 0);
 	int r;
 
-	if ((r = json_get_int(o, "rows", 1, ROWS_MAX, &rows, e)) < 0 ||
-	    (r = json_get_int(o, "batch_size", 1, rows, &size, e)) < 0 ||
-	    (r = json_get_int(o, "masked_batch_size", size, rows, &masked, e)) <
+	if ((r = json_get_int(o, "rows", 1, ROWS_MAX, &s->rows, e)) < 0 ||
+	    (r = json_get_int(o, "batch_size", 1, s->rows, &s->size, e)) < 0 ||
+	    (r = json_get_int(o, "masked_batch_size", s->size, s->rows,
+			      &s->masked, e)) < 0 ||
+	    (r = json_get_int(o, "batch_num", 1,
+			      (s->rows + s->size - 1) / s->size, &s->batches,
+			      e)) < 0 ||
+	    (r = json_get_int(o, "start", 0, 1000000, &s->start, e)) < 0 ||
+	    (r = json_get_int(o, "gradient_scale", 0, 1000, &s->scale, e)) <
 		0 ||
-	    (r = json_get_int(o, "batch_num", 1, (rows + size - 1) / size,
-			      &batches, e)) < 0 ||
-	    (r = json_get_int(o, "start", 0, 1000000, &start, e)) < 0 ||
-	    (r = json_get_int(o, "gradient_scale", least, 200, &scale, e)) < 0)
+	    (r = json_get_int(o, "rows_per_ciphertext", 1, 1000, &s->per, e)) <
+		0)
 		return r;
-	*s = (struct linear_plan){
-		.rows = (size_t)rows,
-		.batch_size = (size_t)size,
-		.masked_batch_size = (size_t)masked,
-		.batches = (unsigned)batches,
-		.start = (unsigned)start,
-		.weighted = weighted,
-		.factors = weighted || l->f->factors,
-		.mutable_batches = json_bool_or(o, "batch_mutable", false),
-		.async = json_bool_or(o, "use_async", false),
-		.loss = l->hosts == 1,
-	};
-	s->rowwise = s->factors || masked != size;
-	set_scales(s, (unsigned)(scale - least));
+	s->weighted = json_bool_or(o, "weighted", false);
+	s->mutable_batches = json_bool_or(o, "batch_mutable", false);
+	s->async = json_bool_or(o, "use_async", false);
 	return 0;
 }
 
 int linear_plan_recv(struct linear *l, const char *flow, size_t rows,
 		     struct linear_plan *ret, struct err *e)
 {
-	struct linear_plan s, own;
+	struct linear_plan own;
+	struct said s;
 	json_t *o;
 	int r = ctx_recv_json(l->c, "guest", 0, "batch_info", flow, &o, e);
 
 	if (r < 0)
 		return r;
-	r = plan_get(l, o, &s, e);
+	r = plan_get(o, &s, e);
 	json_decref(o);
 	if (r < 0)
 		return err_wrap(e, "batch_info");
-	linear_plan_make(l, rows ? rows : s.rows, s.weighted, s.start, &own);
-	if (own.rows != s.rows || own.batch_size != s.batch_size ||
-	    own.masked_batch_size != s.masked_batch_size ||
+	linear_plan_make(l, rows ? rows : (size_t)s.rows, s.weighted,
+			 (unsigned)s.start, &own);
+	if (own.rows != (size_t)s.rows || own.batch_size != (size_t)s.size ||
+	    own.masked_batch_size != (size_t)s.masked ||
 	    own.batches != s.batches || own.async != s.async ||
 	    own.mutable_batches != s.mutable_batches ||
-	    own.gradient_scale != s.gradient_scale)
+	    own.gradient_scale != s.scale || own.pack.per != s.per)
 		return err_set(e, EPROTO,
 			       "the guest's batches are not those that this "
 			       "party's parameters give");
-	*ret = s;
+	*ret = own;
 	return 0;
 }
 
@@ -167,6 +178,60 @@ void linear_tag_epoch(char *tag, const char *flow, unsigned epoch)
 }
 
 /* ---- ciphertexts ------------------------------------------------------ */
+
+size_t linear_packed(const struct linear_plan *plan, size_t n)
+{
+	return (n + plan->pack.per - 1) / plan->pack.per;
+}
+
+int linear_encrypt(struct linear_fit *f, const double *v, size_t n,
+		   struct cipher_vec **ret, struct err *e)
+{
+	struct linear *l = f->l;
+
+	for (size_t i = 0; i < n; i++)
+		if (!(fabs(v[i]) < ldexp(1, LINEAR_D_BITS)))
+			return linear_diverged(l, e);
+	if (!f->plan.packed)
+		return paillier_encrypt(l->key, v, n, LINEAR_SCALE,
+					ctx_cores(l->c), ret, e);
+	return paillier_encrypt_packed(l->key, NULL, v, n, LINEAR_SCALE,
+				       &f->plan.pack, ctx_cores(l->c), ret, e);
+}
+
+int linear_product(struct linear_fit *f, const struct cipher_vec *d,
+		   const double *x, size_t rows, size_t cols,
+		   struct cipher_vec **ret, struct err *e)
+{
+	const struct linear_plan *plan = &f->plan;
+	unsigned threads = ctx_cores(f->l->c);
+
+	if (plan->packed)
+		return cipher_dot(d, &plan->pack, x, rows, cols, plan->x_scale,
+				  threads, ret, e);
+	return cipher_matvec(d, x, rows, cols, plan->x_scale, threads, ret, e);
+}
+
+int linear_product_end(struct linear_fit *f, struct cipher_vec *a,
+		       const double *plain, struct err *e)
+{
+	unsigned threads = ctx_cores(f->l->c);
+	int r;
+
+	if (f->plan.packed)
+		return cipher_dot_end(a, &f->plan.pack, plain, threads, e);
+	r = cipher_add_plain(a, plain, threads, e);
+	return r < 0 ? r : cipher_rerandomise(a, threads, e);
+}
+
+int linear_diverged(struct linear *l, struct err *e)
+{
+	ctx_fail_code(l->c, "diverged", "the training diverged");
+	return err_set(e, ERANGE,
+		       "the training diverged: a row's residual or loss is "
+		       "beyond 8e9; try a smaller learning_rate, or scale "
+		       "features and labels");
+}
 
 int linear_recv(struct linear *l, const char *role, size_t i, const char *name,
 		const char *tag, size_t n, unsigned scale,

@@ -118,8 +118,7 @@ static int guest_rows(struct linear_fit *f, const char *tag, const uint32_t *at,
 		a[i] = f->weight ? f->weight[at[i]] : 1;
 		b[i] = a[i] * along(f, s, at[i]);
 	}
-	r = paillier_encrypt(l->key, b, n, f->plan.residual_scale, threads,
-			     &own, e);
+	r = paillier_encrypt(l->key, b, n, f->plan.sqn_scale, threads, &own, e);
 	for (size_t k = 0; k < l->hosts && r >= 0; k++) {
 		_cleanup_cipher_ struct cipher_vec *u = NULL;
 
@@ -158,7 +157,7 @@ static int host_rows(struct linear_fit *f, const char *tag, const uint32_t *at,
 		r = linear_send(l, "guest", 0, "host_sqn_forwards", tag, u, e);
 	if (r >= 0)
 		r = linear_recv(l, "guest", 0, "forward_hess", tag, n,
-				f->plan.residual_scale, ret, e);
+				f->plan.sqn_scale, ret, e);
 	return r;
 }
 

@@ -148,6 +148,7 @@ static void ping_once(struct peer *p)
 	p->asked = true;
 	p->ok = !x.error;
 	p->asked_ms = now_unix_ms();
+	p->asked_mono_ms = now_mono_ms();
 	p->rtt_us = x.rtt_us;
 	free(p->error);
 	p->error = x.error;
@@ -214,9 +215,18 @@ void peer_ping(struct site *s, const char *party)
 
 /* ---- telling ----------------------------------------------------------- */
 
+/* lock held: why a request failed since the last ping, NULL if none did */
+static char *newer_trouble(const struct peer *p)
+{
+	return p->trouble && p->failed_ms > p->asked_mono_ms
+		   ? printable(p->trouble)
+		   : NULL;
+}
+
 /* lock held; the line of parties/<id>/ping */
 static void ping_line(const struct peer *p, struct strbuf *sb)
 {
+	_cleanup_free_ char *trouble = NULL;
 	const json_t *version;
 	int64_t expires = certificate_expires_s(p->certificate);
 	json_t *o;
@@ -226,11 +236,14 @@ static void ping_line(const struct peer *p, struct strbuf *sb)
 		sb_adds(sb, "unknown, not asked yet\n");
 		return;
 	}
-	if (p->ok)
+	trouble = newer_trouble(p);
+	if (!p->ok)
+		sb_addf(sb, "failed %s", p->error);
+	else if (trouble)
+		sb_addf(sb, "failed %s", trouble);
+	else
 		sb_addf(sb, "ok %.1f ms rtt=%.1fms", (double)p->rtt_us / 1000,
 			(double)p->rtt_us / 1000);
-	else
-		sb_addf(sb, "failed %s", p->error);
 	sb_addf(sb, " back=%s",
 		!p->back   ? "unknown"
 		: *p->back ? "failed"

@@ -453,7 +453,7 @@ struct peer {
 	struct card *card;
 	/* last ping */
 	bool asked, ok;
-	int64_t rtt_us, asked_ms;
+	int64_t rtt_us, asked_ms, asked_mono_ms;
 	char *error, *version, *certificate, *back;
 	bool have_skew;
 	int64_t skew_ms;

@@ -306,7 +306,7 @@ static void rerandomise_share(void *arg, size_t lo, size_t hi)
 	for (size_t i = lo; i < hi; i += PAILLIER_BLOCK) {
 		size_t n = MIN(hi - i, (size_t)PAILLIER_BLOCK);
 
-		paillier_noise(j->a->key, r, NULL, n);
+		paillier_fresh(j->a->key, r, NULL, n);
 		ring_mul(g, cipher_at(j->a, i), cipher_at(j->a, i), r, 1, n);
 	}
 	ring_wipe(r, PAILLIER_BLOCK * g->k);

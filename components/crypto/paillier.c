@@ -72,6 +72,18 @@ void paillier_add_plain(const struct paillier_public *k, uint64_t *r,
 		ou_add_plain(k, r, m, n);
 }
 
+void paillier_fresh(const struct paillier_public *k, uint64_t *r,
+		    const mp_limb_t *m, size_t n)
+{
+	const size_t nl = mpz_size(k->n), got = paillier_ahead_take(k, r, n);
+
+	if (m && got > 0)
+		paillier_add_plain(k, r, m, got);
+	if (got < n)
+		paillier_noise(k, r + got * k->n2->k, m ? m + got * nl : NULL,
+			       n - got);
+}
+
 /*
  * The owner's: h^e modulo p^2 and q^2, each over the square of the other
  * prime, u and v; then u q^2 + v p^2 is h^e modulo both, and times 1 + m n.
@@ -193,7 +205,7 @@ static void encrypt_share(void *arg, size_t lo, size_t hi)
 		else if (j->exact)
 			exact_noise(j->k, cipher_at(j->out, i), m, n);
 		else
-			paillier_noise(j->k, cipher_at(j->out, i), m, n);
+			paillier_fresh(j->k, cipher_at(j->out, i), m, n);
 	}
 out:
 	ring_wipe(m, PAILLIER_BLOCK * nl);
@@ -385,6 +397,7 @@ struct decrypt_job {
 	const struct paillier_private *k;
 	const struct cipher_vec *v;
 	const struct packing *p; /* or NULL: one number each */
+	bool dot;		 /* p: one inner product each */
 	double *out;
 	size_t n;   /* of out */
 	int failed; /* 0, ERANGE or EPROTO */
@@ -396,7 +409,8 @@ static int to_doubles(const struct decrypt_job *j, const mp_limb_t *m,
 {
 	mpz_srcptr modulus = paillier_plain_modulus(j->k);
 	mpz_srcptr limit = j->k->pub.limit;
-	const size_t nl = mpz_size(modulus), per = j->p ? j->p->per : 1;
+	const size_t nl = mpz_size(modulus);
+	const size_t per = j->p && !j->dot ? j->p->per : 1;
 	int rc = 0;
 	mpz_t a, b, in;
 
@@ -411,7 +425,9 @@ static int to_doubles(const struct decrypt_job *j, const mp_limb_t *m,
 			if (mpz_cmp(b, limit) >= 0)
 				rc = ERANGE;
 		}
-		if (j->p)
+		if (j->dot)
+			j->out[at] = dot_decode(j->p, a, j->v->scale);
+		else if (j->p)
 			pack_decode(j->p, a, j->v->scale, j->out + at,
 				    MIN(per, j->n - at));
 		else
@@ -490,5 +506,19 @@ int paillier_decrypt_packed(const struct paillier_private *k,
 	if (v->n != packed_len(p, n))
 		return err_set(e, EINVAL, "%zu numbers in %zu ciphertexts", n,
 			       v->n);
+	return decrypt(&j, threads, e);
+}
+
+int paillier_decrypt_dot(const struct paillier_private *k,
+			 const struct cipher_vec *v, const struct packing *p,
+			 double *out, unsigned threads, struct err *e)
+{
+	struct decrypt_job j = {
+		.k = k, .v = v, .p = p, .dot = true, .out = out, .n = v->n
+	};
+
+	if (p->per < 1 || p->per > paillier_dot_most(&k->pub, p->bits))
+		return err_set(e, EINVAL, "%u rows of %u bits in a plaintext",
+			       p->per, p->bits);
 	return decrypt(&j, threads, e);
 }

@@ -88,6 +88,15 @@ int paillier_decrypt(const struct paillier_private *k,
 		     const struct cipher_vec *v, double *out, unsigned threads,
 		     struct err *e) MUST_CHECK;
 
+/*
+ * From now on up to n randomisers (at most 4 MiB of them) are made ahead by a
+ * thread of the lowest priority, for paillier_encrypt, _encrypt_packed without
+ * an owner and cipher_rerandomise: a party's waits become its encryptions.
+ * Until the key is freed; a second call does nothing.
+ */
+void paillier_ahead(const struct paillier_public *k, size_t n,
+		    unsigned threads);
+
 /* a += b (same key, length and scale). */
 int cipher_add(struct cipher_vec *a, const struct cipher_vec *b,
 	       unsigned threads, struct err *e) MUST_CHECK;
@@ -147,6 +156,33 @@ int paillier_decrypt_packed(const struct paillier_private *k,
 			    const struct cipher_vec *v, const struct packing *p,
 			    double *out, size_t n, unsigned threads,
 			    struct err *e) MUST_CHECK;
+
+/*
+ * Inner products with packed vectors: what cipher_matvec does, for d that
+ * paillier_encrypt_packed made of `rows` numbers (or sums of such), `per` rows
+ * to a ciphertext: an encryption, a record on the wire and a table of powers for
+ * `per` rows. Each |d_i| and each column's sums of |x_ij d_k| over pairs of
+ * rows, no row in two pairs, are below 2^(bits - 1) at their scales; a larger
+ * one spoils its neighbours, which nobody notices. Per is at most
+ * paillier_dot_most().
+ *
+ * Only cipher_dot_end makes ret fit to be sent: it adds plain_j, hides what
+ * the plaintext holds beside the product, and gives fresh randomness.
+ * paillier_decrypt_dot gives the products; their error is up to 2^39 at the
+ * scale of ret (per 1: none).
+ */
+unsigned paillier_dot_most(const struct paillier_public *k, unsigned bits);
+int cipher_dot(const struct cipher_vec *d, const struct packing *p,
+	       const double *x, size_t rows, size_t cols, unsigned xscale,
+	       unsigned threads, struct cipher_vec **ret,
+	       struct err *e) MUST_CHECK;
+int cipher_dot_end(struct cipher_vec *a, const struct packing *p,
+		   const double *plain, unsigned threads,
+		   struct err *e) MUST_CHECK;
+int paillier_decrypt_dot(const struct paillier_private *k,
+			 const struct cipher_vec *v, const struct packing *p,
+			 double *out, unsigned threads,
+			 struct err *e) MUST_CHECK;
 
 /*
  * Histogram sums (as SecureBoost, Cheng et al. 2019, makes them of gradients):

@@ -45,6 +45,7 @@ void paillier_constant(const struct ring *g, uint64_t *r, const mpz_t v)
 /* Of the private key's own copies; also right for zeroed memory. */
 static void public_clear(struct paillier_public *k)
 {
+	paillier_ahead_end(k);
 	fixed_base_free(&k->fb, k->n2);
 	ou_public_clear(k);
 	ring_free(k->n2);

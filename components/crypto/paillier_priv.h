@@ -20,6 +20,7 @@ struct paillier_public {
 	unsigned alpha;	      /* bits of the randomiser's exponent */
 	pthread_mutex_t lock; /* of the making of tables */
 	struct fixed_base fb; /* of hs */
+	struct paillier_ahead *ahead; /* or NULL */
 	/* Okamoto-Uchiyama, the latter two made at first use: */
 	mpz_t g;
 	struct fixed_base fg; /* of g */
@@ -93,9 +94,19 @@ int pack_encode(const struct paillier_public *k, const struct packing *p,
 void pack_decode(const struct packing *p, mpz_t m, unsigned scale, double *out,
 		 size_t n);
 
+/* cipher_dot.c: the inner product out of a plaintext; m is lost. */
+double dot_decode(const struct packing *p, mpz_t m, unsigned scale);
+
 /* r_i = fresh n-th residue times g^m_i, m integers as above or NULL. */
 void paillier_noise(const struct paillier_public *k, uint64_t *r,
 		    const mp_limb_t *m, size_t n);
+/* The same, of which some may have been made ahead. */
+void paillier_fresh(const struct paillier_public *k, uint64_t *r,
+		    const mp_limb_t *m, size_t n);
+/* Takes up to n of those, gives their number. */
+size_t paillier_ahead_take(const struct paillier_public *k, uint64_t *r,
+			   size_t n);
+void paillier_ahead_end(struct paillier_public *k);
 /* r_i *= g^m_i, m integers as above. */
 void paillier_add_plain(const struct paillier_public *k, uint64_t *r,
 			const mp_limb_t *m, size_t n);

@@ -20,7 +20,7 @@
 #include "components/crypto/paillier_priv.h"
 
 #define ROWS	 RING_LANES /* whose tables are made together */
-#define COLS_MAX 128	    /* in one pass: bounds the memory */
+#define COLS_MAX 256	    /* in one pass: bounds the memory */
 #define W_MAX	 6
 
 /* `cols` columns from `first` on in one group, 1 << share rows at a time. */

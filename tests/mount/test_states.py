@@ -274,7 +274,7 @@ def test_a_way_that_fails_is_seen_by_ping_at_once(x):
     try:
         x["1"].put("2", "seen", content("seen", 1, 300000))
         becomes(x, "seen", "parked")
-        # Without the transfer's word it would be asked after 15 s.
+        # The transfer's word, before the next ping.
         eventually(lambda: x["1"].read("parties/2/ping").startswith("failed"), 5)
     finally:
         x.fake.__init__(x, "2")
