@@ -4,6 +4,7 @@
  * docs/internals.md has the files and the way it is started.
  */
 #include <fcntl.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -255,8 +256,13 @@ int main(int argc, char **argv)
 		return check_stdin();
 	if (argc == 2 && strcmp(argv[1], "--version") == 0)
 		return puts(rollfs_version()) < 0;
-	if (argc == 2 && argv[1][0] == '/')
+	if (argc == 2 && argv[1][0] == '/') {
+		/* Vectors come and go with each message: their memory is kept,
+		 * not given back to the kernel, which would clear it again. */
+		(void)mallopt(M_MMAP_THRESHOLD, 4 << 20);
+		(void)mallopt(M_TRIM_THRESHOLD, 8 << 20);
 		return run_task(argv[1]);
+	}
 	(void)fprintf(stderr, "usage: rollfs-task /path/of/task.json\n"
 			      "       rollfs-task --describe | --check "
 			      "| --version\n");

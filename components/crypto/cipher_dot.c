@@ -8,13 +8,14 @@
  * and one table of powers serve `per` rows.
  *
  * The other 2 per - 2 coefficients are sums of products of unlike rows, which
- * nobody should see: cipher_dot_end adds numbers that are MARGIN bits longer
- * than what is below and above, uniformly drawn, so that they are within
- * 2^-MARGIN of independent of it. The lower one reaches into the lowest MARGIN
- * bits of the product: its mean is taken off again, the rest is an error of up
- * to 2^(MARGIN-1) at the product's scale.
+ * nobody should see. cipher_dot_end adds to what lies above a uniform number
+ * that is MARGIN bits longer, which leaves it within 2^-MARGIN of independent
+ * of it. To what lies below, L, it adds a uniform number of as many bits as
+ * there are, B: modulo 2^B the sum says nothing of L; with a probability of |L|
+ * / 2^B it carries one into the product's last place, or takes one. The bits
+ * are those that the largest allowed numbers need, so for features and
+ * residuals of ordinary size that is once in 2^40 or more products.
  */
-#include <math.h>
 #include <string.h>
 
 #include "components/crypto/paillier_priv.h"
@@ -119,17 +120,14 @@ int cipher_dot(const struct cipher_vec *d, const struct packing *p,
 	return 0;
 }
 
-/* m += 2^at (2^bits + r), r uniform of MARGIN bits more than `bits`. */
-static void add_mask(mpz_t m, unsigned at, unsigned bits)
+/* m += 2^at r, r uniform of `bits` bits. */
+static void add_random(mpz_t m, unsigned at, unsigned bits)
 {
 	mpz_t t;
 
 	mpz_init(t);
-	crypto_random_bits(t, bits + MARGIN);
+	crypto_random_bits(t, bits);
 	mpz_mul_2exp(t, t, at);
-	mpz_add(m, m, t);
-	mpz_set_ui(t, 0);
-	mpz_setbit(t, at + bits);
 	mpz_add(m, m, t);
 	crypto_wipe(t);
 }
@@ -141,9 +139,10 @@ int cipher_dot_end(struct cipher_vec *a, const struct packing *p,
 	const size_t nl = mpz_size(a->key->n);
 	uint64_t *v = ring_alloc(nl * a->n);
 	int r = dot_check(a->key, p, e);
-	mpz_t m;
+	mpz_t m, positive;
 
-	mpz_init(m);
+	mpz_inits(m, positive, NULL);
+	mpz_setbit(positive, 2 * low + p->bits); /* whatever lies above is */
 	for (size_t i = 0; i < a->n && r >= 0; i++) {
 		r = paillier_encode(a->key, m, plain[i], a->scale);
 		if (r >= 0 && mpz_sizeinbase(m, 2) >= p->bits)
@@ -152,12 +151,14 @@ int cipher_dot_end(struct cipher_vec *a, const struct packing *p,
 			(void)err_set(e, ERANGE, "element %zu is too large", i);
 		mpz_mul_2exp(m, m, low);
 		if (low > 0) {
-			add_mask(m, 0, low);
-			add_mask(m, low + p->bits, low);
+			add_random(m, 0, low);
+			add_random(m, low + p->bits, low + MARGIN);
+			mpz_add(m, m, positive);
 		}
 		paillier_limbs(a->key, v + i * nl, m);
 	}
 	crypto_wipe(m);
+	mpz_clear(positive);
 	if (r >= 0) {
 		paillier_add_plain(a->key, a->c, v, a->n);
 		r = cipher_rerandomise(a, threads, e);
@@ -178,10 +179,6 @@ double dot_decode(const struct packing *p, mpz_t m, unsigned scale)
 	mpz_add(m, m, half);
 	mpz_fdiv_r_2exp(m, m, p->bits);
 	mpz_sub(m, m, half);
-	mpz_set_ui(half, 0);
-	mpz_setbit(half, MARGIN - 1);
-	if (low > 0)
-		mpz_sub(m, m, half);
 	d = paillier_decode(m, scale);
 	mpz_clear(half);
 	return d;

@@ -17,6 +17,9 @@
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #define LO(t, x, y)   ((t) = _mm512_madd52lo_epu64(t, x, y))
 #define HI(t, x, y)   ((t) = _mm512_madd52hi_epu64(t, x, y))
+/* What p points to is read where it is used, as a memory operand, and not
+ * kept: there are no registers for it. */
+#define STAYS(p)      __asm__("" : "+r"(p))
 #define WORD(w)	      _mm512_set1_epi64((long long)(w))
 #define DIGIT	      52
 #define MASK	      ((UINT64_C(1) << DIGIT) - 1)
@@ -264,33 +267,57 @@ IFMA static void fill(const struct ring *g, uint64_t *const *table, unsigned w,
 	}
 }
 
-/* r = for the lanes of `lanes`, entry digit of the table; other lanes keep
- * theirs. */
-IFMA static void select_from(const struct ring *g, uint64_t *r,
-			     const uint64_t *t, unsigned w, __m512i digit,
-			     __mmask8 lanes)
+/* r = for the lanes of `lanes`, entry digit of the table of `vectors` vectors a
+ * word; other lanes keep theirs. */
+IFMA static ALWAYS_INLINE void select_words(const struct ring *g, uint64_t *r,
+					    const uint64_t *t, unsigned vectors,
+					    __m512i digit, __mmask8 lanes)
 {
-	const unsigned pairs = w > 4 ? 1u << (w - 4) : 1;
-	__mmask8 which[32];
+	const unsigned pairs = vectors > 1 ? vectors / 2 : 1;
+	__mmask8 which[8];
 
 	for (unsigned p = 0; p < pairs; p++)
 		which[p] = _mm512_mask_cmpeq_epi64_mask(
 		    lanes, _mm512_srli_epi64(digit, 4), WORD(p));
-	for (unsigned i = 0; i < g->k; i++) {
-		const uint64_t *row = t + ((size_t)i << w);
+	for (unsigned i = 0; i < g->k; i++, t += 8 * vectors) {
 		__m512i x = _mm512_load_si512(r + i * 8);
 
-#pragma GCC unroll 4
+#pragma GCC unroll 8
 		for (unsigned p = 0; p < pairs; p++) {
-			__m512i lo = _mm512_loadu_si512(row + 16 * p);
-			__m512i hi =
-			    w == 3 ? lo : _mm512_loadu_si512(row + 16 * p + 8);
+			__m512i lo = _mm512_loadu_si512(t + 16 * p);
+			__m512i hi = vectors == 1
+					 ? lo
+					 : _mm512_loadu_si512(t + 16 * p + 8);
 
 			x = _mm512_mask_mov_epi64(
 			    x, which[p],
 			    _mm512_permutex2var_epi64(lo, digit, hi));
 		}
 		_mm512_store_si512(r + i * 8, x);
+	}
+}
+
+/* Masks in registers: once for each size. */
+IFMA static void select_from(const struct ring *g, uint64_t *r,
+			     const uint64_t *t, unsigned w, __m512i digit,
+			     __mmask8 lanes)
+{
+	switch (w) {
+	case 3:
+		select_words(g, r, t, 1, digit, lanes);
+		break;
+	case 4:
+		select_words(g, r, t, 2, digit, lanes);
+		break;
+	case 5:
+		select_words(g, r, t, 4, digit, lanes);
+		break;
+	case 6:
+		select_words(g, r, t, 8, digit, lanes);
+		break;
+	default: /* 7 */
+		select_words(g, r, t, 16, digit, lanes);
+		break;
 	}
 }
 

@@ -126,6 +126,102 @@ IFMA static ALWAYS_INLINE void FN(carry)(V *r, const V *t, unsigned digits)
 		cy = _mm512_srli_epi64(t##3, 52);                          \
 	} while (0)
 
+#if K <= 20
+/*
+ * The columns t, reduced: t += a * b (and + c * d where two), then divided by R
+ * modulo n; the digits of the reduction go to `m` if given. All columns stay in
+ * registers: a row of the product goes down one column.
+ */
+IFMA static ALWAYS_INLINE void FN(product)(V *restrict t, const V *a,
+					   const V *b, bool two, const V *c,
+					   const V *d, const struct ring *g,
+					   V *m)
+{
+	const V zero = _mm512_setzero_si512(), inv = WORD(g->inv);
+	const uint64_t *n = g->digits;
+	V x[K];
+
+#pragma GCC unroll 20
+	for (unsigned j = 0; j < K; j++)
+		x[j] = t[j];
+#pragma GCC unroll 1
+	for (unsigned i = 0; i < K; i++) {
+		const V bi = b[i], di = two ? d[i] : zero;
+		V cy, mi;
+
+		STAYS(a);
+		STAYS(c);
+		STAYS(n);
+		LO(x[0], bi, a[0]);
+		if (two)
+			LO(x[0], di, c[0]);
+		mi = _mm512_madd52lo_epu64(zero, x[0], inv);
+#pragma GCC unroll 20
+		for (unsigned j = 1; j < K; j++) {
+			LO(x[j], bi, a[j]);
+			if (two)
+				LO(x[j], di, c[j]);
+		}
+		if (m)
+			m[i] = mi;
+		LO(x[0], mi, WORD(n[0]));
+		cy = _mm512_srli_epi64(x[0], 52);
+#pragma GCC unroll 20
+		for (unsigned j = 0; j < K; j++) {
+			V y = j + 1 < K ? x[j + 1] : zero;
+
+			if (j + 1 < K)
+				LO(y, mi, WORD(n[j + 1]));
+			HI(y, bi, a[j]);
+			if (two)
+				HI(y, di, c[j]);
+			HI(y, mi, WORD(n[j]));
+			x[j] = y;
+		}
+		x[0] = _mm512_add_epi64(x[0], cy);
+	}
+#pragma GCC unroll 20
+	for (unsigned j = 0; j < K; j++)
+		t[j] = x[j];
+}
+
+/* The columns t[0 .. 2K-1] reduced, into t[K .. 2K-1]. */
+IFMA static ALWAYS_INLINE void FN(reduction)(V *restrict t,
+					     const struct ring *g, V *m)
+{
+	const V zero = _mm512_setzero_si512(), inv = WORD(g->inv);
+	const uint64_t *n = g->digits;
+	V x[K];
+
+#pragma GCC unroll 20
+	for (unsigned j = 0; j < K; j++)
+		x[j] = t[j];
+#pragma GCC unroll 1
+	for (unsigned i = 0; i < K; i++) {
+		const V mi = _mm512_madd52lo_epu64(zero, x[0], inv);
+		V cy;
+
+		STAYS(n);
+		if (m)
+			m[i] = mi;
+		LO(x[0], mi, WORD(n[0]));
+		cy = _mm512_srli_epi64(x[0], 52);
+#pragma GCC unroll 20
+		for (unsigned j = 0; j < K; j++) {
+			V y = j + 1 < K ? x[j + 1] : t[K + i];
+
+			if (j + 1 < K)
+				LO(y, mi, WORD(n[j + 1]));
+			HI(y, mi, WORD(n[j]));
+			x[j] = y;
+		}
+		x[0] = _mm512_add_epi64(x[0], cy);
+	}
+#pragma GCC unroll 20
+	for (unsigned j = 0; j < K; j++)
+		t[K + j] = x[j];
+}
+#else
 /*
  * Four rows of one product or of two: the columns t += a * b[0..3] (and
  * + c * d[0..3] where two) + n * m for the four digits m that make the lowest
@@ -178,6 +274,16 @@ IFMA static ALWAYS_INLINE void FN(rows)(V *restrict t, const V *a, const V *b,
 	}
 }
 
+IFMA static ALWAYS_INLINE void FN(product)(V *restrict t, const V *a,
+					   const V *b, bool two, const V *c,
+					   const V *d, const struct ring *g,
+					   V *m)
+{
+	for (unsigned i = 0; i < K; i += 4)
+		FN(rows)
+	(t, a, b + i, two, c, two ? d + i : NULL, g, m ? m + i : NULL);
+}
+
 /* Reduction of the columns t[0 .. K+3] by four digits; the result is in
  * t[4 .. K+3]. */
 IFMA static ALWAYS_INLINE void FN(reduce)(V *restrict t, const struct ring *g,
@@ -205,6 +311,14 @@ IFMA static ALWAYS_INLINE void FN(reduce)(V *restrict t, const struct ring *g,
 		SHIFT(N);
 	}
 }
+
+IFMA static ALWAYS_INLINE void FN(reduction)(V *restrict t,
+					     const struct ring *g, V *m)
+{
+	for (unsigned i = 0; i < K; i += 4)
+		FN(reduce)(t + i, g, m ? m + i : NULL);
+}
+#endif
 
 /* The columns p[0 .. 2K-1] of a square: products of unlike digits once, then
  * doubled, then the squares of the digits. */
@@ -307,9 +421,7 @@ IFMA static void FN(mul_flat)(const struct ring *g, uint64_t *r,
 
 	for (unsigned i = 0; i < K; i++)
 		t[i] = _mm512_setzero_si512();
-	for (unsigned i = 0; i < K; i += 4)
-		FN(rows)
-	(t, (const V *)a, (const V *)b + i, false, NULL, NULL, g, NULL);
+	FN(product)(t, (const V *)a, (const V *)b, false, NULL, NULL, g, NULL);
 	FN(carry)((V *)r, t, K);
 }
 
@@ -319,8 +431,7 @@ IFMA static void FN(sqr_flat)(const struct ring *g, uint64_t *r,
 	V *p = (V *)scratch;
 
 	FN(square)(p, (const V *)a);
-	for (unsigned i = 0; i < K; i += 4)
-		FN(reduce)(p + i, g, NULL);
+	FN(reduction)(p, g, NULL);
 	FN(carry)((V *)r, p + K, K);
 }
 
@@ -343,11 +454,9 @@ IFMA static void FN(mul_pair)(const struct ring *g, uint64_t *r,
 
 	for (unsigned i = 0; i < K; i++)
 		t[i] = _mm512_setzero_si512();
-	for (unsigned i = 0; i < K; i += 4)
-		FN(rows)(t, a, c + i, false, NULL, NULL, g, m + i);
+	FN(product)(t, a, c, false, NULL, NULL, g, m);
 	FN(begin)(s, m, g);
-	for (unsigned i = 0; i < K; i += 4)
-		FN(rows)(s, a, d + i, true, b, c + i, g, NULL);
+	FN(product)(s, a, d, true, b, c, g, NULL);
 	FN(carry)((V *)r, t, K);
 	FN(carry)((V *)r + K, s, K);
 }
@@ -361,11 +470,9 @@ IFMA static void FN(mul_low_pair)(const struct ring *g, uint64_t *r,
 
 	for (unsigned i = 0; i < K; i++)
 		t[i] = _mm512_setzero_si512();
-	for (unsigned i = 0; i < K; i += 4)
-		FN(rows)(t, a, c + i, false, NULL, NULL, g, m + i);
+	FN(product)(t, a, c, false, NULL, NULL, g, m);
 	FN(begin)(s, m, g);
-	for (unsigned i = 0; i < K; i += 4)
-		FN(rows)(s, b, c + i, false, NULL, NULL, g, NULL);
+	FN(product)(s, b, c, false, NULL, NULL, g, NULL);
 	FN(carry)((V *)r, t, K);
 	FN(carry)((V *)r + K, s, K);
 }
@@ -385,11 +492,9 @@ IFMA static void FN(sqr_pair)(const struct ring *g, uint64_t *r,
 		twice[i] = _mm512_and_si512(x, mask);
 	}
 	FN(square)(p, a);
-	for (unsigned i = 0; i < K; i += 4)
-		FN(reduce)(p + i, g, m + i);
+	FN(reduction)(p, g, m);
 	FN(begin)(s, m, g);
-	for (unsigned i = 0; i < K; i += 4)
-		FN(rows)(s, twice, b + i, false, NULL, NULL, g, NULL);
+	FN(product)(s, twice, b, false, NULL, NULL, g, NULL);
 	FN(carry)((V *)r, p + K, K);
 	FN(carry)((V *)r + K, s, K);
 }

@@ -168,8 +168,8 @@ int paillier_decrypt_packed(const struct paillier_private *k,
  *
  * Only cipher_dot_end makes ret fit to be sent: it adds plain_j, hides what
  * the plaintext holds beside the product, and gives fresh randomness.
- * paillier_decrypt_dot gives the products; their error is up to 2^39 at the
- * scale of ret (per 1: none).
+ * paillier_decrypt_dot gives the products; one in 2^40 and fewer is one off in
+ * its last place (cipher_dot.c).
  */
 unsigned paillier_dot_most(const struct paillier_public *k, unsigned bits);
 int cipher_dot(const struct cipher_vec *d, const struct packing *p,
