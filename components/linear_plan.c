@@ -205,11 +205,12 @@ int linear_product(struct linear_fit *f, const struct cipher_vec *d,
 {
 	const struct linear_plan *plan = &f->plan;
 	unsigned threads = ctx_cores(f->l->c);
+	int r = plan->packed ? cipher_dot(d, &plan->pack, x, rows, cols,
+					  plan->x_scale, threads, ret, e)
+			     : cipher_matvec(d, x, rows, cols, plan->x_scale,
+					     threads, ret, e);
 
-	if (plan->packed)
-		return cipher_dot(d, &plan->pack, x, rows, cols, plan->x_scale,
-				  threads, ret, e);
-	return cipher_matvec(d, x, rows, cols, plan->x_scale, threads, ret, e);
+	return r == -ERANGE ? linear_diverged(f->l, e) : r;
 }
 
 int linear_product_end(struct linear_fit *f, struct cipher_vec *a,

@@ -19,13 +19,13 @@
 #define HI(t, x, y)   ((t) = _mm512_madd52hi_epu64(t, x, y))
 /* What p points to is read where it is used, as a memory operand, and not
  * kept: there are no registers for it. */
-#define STAYS(p)      __asm__("" : "+r"(p))
-#define WORD(w)	      _mm512_set1_epi64((long long)(w))
-#define DIGIT	      52
-#define MASK	      ((UINT64_C(1) << DIGIT) - 1)
-#define SLACK	      12 /* R >= 2^SLACK n */
-#define K_MAX	      80
-#define PARTS	      4 /* of K digits, of what enter takes */
+#define STAYS(p) __asm__("" : "+r"(p))
+#define WORD(w)	 _mm512_set1_epi64((long long)(w))
+#define DIGIT	 52
+#define MASK	 ((UINT64_C(1) << DIGIT) - 1)
+#define SLACK	 12 /* R >= 2^SLACK n */
+#define K_MAX	 80
+#define PARTS	 4 /* of K digits, of what enter takes */
 
 typedef void binary(const struct ring *g, uint64_t *r, const uint64_t *a,
 		    const uint64_t *b, uint64_t *scratch);

@@ -128,14 +128,13 @@ IFMA static ALWAYS_INLINE void FN(carry)(V *r, const V *t, unsigned digits)
 
 #if K <= 20
 /*
- * The columns t, reduced: t += a * b (and + c * d where two), then divided by R
+ * The columns t, reduced: t += a * b (and + c * d where d), then divided by R
  * modulo n; the digits of the reduction go to `m` if given. All columns stay in
  * registers: a row of the product goes down one column.
  */
 IFMA static ALWAYS_INLINE void FN(product)(V *restrict t, const V *a,
-					   const V *b, bool two, const V *c,
-					   const V *d, const struct ring *g,
-					   V *m)
+					   const V *b, const V *c, const V *d,
+					   const struct ring *g, V *m)
 {
 	const V zero = _mm512_setzero_si512(), inv = WORD(g->inv);
 	const uint64_t *n = g->digits;
@@ -146,20 +145,20 @@ IFMA static ALWAYS_INLINE void FN(product)(V *restrict t, const V *a,
 		x[j] = t[j];
 #pragma GCC unroll 1
 	for (unsigned i = 0; i < K; i++) {
-		const V bi = b[i], di = two ? d[i] : zero;
+		const V bi = b[i], di = d ? d[i] : zero;
 		V cy, mi;
 
 		STAYS(a);
 		STAYS(c);
 		STAYS(n);
 		LO(x[0], bi, a[0]);
-		if (two)
+		if (d)
 			LO(x[0], di, c[0]);
 		mi = _mm512_madd52lo_epu64(zero, x[0], inv);
 #pragma GCC unroll 20
 		for (unsigned j = 1; j < K; j++) {
 			LO(x[j], bi, a[j]);
-			if (two)
+			if (d)
 				LO(x[j], di, c[j]);
 		}
 		if (m)
@@ -173,7 +172,7 @@ IFMA static ALWAYS_INLINE void FN(product)(V *restrict t, const V *a,
 			if (j + 1 < K)
 				LO(y, mi, WORD(n[j + 1]));
 			HI(y, bi, a[j]);
-			if (two)
+			if (d)
 				HI(y, di, c[j]);
 			HI(y, mi, WORD(n[j]));
 			x[j] = y;
@@ -275,13 +274,12 @@ IFMA static ALWAYS_INLINE void FN(rows)(V *restrict t, const V *a, const V *b,
 }
 
 IFMA static ALWAYS_INLINE void FN(product)(V *restrict t, const V *a,
-					   const V *b, bool two, const V *c,
-					   const V *d, const struct ring *g,
-					   V *m)
+					   const V *b, const V *c, const V *d,
+					   const struct ring *g, V *m)
 {
 	for (unsigned i = 0; i < K; i += 4)
 		FN(rows)
-	(t, a, b + i, two, c, two ? d + i : NULL, g, m ? m + i : NULL);
+	(t, a, b + i, d != NULL, c, d ? d + i : NULL, g, m ? m + i : NULL);
 }
 
 /* Reduction of the columns t[0 .. K+3] by four digits; the result is in
@@ -421,7 +419,7 @@ IFMA static void FN(mul_flat)(const struct ring *g, uint64_t *r,
 
 	for (unsigned i = 0; i < K; i++)
 		t[i] = _mm512_setzero_si512();
-	FN(product)(t, (const V *)a, (const V *)b, false, NULL, NULL, g, NULL);
+	FN(product)(t, (const V *)a, (const V *)b, NULL, NULL, g, NULL);
 	FN(carry)((V *)r, t, K);
 }
 
@@ -454,9 +452,9 @@ IFMA static void FN(mul_pair)(const struct ring *g, uint64_t *r,
 
 	for (unsigned i = 0; i < K; i++)
 		t[i] = _mm512_setzero_si512();
-	FN(product)(t, a, c, false, NULL, NULL, g, m);
+	FN(product)(t, a, c, NULL, NULL, g, m);
 	FN(begin)(s, m, g);
-	FN(product)(s, a, d, true, b, c, g, NULL);
+	FN(product)(s, a, d, b, c, g, NULL);
 	FN(carry)((V *)r, t, K);
 	FN(carry)((V *)r + K, s, K);
 }
@@ -470,9 +468,9 @@ IFMA static void FN(mul_low_pair)(const struct ring *g, uint64_t *r,
 
 	for (unsigned i = 0; i < K; i++)
 		t[i] = _mm512_setzero_si512();
-	FN(product)(t, a, c, false, NULL, NULL, g, m);
+	FN(product)(t, a, c, NULL, NULL, g, m);
 	FN(begin)(s, m, g);
-	FN(product)(s, b, c, false, NULL, NULL, g, NULL);
+	FN(product)(s, b, c, NULL, NULL, g, NULL);
 	FN(carry)((V *)r, t, K);
 	FN(carry)((V *)r + K, s, K);
 }
@@ -494,7 +492,7 @@ IFMA static void FN(sqr_pair)(const struct ring *g, uint64_t *r,
 	FN(square)(p, a);
 	FN(reduction)(p, g, m);
 	FN(begin)(s, m, g);
-	FN(product)(s, twice, b, false, NULL, NULL, g, NULL);
+	FN(product)(s, twice, b, NULL, NULL, g, NULL);
 	FN(carry)((V *)r, p + K, K);
 	FN(carry)((V *)r + K, s, K);
 }

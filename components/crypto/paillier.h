@@ -160,8 +160,8 @@ int paillier_decrypt_packed(const struct paillier_private *k,
 /*
  * Inner products with packed vectors: what cipher_matvec does, for d that
  * paillier_encrypt_packed made of `rows` numbers (or sums of such), `per` rows
- * to a ciphertext: an encryption, a record on the wire and a table of powers for
- * `per` rows. Each |d_i| and each column's sums of |x_ij d_k| over pairs of
+ * to a ciphertext: an encryption, a record on the wire and a table of powers
+ * for `per` rows. Each |d_i| and each column's sums of |x_ij d_k| over pairs of
  * rows, no row in two pairs, are below 2^(bits - 1) at their scales; a larger
  * one spoils its neighbours, which nobody notices. Per is at most
  * paillier_dot_most().

@@ -75,10 +75,14 @@ void paillier_ahead(const struct paillier_public *k, size_t n, unsigned threads)
 void paillier_ahead_end(struct paillier_public *k)
 {
 	struct paillier_ahead *a = TAKE_PTR(k->ahead);
+	const struct sched_param param = { 0 };
 
 	if (!a)
 		return;
 	if (!atomic_exchange(&a->stop, true)) {
+		/* So that it ends soon where others keep the processor busy;
+		 * who may not do that waits for a block of an idle thread. */
+		(void)pthread_setschedparam(a->thread, SCHED_OTHER, &param);
 		(void)sem_post(&a->wake);
 		(void)pthread_join(a->thread, NULL);
 	}
