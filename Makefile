@@ -71,6 +71,7 @@ $(O)/lib.a:        $(call obj,lib/%.c)
 $(UNIT) $(REPLAY) $(BENCH): %: %.o $(ARCH)
 $(UNIT): private LIBS += -lcmocka
 $(REPLAY:=.o): private CFLAGS += $(if $(filter fuzz,$(V)),,-DREPLAY)
+$(O)/tests/fuzz/fuzz_intersection: private LIBS += -lcmocka # of the harness
 $(REPLAY): private LIBS += $(if $(filter fuzz,$(V)),-fsanitize=fuzzer)
 $(addprefix $(O)/tests/unit/test_,transfer transfer_end stream table_message) $(O)/tools/bench_transfer: | $(O)/rollsite # which they start
 $(PROGS:%=$(O)/%) $(UNIT) $(REPLAY) $(BENCH):

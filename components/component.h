@@ -160,10 +160,11 @@ int ctx_put_summary(struct ctx *c, const json_t *summary,
 		    struct err *e) MUST_CHECK;
 /* A directory for files without names (O_TMPFILE) while the task runs. */
 const char *ctx_scratch(struct ctx *c);
-/* STATE/cache/<name> of this party, 0700, made when missing: what outlives
- * jobs to make later ones faster, and may be removed at any time. The caller
- * frees; NULL with e. */
-char *ctx_cache_dir(struct ctx *c, const char *name, struct err *e);
+/* STATE/cache/<name> of this party, 0700, made when missing: files that outlive
+ * jobs to make later ones faster, and may be removed at any time. Those that
+ * are older than the party's cache_days are gone, and the oldest beyond `max`.
+ * The caller frees; NULL with e. */
+char *ctx_cache_dir(struct ctx *c, const char *name, size_t max, struct err *e);
 /* Appends a line to events of this task. Never ids or values. */
 void ctx_event(struct ctx *c, const char *fmt, ...) PRINTF(2, 3);
 void ctx_log(struct ctx *c, const char *fmt, ...) PRINTF(2, 3);

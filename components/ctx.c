@@ -169,7 +169,7 @@ const char *ctx_scratch(struct ctx *c)
 	return c->dir;
 }
 
-char *ctx_cache_dir(struct ctx *c, const char *name, struct err *e)
+char *ctx_cache_dir(struct ctx *c, const char *name, size_t max, struct err *e)
 {
 	_cleanup_free_ char *dir = NULL;
 	const char *state;
@@ -177,7 +177,10 @@ char *ctx_cache_dir(struct ctx *c, const char *name, struct err *e)
 	if (json_get_str(c->task, "state", &state, e) < 0)
 		return NULL;
 	dir = xasprintf("%s/cache/%s", state, name);
-	return mkdir_p(dir, 0700, e) < 0 ? NULL : TAKE_PTR(dir);
+	if (mkdir_p(dir, 0700, e) < 0)
+		return NULL;
+	dir_expire(dir, (unsigned)json_int_or(c->task, "cache_days", 30), max);
+	return TAKE_PTR(dir);
 }
 
 void ctx_event(struct ctx *c, const char *fmt, ...)

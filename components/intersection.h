@@ -30,6 +30,7 @@ struct psi_names {
 	const char *key, *ask, *answer, *list, *places;
 };
 
+#define PSI_RECORD   (PSI_TAG + sizeof(uint32_t)) /* tag, own row */
 #define PSI_CACHE_ID 33 /* bytes of its text: 32 hex digits */
 
 /* The list of an earlier run; list is NULL if there is none that fits. */
@@ -99,6 +100,10 @@ struct spool *psi_spool(struct psi *p, size_t width, size_t key);
 
 /* -EPROTO with the text for this party, a fixed sentence for the others. */
 int psi_fail(struct psi *p, struct err *e, const char *what);
+
+/* n bytes as 2 n hex digits and a 0; exactly those back. */
+void psi_hex(const void *data, size_t n, char *out);
+bool psi_unhex(const char *s, uint8_t *out, size_t n);
 
 /* The first message of each pair: counts, share of the salt, parameters. */
 json_t *psi_hello(struct psi *p, const uint8_t own[PSI_SALT],
@@ -194,19 +199,36 @@ void psi_reply_end(struct psi_reply *r);
 
 /* ---- lists of earlier runs (intersection_cache.c) ------------------------ */
 
+#define PSI_KEPT_MAX 64 /* lists of a party */
+
 /* What this host kept for this guest, if it is of the same ids. */
 int psi_cache_host(struct psi *p, struct psi_cache *c,
 		   struct err *e) MUST_CHECK;
 /* What this guest kept of host i, if it is what the host greets with. */
 int psi_cache_guest(struct psi *p, size_t i, const struct psi_greeting *g,
 		    struct psi_cache *c, struct err *e) MUST_CHECK;
-/* Replaces what was kept. A list's id follows from its salt. */
-int psi_cache_save_host(struct psi *p, const struct psi_cache *c,
+/* Replaces what was kept; the host with its key. A list's id follows from its
+ * salt. */
+int psi_cache_save_host(struct psi *p, struct psi_cache *c,
 			const struct psi_side *key, struct spool *list,
 			struct err *e) MUST_CHECK;
-int psi_cache_save_guest(struct psi *p, size_t i, const struct psi_cache *c,
-			 struct spool *list, struct err *e) MUST_CHECK;
+int psi_cache_save_guest(struct psi *p, size_t i, struct spool *list,
+			 struct err *e) MUST_CHECK;
 void psi_cache_end(struct psi_cache *c);
+
+/* What a file has to be of (intersection_kept.c). */
+struct psi_kept {
+	uint32_t count;	    /* of the list */
+	const uint8_t *ids; /* host: digest of its ids, else NULL */
+	const char *id;	    /* guest: of the list, else NULL */
+};
+/* Both close f. c->list stays NULL unless the file is whole and fits. */
+void psi_kept_read(struct psi *p, FILE *f, const struct psi_kept *want,
+		   struct psi_cache *c);
+/* c's id and salt, and with a key its digest; durable. */
+int psi_kept_write(FILE *f, const struct psi_cache *c,
+		   const struct psi_side *key, struct spool *list,
+		   struct err *e) MUST_CHECK;
 
 /* Each leaves in p->keep the rows of the intersection it knows of. */
 int intersection_guest(struct psi *p, uint32_t *count,

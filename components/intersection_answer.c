@@ -4,8 +4,6 @@
 
 #include "components/intersection.h"
 
-#define RECORD (PSI_TAG + sizeof(uint32_t)) /* tag, own row */
-
 static int send_key(struct psi_reply *r, struct err *e)
 {
 	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(PSI_KEY_MAX);
@@ -36,7 +34,7 @@ int psi_reply_open(struct psi_reply *r, struct err *e)
 	r->own = p->share[r->share];
 	r->block = psi_block_new(psi_piece(p, width));
 	if (!r->list)
-		r->list = psi_spool(p, RECORD, PSI_TAG);
+		r->list = psi_spool(p, PSI_RECORD, PSI_TAG);
 	if (p->cardinality)
 		r->mixed = psi_spool(p, width, width);
 	return 0;
@@ -86,13 +84,13 @@ static int list_piece(struct psi_reply *r, struct err *e)
 	struct psi *p = r->p;
 	struct psi_block *b = r->block;
 	_cleanup_free_ uint8_t *tags = xmalloc(b->room * PSI_TAG);
-	_cleanup_free_ uint8_t *records = xmalloc(b->room * RECORD);
+	_cleanup_free_ uint8_t *records = xmalloc(b->room * PSI_RECORD);
 	int rc = psi_read(p, &r->reader, b, e);
 
 	if (rc == 0)
 		rc = psi_tags(r->side, &b->ids, p->cores, tags, e);
 	for (size_t j = 0; rc == 0 && j < b->ids.n; j++) {
-		uint8_t *to = records + j * RECORD;
+		uint8_t *to = records + j * PSI_RECORD;
 
 		memcpy(to, tags + j * PSI_TAG, PSI_TAG);
 		memcpy(to + PSI_TAG, &b->row[j], sizeof(uint32_t));

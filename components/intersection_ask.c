@@ -4,8 +4,6 @@
 
 #include "components/intersection.h"
 
-#define RECORD (PSI_TAG + sizeof(uint32_t)) /* tag, own row */
-
 struct match {
 	uint32_t row, place;
 };
@@ -30,7 +28,7 @@ void psi_asking_begin(struct psi_asking *a, struct psi *p, struct psi_ask *ask,
 		size_t secret =
 		    psi_piece(p, a->width) * psi_secret_width(ask[i].side);
 
-		ask[i].tags = psi_spool(p, RECORD, PSI_TAG);
+		ask[i].tags = psi_spool(p, PSI_RECORD, PSI_TAG);
 		ask[i].secret = xcalloc(a->ahead, secret);
 	}
 }
@@ -83,7 +81,7 @@ static int take_answer(struct psi_asking *a, struct psi_ask *ask, size_t k,
 	struct psi_block *b = a->ring[k % a->ahead];
 	size_t n = psi_piece_len(p, a->width, p->share[ask->share], k);
 	_cleanup_free_ uint8_t *v = NULL, *tags = xmalloc(n * PSI_TAG + 1);
-	_cleanup_free_ uint8_t *records = xmalloc(n * RECORD + 1);
+	_cleanup_free_ uint8_t *records = xmalloc(n * PSI_RECORD + 1);
 	struct psi_ids ids = b->ids;
 	int rc = psi_recv_piece(p, ask->role, ask->index,
 				psi_names(p, ask->share)->answer, k, a->width,
@@ -96,7 +94,7 @@ static int take_answer(struct psi_asking *a, struct psi_ask *ask, size_t k,
 	if (rc < 0)
 		return rc;
 	for (size_t j = 0; j < n; j++) {
-		uint8_t *r = records + j * RECORD;
+		uint8_t *r = records + j * PSI_RECORD;
 
 		memcpy(r, tags + j * PSI_TAG, PSI_TAG);
 		memcpy(r + PSI_TAG, p->cardinality ? &b->row[0] : &b->row[j],

@@ -62,8 +62,8 @@ static int make_asks(struct psi *p, struct host *h, struct psi_ask *ask,
 			continue;
 		}
 		if (p->method == PSI_RSA)
-			rc = ctx_recv_bytes(p->c, "host", i, "host_pubkey", "",
-					    1024, &key, &len, e);
+			rc = ctx_recv_bytes(p->c, "host", i, key_name, "", 1024,
+					    &key, &len, e);
 		if (rc == 0)
 			rc = psi_asker(p->method, p->bits,
 				       h[i].cache.list ? h[i].cache.salt
@@ -99,7 +99,7 @@ static int join_all(struct psi *p, struct host *h, struct psi_ask *ask,
 			copy = psi_spool(p, PSI_TAG, 0);
 		rc = psi_ask_join(&ask[i], cache->list, copy, e);
 		if (rc == 0 && copy)
-			rc = psi_cache_save_guest(p, i, cache, copy, e);
+			rc = psi_cache_save_guest(p, i, copy, e);
 		spool_free(copy);
 		if (rc < 0)
 			return rc;

@@ -95,9 +95,12 @@ static int conclude(struct psi *p, struct psi_reply *r, struct psi_ask *ask,
 		if (p->sync_cardinality)
 			rc = ctx_recv_u32(p->c, "guest", 0, "cardinality", "",
 					  1, &told, &n, e);
-		if (rc == 0 && told && n == 1)
-			*count = told[0];
-		return rc;
+		if (rc < 0 || !p->sync_cardinality)
+			return rc;
+		if (n != 1 || told[0] > MIN(p->rows, r->count))
+			return psi_fail(p, e, "a number that cannot be");
+		*count = told[0];
+		return 0;
 	}
 	if (p->split) {
 		rc = psi_ask_join(ask, NULL, NULL, e);

@@ -183,20 +183,22 @@ int psi_fail(struct psi *p, struct err *e, const char *what)
 
 /* ---- the greeting -------------------------------------------------------- */
 
-static void hex(const uint8_t *b, char out[HEX + 1])
+void psi_hex(const void *data, size_t n, char *out)
 {
-	for (size_t i = 0; i < PSI_SALT; i++)
+	const uint8_t *b = data;
+
+	for (size_t i = 0; i < n; i++)
 		(void)snprintf(out + 2 * i, 3, "%02x", b[i]);
 }
 
-static bool unhex(const char *s, uint8_t b[PSI_SALT])
+bool psi_unhex(const char *s, uint8_t *out, size_t n)
 {
-	if (strlen(s) != HEX || strspn(s, "0123456789abcdef") != HEX)
+	if (strlen(s) != 2 * n || strspn(s, "0123456789abcdef") != 2 * n)
 		return false;
-	for (size_t i = 0; i < PSI_SALT; i++) {
+	for (size_t i = 0; i < n; i++) {
 		char two[3] = { s[2 * i], s[2 * i + 1], 0 };
 
-		b[i] = (uint8_t)strtoul(two, NULL, 16);
+		out[i] = (uint8_t)strtoul(two, NULL, 16);
 	}
 	return true;
 }
@@ -218,9 +220,9 @@ json_t *psi_hello(struct psi *p, const uint8_t own[PSI_SALT], const char *cache)
 	char salt[HEX + 1], params[HEX + 1];
 	uint8_t d[32];
 
-	hex(own, salt);
+	psi_hex(own, PSI_SALT, salt);
 	params_digest(p, d);
-	hex(d, params);
+	psi_hex(d, sizeof(d), params);
 	return json_pack("{s:i,s:i,s:s,s:s,s:s}", "version", 2, "count",
 			 (int)p->rows, "salt", salt, "params", params, "cache",
 			 cache);
@@ -235,7 +237,8 @@ int psi_read_hello(struct psi *p, const json_t *v, struct psi_greeting *g,
 	int64_t n;
 
 	params_digest(p, want);
-	if (json_int_or(v, "version", 0) != 2 || !unhex(text, got) ||
+	if (json_int_or(v, "version", 0) != 2 ||
+	    !psi_unhex(text, got, sizeof(got)) ||
 	    CRYPTO_memcmp(want, got, sizeof(want)) != 0)
 		return psi_fail(p, e,
 				"the parties' method, key_length, salt, "
@@ -243,7 +246,7 @@ int psi_read_hello(struct psi *p, const json_t *v, struct psi_greeting *g,
 				"must agree differ");
 	n = json_int_or(v, "count", -1);
 	if (n < 0 || n > COUNT_MAX ||
-	    !unhex(json_str_or(v, "salt", ""), g->salt) ||
+	    !psi_unhex(json_str_or(v, "salt", ""), g->salt, PSI_SALT) ||
 	    strlen(cache) >= sizeof(g->cache))
 		return psi_fail(p, e, "bad greeting");
 	g->count = (uint32_t)n;

@@ -38,8 +38,8 @@ struct load {
 	int line;
 	int failed; /* negative errno of the first defect */
 	int line_party, line_state, line_listen, line_certificate, line_key,
-	    line_ca, line_federation, line_cores, line_lease, line_group,
-	    line_components;
+	    line_ca, line_federation, line_cores, line_lease, line_cache_days,
+	    line_group, line_components;
 	struct party_lines *at; /* of c->parties */
 	char section[64];
 };
@@ -316,10 +316,14 @@ static int own_key(struct load *l, const char *key, const char *v)
 	if (!strcmp(key, "lease"))
 		return set_number(l, &c->lease_s, &l->line_lease, key, v,
 				  86400);
+	if (!strcmp(key, "cache_days"))
+		return set_number(l, &c->cache_days, &l->line_cache_days, key,
+				  v, 3650);
 	return defect(
 	    l, l->line,
 	    "unknown key '%s' in [rollfs]: expected party, federation, state, "
-	    "listen, certificate, key, ca, cores, group, lease or components",
+	    "listen, certificate, key, ca, cores, group, lease, cache_days or "
+	    "components",
 	    key);
 }
 
@@ -547,6 +551,8 @@ static int check_whole(struct load *l)
 	}
 	if (!c->lease_s)
 		c->lease_s = 60;
+	if (!c->cache_days)
+		c->cache_days = 30;
 	return 0;
 }
 

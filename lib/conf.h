@@ -15,6 +15,8 @@
  *   cores = 2                        default: the machine's
  *   group = rollfs                   who may use an allow_other mount
  *   lease = 60                       seconds a silent partner is waited for
+ *   cache_days = 30                  for how long tasks keep what may help
+ *                                    later ones
  *   components = /usr/lib/rollfs/components   drop-in executables
  *   [party 10000]
  *   address = https://127.0.0.1:9444  (or "url =")
@@ -47,6 +49,7 @@ struct conf {
 	char *components;
 	unsigned cores;
 	unsigned lease_s;
+	unsigned cache_days;
 	struct conf_party *parties;
 	size_t n_parties;
 };

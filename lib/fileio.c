@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <time.h>
 
 static int wait_ready(int fd, short events)
 {
@@ -229,6 +230,50 @@ int remove_tree(const char *path, struct err *e)
 	int r = remove_at(AT_FDCWD, path, 0);
 
 	return r ? err_sys(e, -r, "%s", path) : 0;
+}
+
+/* One pass: what is too old goes; the others are counted, and the oldest of
+ * them is removed when they are too many. Whether to look again. */
+static bool expire_pass(int dir, time_t before, size_t max)
+{
+	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_closedir_ DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+	struct timespec oldest = { 0 };
+	char name[NAME_MAX + 1] = "";
+	struct dirent *de;
+	struct stat st;
+	size_t n = 0;
+
+	if (!d) {
+		if (fd >= 0)
+			close(fd);
+		return false;
+	}
+	while ((de = readdir(d))) {
+		if (fstatat(dir, de->d_name, &st, AT_SYMLINK_NOFOLLOW) ||
+		    !S_ISREG(st.st_mode))
+			continue;
+		if (st.st_mtim.tv_sec < before && !unlinkat(dir, de->d_name, 0))
+			continue;
+		n++;
+		if (*name && (st.st_mtim.tv_sec != oldest.tv_sec
+				  ? st.st_mtim.tv_sec > oldest.tv_sec
+				  : st.st_mtim.tv_nsec > oldest.tv_nsec))
+			continue;
+		oldest = st.st_mtim;
+		(void)snprintf(name, sizeof(name), "%s", de->d_name);
+	}
+	return n > max && !unlinkat(dir, name, 0) && n - 1 > max;
+}
+
+void dir_expire(const char *path, unsigned days, size_t max)
+{
+	_cleanup_close_ int dir =
+	    open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	time_t before = time(NULL) - (time_t)days * 86400;
+
+	while (dir >= 0 && expire_pass(dir, before, max))
+		;
 }
 
 int lock_try(int fd)

@@ -30,6 +30,10 @@ int dir_sync(const char *path, struct err *e) MUST_CHECK;
 int mkdir_p(const char *path, mode_t mode, struct err *e) MUST_CHECK;
 /* Removes a tree; never follows symlinks; a missing path is no error. */
 int remove_tree(const char *path, struct err *e);
+/* Of a directory's plain files, removes those that were last written more than
+ * `days` ago, and the oldest while there are more than `max`.  What cannot be
+ * removed stays; a missing directory is empty. */
+void dir_expire(const char *path, unsigned days, size_t max);
 /* Takes a write lock (fcntl OFD) on the whole of fd; -EAGAIN when another
  * open file holds it.  Released by close, also by death. */
 int lock_try(int fd) MUST_CHECK;

@@ -11,6 +11,8 @@
 
 #include "scheduler/engine.h"
 
+#define HOUR_MS 3600000
+
 /* ---- finding and telling ------------------------------------------------- */
 
 struct job *job_find(struct sched *s, const char *id)
@@ -734,9 +736,27 @@ static size_t gather(struct sched *s, struct pollfd **fds, struct watch **w)
 	return n;
 }
 
+/* What tasks have kept for later ones, STATE/cache/<whose>/<file>, goes when it
+ * is old also if no task looks at it again. */
+static void expire_caches(const struct conf *conf)
+{
+	_cleanup_free_ char *cache = xasprintf("%s/cache", conf->state);
+	_cleanup_closedir_ DIR *d = opendir(cache);
+	struct dirent *de;
+
+	while (d && (de = readdir(d))) {
+		_cleanup_free_ char *dir =
+		    xasprintf("%s/%s", cache, de->d_name);
+
+		if (de->d_name[0] != '.')
+			dir_expire(dir, conf->cache_days, SIZE_MAX);
+	}
+}
+
 void *sched_loop(void *arg)
 {
 	struct sched *s = arg;
+	int64_t next_expiry = 0;
 
 	pthread_mutex_lock(&s->lock);
 	while (!s->stopping) {
@@ -751,9 +771,14 @@ void *sched_loop(void *arg)
 		if (s->events)
 			continue;
 		n = gather(s, &fds, &w);
-		wait = at ? MAX(at - now_mono_ms(), 0) : -1;
 		pthread_mutex_unlock(&s->lock);
-		(void)poll(fds, n, (int)MIN(wait, 3600000));
+		if (next_expiry <= now_mono_ms()) {
+			expire_caches(s->o.conf);
+			next_expiry = now_mono_ms() + HOUR_MS;
+		}
+		soonest(&at, next_expiry);
+		wait = MAX(at - now_mono_ms(), 0);
+		(void)poll(fds, n, (int)MIN(wait, HOUR_MS));
 		if (fds[0].revents)
 			(void)!read(s->wake, &count, sizeof(count));
 		pthread_mutex_lock(&s->lock);

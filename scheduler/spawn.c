@@ -236,7 +236,7 @@ static json_t *task_json(struct sched *s, const struct job *j,
 	loaded(s, t, attempt, models, e);
 	cores = MAX(1, MIN(cores, (int64_t)conf->cores));
 	o = json_pack("{s:i, s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:O, s:O, "
-		      "s:o, s:o, s:s, s:s, s:s, s:s, s:s, s:I, s:i}",
+		      "s:o, s:o, s:s, s:s, s:s, s:s, s:s, s:I, s:i, s:i}",
 		      "version", 1, "job", j->id, "component", t->component,
 		      "module", t->module, "attempt", (int)t->attempt,
 		      "session", session, "role", t->role, "party", t->party,
@@ -247,7 +247,7 @@ static json_t *task_json(struct sched *s, const struct job *j,
 		      "outputs", outputs(j, t, c, dir), "state", conf->state,
 		      "socket", socket, "task_dir", dir, "job_log", log,
 		      "result", result, "cores", (json_int_t)cores, "lease",
-		      (int)conf->lease_s);
+		      (int)conf->lease_s, "cache_days", (int)conf->cache_days);
 	if (o && j->secret && strcmp(t->role, "arbiter"))
 		json_object_set_new(o, "secret", json_string(j->secret));
 	return o;

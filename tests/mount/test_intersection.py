@@ -2,6 +2,7 @@
 """Intersections are exactly the true ones, of 100,000 ids too."""
 import os
 import random
+import time
 
 import pytest
 from conftest import SLOW, Refused, eventually, job_files
@@ -63,7 +64,7 @@ def keys(p, name, role):
     return rows
 
 
-@pytest.mark.parametrize("method", ["rsa", "ecdh"])
+@pytest.mark.parametrize("method", ["rsa", "ecdh", "dh"])
 @pytest.mark.parametrize("hosts", [[10000], [10000, 10001]], ids=["two", "three"])
 def test_exactly_the_true_set(s, method, hosts):
     name = s[9999].run(*job(method, hosts), seconds=600)
@@ -83,9 +84,10 @@ def test_of_many_ids_too(s):
     assert keys(s[10000], name, "host") == have
 
 
-def test_without_a_common_id_a_warning_says_so(s):
+@pytest.mark.parametrize("method", ["ecdh", "dh"])
+def test_without_a_common_id_a_warning_says_so(s, method):
     s[9999].upload("set", "alone", table(["only-%d" % i for i in range(50)], "a"))
-    dsl, conf = job("ecdh", [10000])
+    dsl, conf = job(method, [10000])
     role = conf["component_parameters"]["role"]
     role["guest"] = {"0": dict(role["guest"]["0"],
                                reader_0={"table": {"namespace": "set", "name": "alone"}})}
@@ -110,14 +112,37 @@ def test_only_the_number_is_told(s):
         assert keys(s[p], name, role) == []
 
 
-def test_a_kept_list_serves_the_next_job(s):
-    kept = [os.path.join(s.dir, "state", p, "cache/intersection") for p in ("9999", "10000")]
-    for again in (False, True):
-        before = [os.stat(os.path.join(k, x)).st_ino for k in kept if again for x in os.listdir(k)]
+def kept_lists(s, *parties):
+    dirs = [os.path.join(s.dir, "state", p, "cache/intersection") for p in parties]
+    return {os.path.join(d, x): os.stat(os.path.join(d, x)).st_ino
+            for d in dirs if os.path.isdir(d) for x in os.listdir(d)}
+
+
+def age(files, days):
+    when = time.time() - days * 86400
+    for x in files:
+        os.utime(x, (when, when))
+
+
+def test_a_kept_list_serves_the_next_jobs_until_it_is_old(s):
+    before = {}
+    for days, same in ((0, False), (29, True), (31, False)):
+        age(before, days)
         name = s[9999].run(*changed("ecdh", [10000], run_cache=True), seconds=300)
         assert set(keys(s[9999], name, "guest")) == s.shared
-        after = [os.stat(os.path.join(k, x)).st_ino for k in kept for x in os.listdir(k)]
-        assert len(after) == 2 and (not again or after == before)
+        after = kept_lists(s, "9999", "10000")
+        assert len(after) == 2 and set(before) <= set(after)
+        assert (after == before) == same
+        before = after
+
+
+def test_an_old_list_goes_without_a_job(s):
+    s[9999].run(*changed("ecdh", [10000], run_cache=True), seconds=300)
+    assert kept_lists(s, "10000")
+    age(kept_lists(s, "10000"), 31)
+    s[10000].kill("rollfs")
+    s[10000].start()
+    eventually(lambda: not kept_lists(s, "10000"), 30)
 
 
 def test_a_host_that_dies_leaves_nothing_behind(s):

@@ -38,6 +38,7 @@ struct ctx {
 	struct err err;
 	int status;
 	const char *flip; /* name of a message whose bytes get changed */
+	size_t sent;	  /* messages */
 	const struct component *component;
 	pthread_t thread;
 };
@@ -47,14 +48,19 @@ static struct {
 	pthread_cond_t more;
 	struct message *messages;
 	bool stop;
+	size_t number;	/* of the last message */
+	size_t waiting; /* parties, since that message */
+	size_t parties, ended;
 	size_t hosts;
+	/* Sees message number `sent` of c, which it may replace; or NULL. */
+	void (*edit)(const struct ctx *c, void **data, size_t *n);
 	size_t widest_index; /* longest batch_data_index */
 	const char *watch;   /* name of messages that are counted */
 	size_t watched;
 } bus = { .lock = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER };
 
 static struct table_store *store;
-static char harness_dir[] = "/tmp/rollfs-unit-XXXXXX";
+static char harness_dir[128];
 
 const char *ctx_role(struct ctx *c)
 {
@@ -223,12 +229,15 @@ const char *ctx_scratch(struct ctx *c)
 	(void)c;
 	return harness_dir;
 }
-char *ctx_cache_dir(struct ctx *c, const char *name, struct err *e)
+char *ctx_cache_dir(struct ctx *c, const char *name, size_t max, struct err *e)
 {
 	_cleanup_free_ char *dir = xasprintf("%s/cache-%s%zu/%s", harness_dir,
 					     c->role, c->index, name);
 
-	return mkdir_p(dir, 0700, e) < 0 ? NULL : TAKE_PTR(dir);
+	if (mkdir_p(dir, 0700, e) < 0)
+		return NULL;
+	dir_expire(dir, 30, max);
+	return TAKE_PTR(dir);
 }
 void ctx_event(struct ctx *c, const char *fmt, ...)
 {
@@ -265,7 +274,12 @@ int ctx_send_bytes(struct ctx *c, const char *role, size_t i, const char *name,
 	memcpy(m->data, data, n);
 	if (c->flip && !strcmp(c->flip, name))
 		memset(m->data, 0, n);
+	if (bus.edit)
+		bus.edit(c, &m->data, &m->n);
+	c->sent++;
 	pthread_mutex_lock(&bus.lock);
+	bus.number++;
+	bus.waiting = 0;
 	if (!strcmp(name, "batch_data_index"))
 		bus.widest_index = MAX(bus.widest_index, n / 4);
 	if (bus.watch && !strcmp(name, bus.watch))
@@ -289,6 +303,36 @@ static struct message *take(const char *key)
 	return NULL;
 }
 
+/* Nobody is left who could send; with the lock. */
+static void stop_if_all_wait(void)
+{
+	if (bus.waiting + bus.ended < bus.parties)
+		return;
+	bus.stop = true;
+	pthread_cond_broadcast(&bus.more);
+}
+
+/* The message, or NULL when none will come. */
+static struct message *await(const char *key)
+{
+	struct message *m;
+	size_t counted;
+
+	pthread_mutex_lock(&bus.lock);
+	counted = bus.number - 1;
+	while (!(m = take(key)) && !bus.stop) {
+		if (counted != bus.number) {
+			counted = bus.number;
+			bus.waiting++;
+			stop_if_all_wait();
+		} else {
+			pthread_cond_wait(&bus.more, &bus.lock);
+		}
+	}
+	pthread_mutex_unlock(&bus.lock);
+	return m;
+}
+
 int ctx_recv_bytes(struct ctx *c, const char *role, size_t i, const char *name,
 		   const char *tag, size_t max, void **ret, size_t *ret_n,
 		   struct err *e)
@@ -298,10 +342,7 @@ int ctx_recv_bytes(struct ctx *c, const char *role, size_t i, const char *name,
 
 	(void)snprintf(key, sizeof(key), "%s%zu>%s%zu %s %s", role, i, c->role,
 		       c->index, name, tag);
-	pthread_mutex_lock(&bus.lock);
-	while (!(m = take(key)) && !bus.stop)
-		pthread_cond_wait(&bus.more, &bus.lock);
-	pthread_mutex_unlock(&bus.lock);
+	m = await(key);
 	if (!m)
 		return err_set(e, ECANCELED, "the partner failed");
 	*ret = m->data;
@@ -353,6 +394,25 @@ int ctx_recv_f64(struct ctx *c, const char *role, size_t i, const char *name,
 	memcpy(v, data, got);
 	return 0;
 }
+static int recv_items(struct ctx *c, const char *role, size_t i,
+		      const char *name, const char *tag, size_t width,
+		      size_t max, void **ret, size_t *ret_n, struct err *e)
+{
+	void *data;
+	size_t n;
+	int r =
+	    ctx_recv_bytes(c, role, i, name, tag, max * width, &data, &n, e);
+
+	if (r < 0)
+		return r;
+	if (n % width) {
+		free(data);
+		return err_set(e, EPROTO, "%s: count", name);
+	}
+	*ret = data;
+	*ret_n = n / width;
+	return 0;
+}
 int ctx_send_u32(struct ctx *c, const char *role, size_t i, const char *name,
 		 const char *tag, const uint32_t *v, size_t n, struct err *e)
 {
@@ -362,11 +422,8 @@ int ctx_recv_u32(struct ctx *c, const char *role, size_t i, const char *name,
 		 const char *tag, size_t max, uint32_t **ret, size_t *ret_n,
 		 struct err *e)
 {
-	int r = ctx_recv_bytes(c, role, i, name, tag, max * 4, (void **)ret,
-			       ret_n, e);
-
-	*ret_n /= 4;
-	return r;
+	return recv_items(c, role, i, name, tag, 4, max, (void **)ret, ret_n,
+			  e);
 }
 int ctx_send_fixed(struct ctx *c, const char *role, size_t i, const char *name,
 		   const char *tag, const void *data, size_t width, size_t n,
@@ -378,12 +435,8 @@ int ctx_recv_fixed(struct ctx *c, const char *role, size_t i, const char *name,
 		   const char *tag, size_t width, size_t max, uint8_t **ret,
 		   size_t *ret_n, struct err *e)
 {
-	int r = ctx_recv_bytes(c, role, i, name, tag, max * width, (void **)ret,
-			       ret_n, e);
-
-	if (r >= 0)
-		*ret_n /= width;
-	return r;
+	return recv_items(c, role, i, name, tag, width, max, (void **)ret,
+			  ret_n, e);
 }
 
 static void *party(void *arg)
@@ -391,12 +444,14 @@ static void *party(void *arg)
 	struct ctx *c = arg;
 
 	c->status = c->component->run(c, &c->err);
+	pthread_mutex_lock(&bus.lock);
+	bus.ended++;
 	if (c->status < 0) {
-		pthread_mutex_lock(&bus.lock);
 		bus.stop = true;
 		pthread_cond_broadcast(&bus.more);
-		pthread_mutex_unlock(&bus.lock);
 	}
+	stop_if_all_wait();
+	pthread_mutex_unlock(&bus.lock);
 	return NULL;
 }
 
@@ -405,6 +460,8 @@ static void parties_run(struct ctx *ctx, size_t n,
 			const struct component *component)
 {
 	bus.stop = false;
+	bus.parties = n;
+	bus.ended = bus.waiting = 0;
 	bus.widest_index = 0;
 	bus.watched = 0;
 	for (size_t k = 0; k < n; k++) {
@@ -434,9 +491,12 @@ static void parties_end(struct ctx *ctx, size_t n)
 
 static int harness_setup(void **state)
 {
+	const char *at = getenv("TMPDIR");
 	struct err e = { 0 };
 
 	(void)state;
+	(void)snprintf(harness_dir, sizeof(harness_dir),
+		       "%s/rollfs-unit-XXXXXX", at ? at : "/tmp");
 	return mkdtemp(harness_dir) &&
 		       !table_store_open(harness_dir, &store, &e)
 		   ? 0

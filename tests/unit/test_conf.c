@@ -69,6 +69,7 @@ static void a_good_file_is_taken_whole(void **state)
 	(void)snprintf(want, sizeof(want), "%s/s", dir);
 	assert_string_equal(c->state, want);
 	assert_int_equal(c->lease_s, 60);
+	assert_int_equal(c->cache_days, 30);
 	assert_true(c->cores >= 1);
 	assert_int_equal(c->n_parties, 1);
 	assert_string_equal(c->parties[0].url, "https://127.0.0.1:9444");

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "lib/fileio.h"
 
@@ -45,6 +46,43 @@ static void replace_leaves_no_temporary_file(void **state)
 	closedir(d);
 	assert_int_equal(n, 3);
 	sb_free(&sb);
+}
+
+/* A file of that many days, half a day past it. */
+static void aged(const char *name, int days)
+{
+	_cleanup_free_ char *at = xasprintf("%s/expire/%s", dir, name);
+	struct timespec when[2] = { 0 };
+
+	when[0].tv_sec = when[1].tv_sec = time(NULL) - days * 86400 - 43200;
+	assert_int_equal(file_replace(at, "x", 1, 0600, false, NULL), 0);
+	assert_int_equal(utimensat(AT_FDCWD, at, when, 0), 0);
+}
+
+static bool kept(const char *name)
+{
+	_cleanup_free_ char *at = xasprintf("%s/expire/%s", dir, name);
+
+	return access(at, F_OK) == 0;
+}
+
+static void old_files_and_the_oldest_of_too_many_go(void **state)
+{
+	_cleanup_free_ char *at = xasprintf("%s/expire", dir);
+	_cleanup_free_ char *sub = xasprintf("%s/expire/sub", dir);
+	static const char *const names[] = { "a", "b", "c", "d", "e" };
+
+	(void)state;
+	dir_expire(at, 1, 1); /* is not there */
+	assert_int_equal(mkdir_p(sub, 0700, NULL), 0);
+	for (int i = 0; i < 5; i++)
+		aged(names[i], i);
+	dir_expire(at, 4, 10);
+	assert_true(kept("d") && !kept("e") && kept("sub"));
+	dir_expire(at, 4, 2);
+	assert_true(kept("a") && kept("b") && !kept("c") && !kept("d"));
+	dir_expire(at, 4, 2);
+	assert_true(kept("a") && kept("b"));
 }
 
 static void read_is_bounded(void **state)
@@ -118,6 +156,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(replace_leaves_no_temporary_file),
 		cmocka_unit_test(read_is_bounded),
+		cmocka_unit_test(old_files_and_the_oldest_of_too_many_go),
 		cmocka_unit_test(remove_tree_does_not_follow_links),
 		cmocka_unit_test(a_second_lock_is_refused),
 		cmocka_unit_test(a_frame_carries_a_descriptor),

@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 
 #include "components/intersection.h"
-#include "tests/unit/harness.h"
+#include "tests/unit/id_tables.h"
 
 extern const struct component component_intersection;
 
@@ -32,47 +32,6 @@ static const char dh[] = "{\"intersect_method\": \"dh\"}";
 static const char split[] =
     "{\"intersect_method\": \"rsa\", \"rsa_params\": {\"key_length\": 1024, "
     "\"split_calculation\": true}}";
-
-/* Which of the numbers a party has as ids. */
-struct ids {
-	size_t from, to, step;
-};
-
-static bool has(const struct ids *s, size_t id)
-{
-	return id >= s->from && id < s->to && (id - s->from) % s->step == 0;
-}
-
-static void name_id(char *text, size_t size, size_t id)
-{
-	/* Not in numerical order, of several lengths. */
-	(void)snprintf(text, size, "%zu-%zu", id * 7919 % 10007, id);
-}
-
-static struct table *make_table(const char *name, const struct ids *s)
-{
-	struct table_schema *schema = schema_new();
-	struct table_build *b;
-	struct table *t;
-	struct err e = { 0 };
-	char key[48];
-
-	free(schema->id);
-	schema->id = xstrdup("id");
-	schema_add_column(schema, "x0", CELL_I64, NULL);
-	assert_int_equal(table_build_begin(store, schema, &b, &e), 0);
-	schema_free(schema);
-	for (size_t id = s->from; id < s->to; id += s->step) {
-		struct cell cell = { .type = CELL_I64, .i64 = (int64_t)id };
-
-		name_id(key, sizeof(key), id);
-		assert_int_equal(
-		    table_build_add(b, key, strlen(key), &cell, &e), 0);
-	}
-	assert_int_equal(table_build_publish(b, "in", name, &e), 0);
-	assert_int_equal(table_open(store, "in", name, &t, &e), 0);
-	return t;
-}
 
 /* ctx[0] is the guest; s and params one per party. */
 static void run_job(const char *const *params, const struct ids *s,
@@ -164,7 +123,7 @@ static int64_t counted(const struct ctx *c)
 
 static const char *cache_dir(const char *role)
 {
-	static char dir[80];
+	static char dir[160];
 
 	(void)snprintf(dir, sizeof(dir), "%s/cache-%s0", harness_dir, role);
 	return dir;
