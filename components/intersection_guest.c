@@ -46,6 +46,8 @@ static int guest_hello(struct psi *p, struct host *h, size_t n, struct err *e)
 static int make_asks(struct psi *p, struct host *h, struct psi_ask *ask,
 		     size_t n, struct err *e)
 {
+	const char *key_name = psi_names(p, ASKED_BY_GUEST)->key;
+
 	for (size_t i = 0; i < n; i++) {
 		_cleanup_free_ void *key = NULL;
 		size_t len = 0;
@@ -56,12 +58,12 @@ static int make_asks(struct psi *p, struct host *h, struct psi_ask *ask,
 		ask[i].index = i;
 		ask[i].share = ASKED_BY_GUEST;
 		ask[i].count = h[i].hello.share[ASKED_BY_GUEST];
-		if (i > 0 && p->method != PSI_RSA && !p->cached) {
+		if (i > 0 && !key_name && !p->cached) {
 			ask[i].side = ask[0].side;
 			ask[i].borrowed = true;
 			continue;
 		}
-		if (p->method == PSI_RSA)
+		if (key_name)
 			rc = ctx_recv_bytes(p->c, "host", i, key_name, "", 1024,
 					    &key, &len, e);
 		if (rc == 0)

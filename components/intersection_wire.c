@@ -139,7 +139,7 @@ const struct psi_names *psi_names(const struct psi *p, enum psi_share share)
 		NULL, "id_ciphertext_exchange_g2h", "doubly_encrypted_id",
 		"id_ciphertext_exchange_h2g", "intersect_ids"
 	};
-	static const struct psi_names dh = { NULL,
+	static const struct psi_names dh = { "host_pubkey",
 					     "id_ciphertext_list_exchange_g2h",
 					     "doubly_encrypted_id_list",
 					     "id_ciphertext_list_exchange_h2g",
@@ -207,7 +207,7 @@ bool psi_unhex(const char *s, uint8_t *out, size_t n)
 static void params_digest(struct psi *p, uint8_t ret[32])
 {
 	_cleanup_free_ char *text = xasprintf(
-	    "intersection v2 %s %u %d %d %d %d %d %s", psi_method_name(p),
+	    "intersection v3 %s %u %d %d %d %d %d %s", psi_method_name(p),
 	    p->method == PSI_ECDH ? 0 : p->bits, p->sync, p->cardinality,
 	    p->sync_cardinality, p->cached, p->split, p->param_salt);
 
@@ -223,7 +223,7 @@ json_t *psi_hello(struct psi *p, const uint8_t own[PSI_SALT], const char *cache)
 	psi_hex(own, PSI_SALT, salt);
 	params_digest(p, d);
 	psi_hex(d, sizeof(d), params);
-	return json_pack("{s:i,s:i,s:s,s:s,s:s}", "version", 2, "count",
+	return json_pack("{s:i,s:i,s:s,s:s,s:s}", "version", 3, "count",
 			 (int)p->rows, "salt", salt, "params", params, "cache",
 			 cache);
 }
@@ -237,7 +237,7 @@ int psi_read_hello(struct psi *p, const json_t *v, struct psi_greeting *g,
 	int64_t n;
 
 	params_digest(p, want);
-	if (json_int_or(v, "version", 0) != 2 ||
+	if (json_int_or(v, "version", 0) != 3 ||
 	    !psi_unhex(text, got, sizeof(got)) ||
 	    CRYPTO_memcmp(want, got, sizeof(want)) != 0)
 		return psi_fail(p, e,

@@ -136,7 +136,7 @@ static int batch(struct job *j, EVP_MD_CTX *md, size_t lo, size_t n,
 	size_t at = lo * s->width, secret = lo * s->secret_width;
 	int rc;
 
-	if (j->work != ANSWER && (j->work != UNBLIND || s->secret_width))
+	if (j->work != ANSWER && (j->work != UNBLIND || s->ops->verifies))
 		s->ops->hash(s, md, j->ids, lo, n, hashed);
 	switch (j->work) {
 	case ANSWER:
@@ -148,7 +148,7 @@ static int batch(struct job *j, EVP_MD_CTX *md, size_t lo, size_t n,
 		rc = s->ops->answer(s, hashed, n, t);
 		break;
 	default:
-		rc = s->ops->unblind(s, s->secret_width ? hashed : NULL,
+		rc = s->ops->unblind(s, s->ops->verifies ? hashed : NULL,
 				     j->in + at, j->secret_in + secret, n, t);
 	}
 	if (rc == 0)

@@ -24,8 +24,11 @@
  * the key is a scalar; the blinding a scalar r of the asker, for all ids, and
  * r^-1 takes it away.
  *
- * DH: the same in the squares modulo a safe prime of RFC 3526.  The exponents
- * have twice the bits of the group's strength (RFC 7919, 5.2), but for r^-1.
+ * DH: in the squares modulo a safe prime of RFC 3526; the key is an exponent x,
+ * 2^x is public; the blinding 2^r with a fresh r for each id, (2^x)^-r takes it
+ * away (Jarecki, Krawczyk, Xu 2021).  x and r have twice the bits of the
+ * group's strength (RFC 7919, 5.2): 2^r cannot be told from any square if logs
+ * are as hard with such exponents as with others (Koshiba, Kurosawa 2004).
  *
  * H takes salt || id; the salt is the job's and no one party chose it.
  */
@@ -56,7 +59,8 @@ int psi_answerer(enum psi_method method, unsigned bits,
 		 const uint8_t salt[PSI_SALT], struct psi_side **ret,
 		 struct err *e) MUST_CHECK;
 /* With the answerer's public part, which for RSA is the modulus (-EPROTO
- * unless it has exactly `bits` bits, is odd and without small factors). */
+ * unless it has exactly `bits` bits, is odd and without small factors), for DH
+ * 2^x (-EPROTO unless it is a square other than 1), for ECDH nothing. */
 int psi_asker(enum psi_method method, unsigned bits,
 	      const uint8_t salt[PSI_SALT], const void *public, size_t len,
 	      struct psi_side **ret, struct err *e) MUST_CHECK;
@@ -87,7 +91,7 @@ int psi_blind(const struct psi_side *s, const struct psi_ids *ids,
 	      unsigned threads, uint8_t *out, uint8_t *secret,
 	      struct err *e) MUST_CHECK;
 /* Asker: tags from answers. -EPROTO for one that cannot be (RSA: that is no
- * signature of the id). ids are not looked at unless psi_secret_width(). */
+ * signature of the id; ids are not looked at by others). */
 int psi_unblind(const struct psi_side *s, const struct psi_ids *ids,
 		const uint8_t *answers, const uint8_t *secret, unsigned threads,
 		uint8_t *tags, struct err *e) MUST_CHECK;

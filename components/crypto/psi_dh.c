@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Intersection in the squares modulo a safe prime p = 2q + 1 (RFC 3526), a
- * group of prime order q.  Hashes are squared and the answerer's exponent is
- * even, so whatever number comes in, what leaves is in that group.
+ * group of prime order q that 2 generates.  Hashes are squared and the
+ * answerer's exponent x is even, so whatever number comes in, what leaves is in
+ * that group.  The asker multiplies a hash by 2^r and the answer by
+ * (2^x)^-r: both are powers of one base, by its table.  (Exponentiating with r
+ * and 1/r, the other way, has an exponent of full size: r (1/r) = 1 mod q, so
+ * the two have at least as many bits as q together.)
  */
 #include <openssl/bn.h>
 #include <openssl/evp.h>
 #include <string.h>
 
 #include "components/crypto/modexp.h"
+#include "components/crypto/power.h"
 #include "components/crypto/psi_priv.h"
 #include "components/crypto/util.h"
 
@@ -30,9 +35,12 @@ static const struct group {
 
 struct dh {
 	struct modexp *p;
-	mpz_t prime, q, key, inverse; /* inverse: the asker's, modulo q */
-	unsigned exponent;	      /* bits of the key */
-	size_t limbs, bytes;	      /* of an element */
+	mpz_t prime, key;
+	unsigned exponent;   /* bits of the key or an r */
+	size_t limbs, bytes; /* of an element */
+	/* The asker's: powers of 2, and of 1 / 2^x. */
+	struct ring *ring;
+	struct fixed_base two, un;
 };
 
 static int dh_new(struct psi_side *s, unsigned bits, struct err *e)
@@ -58,9 +66,8 @@ static int dh_new(struct psi_side *s, unsigned bits, struct err *e)
 	BN_free(bn);
 	k = xcalloc(1, sizeof(*k));
 	s->k = k;
-	mpz_inits(k->prime, k->q, k->key, k->inverse, NULL);
+	mpz_inits(k->prime, k->key, NULL);
 	mpz_import(k->prime, (size_t)n, 1, 1, 0, 0, buf);
-	mpz_fdiv_q_2exp(k->q, k->prime, 1);
 	k->exponent = g->exponent;
 	rc = modexp_new(k->prime, 0, &k->p, e);
 	if (rc < 0)
@@ -76,46 +83,57 @@ static void dh_free(struct psi_side *s)
 	struct dh *k = s->k;
 
 	modexp_free(k->p);
-	mpz_clears(k->prime, k->q, NULL);
+	if (k->ring) {
+		fixed_base_free(&k->two, k->ring);
+		fixed_base_free(&k->un, k->ring);
+		ring_free(k->ring);
+	}
+	mpz_clear(k->prime);
 	crypto_wipe(k->key);
-	crypto_wipe(k->inverse);
 	free(k);
 }
 
 /* Even, and of full size. */
-static void dh_random(struct dh *k)
+static int dh_keygen(struct psi_side *s, unsigned bits, struct err *e)
 {
+	struct dh *k;
+	int rc = dh_new(s, bits, e);
+
+	if (rc < 0)
+		return rc;
+	k = s->k;
 	crypto_random_bits(k->key, k->exponent);
 	mpz_clrbit(k->key, 0);
 	mpz_setbit(k->key, k->exponent - 1);
-}
-
-static int dh_keygen(struct psi_side *s, unsigned bits, struct err *e)
-{
-	int rc = dh_new(s, bits, e);
-
-	if (rc == 0)
-		dh_random(s->k);
-	return rc;
+	return 0;
 }
 
 static int dh_asker(struct psi_side *s, unsigned bits, const void *public,
 		    size_t len, struct err *e)
 {
 	struct dh *k;
-	int rc;
+	mpz_t y, base;
+	int rc = dh_new(s, bits, e);
 
-	(void)public;
-	if (len)
-		return err_set(e, EPROTO, "a public key, where none is due");
-	rc = dh_new(s, bits, e);
 	if (rc < 0)
 		return rc;
 	k = s->k;
-	dh_random(k);
-	/* q is a prime, and the key smaller. */
-	(void)mpz_invert(k->inverse, k->key, k->q);
-	return 0;
+	mpz_inits(y, base, NULL);
+	mpz_import(y, len, 1, 1, 0, 0, public);
+	mpz_sub_ui(base, k->prime, 1);
+	if (len != s->width || mpz_cmp_ui(y, 1) <= 0 || mpz_cmp(y, base) >= 0 ||
+	    mpz_jacobi(y, k->prime) != 1) {
+		rc = err_set(e, EPROTO, "no public key of this group");
+	} else {
+		s->secret_width = k->exponent / 8;
+		k->ring = ring_new(k->prime, 0);
+		mpz_set_ui(base, 2);
+		fixed_base_make(&k->two, k->ring, base, k->exponent, 1);
+		(void)mpz_invert(base, y, k->prime); /* a prime */
+		fixed_base_make(&k->un, k->ring, base, k->exponent, 1);
+	}
+	mpz_clears(y, base, NULL);
+	return rc;
 }
 
 static int dh_load(struct psi_side *s, unsigned bits, const void *key,
@@ -147,13 +165,6 @@ static int dh_save(const struct psi_side *s, struct strbuf *sb)
 	return rc;
 }
 
-static int dh_public(const struct psi_side *s, struct strbuf *sb)
-{
-	(void)s;
-	(void)sb;
-	return 0;
-}
-
 static void export_all(const struct psi_side *s, const mp_limb_t *v,
 		       uint8_t *out, size_t n)
 {
@@ -183,28 +194,77 @@ static void dh_hash(const struct psi_side *s, EVP_MD_CTX *md,
 	export_all(s, v, out, n);
 }
 
-/* out = in^x; -EPROTO for 0, 1, p - 1 and what is no number below p. */
-static int power(const struct psi_side *s, const mpz_t x, unsigned bits,
-		 const uint8_t *in, size_t n, uint8_t *out)
+/* 2^x. */
+static int dh_public(const struct psi_side *s, struct strbuf *sb)
 {
 	const struct dh *k = s->k;
-	_cleanup_free_ mp_limb_t *v = xmalloc(n * k->bytes);
+	_cleanup_free_ mp_limb_t *v = xcalloc(k->limbs, sizeof(*v));
+	uint8_t buf[BITS_MAX / 8];
+
+	v[0] = 2;
+	modexp_pow(k->p, v, v, 1, k->key, k->exponent);
+	export_all(s, v, buf, 1);
+	return sb_add(sb, buf, s->width);
+}
+
+/* -EPROTO for 0, 1, p - 1 and what is no number below p. */
+static int import_all(const struct psi_side *s, mp_limb_t *v, const uint8_t *in,
+		      size_t n)
+{
+	const struct dh *k = s->k;
 	_cleanup_free_ mp_limb_t *last = xmalloc(k->bytes);
 	mp_size_t limbs = (mp_size_t)k->limbs;
 
 	mpn_sub_1(last, mpz_limbs_read(k->prime), limbs, 1);
-	for (size_t i = 0; i < n; i++) {
-		mp_limb_t *t = v + i * k->limbs;
-
-		limbs_import(t, limbs, in + i * s->width, s->width);
-		if (mpn_cmp(t, last, limbs) >= 0 ||
-		    (t[0] <= 1 && mpn_zero_p(t + 1, limbs - 1)))
+	for (size_t i = 0; i < n; i++, v += limbs) {
+		limbs_import(v, limbs, in + i * s->width, s->width);
+		if (mpn_cmp(v, last, limbs) >= 0 ||
+		    (v[0] <= 1 && mpn_zero_p(v + 1, limbs - 1)))
 			return -EPROTO;
 	}
-	modexp_pow(k->p, v, v, n, x, bits);
+	return 0;
+}
+
+static int dh_answer(const struct psi_side *s, const uint8_t *in, size_t n,
+		     uint8_t *out)
+{
+	const struct dh *k = s->k;
+	_cleanup_free_ mp_limb_t *v = xmalloc(n * k->bytes);
+	int rc = import_all(s, v, in, n);
+
+	if (rc < 0)
+		return rc;
+	modexp_pow(k->p, v, v, n, k->key, k->exponent);
 	export_all(s, v, out, n);
 	explicit_bzero(v, n * k->bytes);
 	return 0;
+}
+
+/* out = in base^r. */
+static int shift(const struct psi_side *s, const struct fixed_base *base,
+		 const uint8_t *in, const uint8_t *secret, size_t n,
+		 uint8_t *out)
+{
+	const struct dh *k = s->k;
+	const struct ring *g = k->ring;
+	size_t words = s->secret_width / sizeof(mp_limb_t);
+	size_t all = 2 * n * g->k + n * words;
+	uint64_t *u = ring_alloc(all), *w = u + n * g->k;
+	mp_limb_t *r = w + n * g->k;
+	_cleanup_free_ mp_limb_t *v = xmalloc(n * k->bytes);
+	int rc = import_all(s, v, in, n);
+
+	if (rc == 0) {
+		memcpy(r, secret, n * s->secret_width);
+		fixed_base_pow(base, g, u, g->one, r, words, NULL, n);
+		ring_enter(g, w, v, k->limbs, n);
+		ring_mul(g, u, u, w, 1, n);
+		ring_leave(g, v, u, n);
+		export_all(s, v, out, n);
+	}
+	explicit_bzero(v, n * k->bytes);
+	ring_wipe(u, all);
+	return rc;
 }
 
 static int dh_blind(const struct psi_side *s, const uint8_t *hashed, size_t n,
@@ -212,16 +272,8 @@ static int dh_blind(const struct psi_side *s, const uint8_t *hashed, size_t n,
 {
 	const struct dh *k = s->k;
 
-	(void)secret;
-	return power(s, k->key, k->exponent, hashed, n, out);
-}
-
-static int dh_answer(const struct psi_side *s, const uint8_t *in, size_t n,
-		     uint8_t *out)
-{
-	const struct dh *k = s->k;
-
-	return power(s, k->key, k->exponent, in, n, out);
+	crypto_random(secret, n * s->secret_width);
+	return shift(s, &k->two, hashed, secret, n, out);
 }
 
 static int dh_unblind(const struct psi_side *s, const uint8_t *hashed,
@@ -231,9 +283,7 @@ static int dh_unblind(const struct psi_side *s, const uint8_t *hashed,
 	const struct dh *k = s->k;
 
 	(void)hashed;
-	(void)secret;
-	return power(s, k->inverse, (unsigned)mpz_sizeinbase(k->q, 2), in, n,
-		     out);
+	return shift(s, &k->un, in, secret, n, out);
 }
 
 const struct psi_ops psi_dh_ops = {

@@ -13,6 +13,7 @@
 /* All functions of batches: n <= PSI_BATCH on the calling thread; 0, -EPROTO
  * or -EIO. */
 struct psi_ops {
+	bool verifies; /* unblind looks at the hashes of the ids again */
 	int (*keygen)(struct psi_side *s, unsigned bits, struct err *e);
 	int (*asker)(struct psi_side *s, unsigned bits, const void *public,
 		     size_t len, struct err *e);
@@ -30,7 +31,7 @@ struct psi_ops {
 		     uint8_t *out, uint8_t *secret);
 	int (*answer)(const struct psi_side *s, const uint8_t *in, size_t n,
 		      uint8_t *out);
-	/* hashed is NULL unless the method has secrets. */
+	/* hashed is NULL unless the method verifies. */
 	int (*unblind)(const struct psi_side *s, const uint8_t *hashed,
 		       const uint8_t *in, const uint8_t *secret, size_t n,
 		       uint8_t *out);

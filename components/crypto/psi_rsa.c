@@ -439,6 +439,7 @@ out:
 }
 
 const struct psi_ops psi_rsa_ops = {
+	.verifies = true,
 	.keygen = rsa_keygen,
 	.asker = rsa_asker,
 	.load = rsa_load,

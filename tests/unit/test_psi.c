@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <openssl/bn.h>
 #include <string.h>
 
 #include "components/crypto/psi.h"
@@ -321,6 +322,62 @@ static void bad_keys_of_a_peer_are_refused(void **state)
 	assert_int_equal(psi_asker(PSI_ECDH, 0, salt, n, 128, &k, &e), -EPROTO);
 	assert_int_equal(psi_asker(PSI_DH, 2000, salt, NULL, 0, &k, &e),
 			 -EINVAL);
+	assert_int_equal(psi_asker(PSI_DH, 2048, salt, NULL, 0, &k, &e),
+			 -EPROTO);
+}
+
+/* 4 = 2^2; 1; p - 2, which is no square as 2 is one and -1 is none. */
+static void a_public_key_of_dh_is_a_square(void **state)
+{
+	static const struct {
+		uint8_t front, last;
+		int rc;
+	} keys[] = { { 0, 4, 0 },
+		     { 0, 1, -EPROTO },
+		     { 0, 0, -EPROTO },
+		     { 0xff, 0xfd, -EPROTO } };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+		BIGNUM *p = BN_get_rfc3526_prime_2048(NULL);
+		uint8_t y[256] = { 0 };
+		struct psi_side *k = NULL;
+		struct err e = { 0 };
+
+		if (keys[i].front)
+			assert_int_equal(BN_bn2bin(p, y), 256);
+		y[255] = keys[i].last;
+		assert_int_equal(
+		    psi_asker(PSI_DH, 2048, salt, y, sizeof(y), &k, &e),
+		    keys[i].rc);
+		psi_free(k);
+		BN_free(p);
+	}
+}
+
+/* With fresh numbers the tags stay. */
+static void dh_blinds_each_id_by_itself(void **state)
+{
+	struct talk t;
+	struct err e = { 0 };
+	uint8_t a[NA * PSI_TAG], b[NA * PSI_TAG];
+
+	(void)state;
+	talk_begin(&t, &kinds[2]);
+	assert_int_equal(psi_secret_width(t.guest), 32);
+	for (size_t i = 1; i < NA; i++)
+		assert_memory_not_equal(t.secret, t.secret + i * 32, 32);
+	for (int run = 0; run < 2; run++) {
+		assert_int_equal(
+		    psi_blind(t.guest, &t.la.ids, 1, t.asked, t.secret, &e), 0);
+		assert_int_equal(
+		    psi_answer(t.host, t.asked, NA, 1, t.asked, &e), 0);
+		assert_int_equal(psi_unblind(t.guest, &t.la.ids, t.asked,
+					     t.secret, 1, run ? b : a, &e),
+				 0);
+	}
+	assert_memory_equal(a, b, sizeof(a));
+	talk_end(&t);
 }
 
 int main(void)
@@ -334,6 +391,8 @@ int main(void)
 		cmocka_unit_test(a_saved_key_makes_the_same_tags),
 		cmocka_unit_test(an_rsa_answer_is_the_power_of_d),
 		cmocka_unit_test(bad_keys_of_a_peer_are_refused),
+		cmocka_unit_test(a_public_key_of_dh_is_a_square),
+		cmocka_unit_test(dh_blinds_each_id_by_itself),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
