@@ -182,9 +182,9 @@ struct tree {
 	int (*user_get)(struct nid n, const char *name, struct strbuf *ret);
 	int (*user_set)(struct nid n, const char *name, const void *value,
 			size_t len);
-	/* ls -l of this directory asks for the attributes of all: lookups are
-	 * cheap here, and are done while it is listed. */
-	bool (*plus)(struct nid dir);
+	/* Lookups of such entries (S_IF...) are cheap, and are done while the
+	 * directory is listed: ls -l asks for all, find for directories. */
+	bool (*plus)(struct nid dir, mode_t mode);
 	void (*forget)(struct nid n, uint64_t nlookup);
 };
 extern const struct tree tree_static, tree_jobs, tree_tasks, tree_tables,
@@ -259,6 +259,11 @@ int notifier_start(struct err *e) MUST_CHECK;
 void notifier_stop(void);
 void notify_entry(fuse_ino_t dir, const char *name);
 void notify_inode(fuse_ino_t ino);
+/* Answered with 0 or a negative errno when the kernel has heard of what was
+ * to be notified until now.  Not for requests that lock a directory. */
+void notify_reply(fuse_req_t r, int status);
+/* Notifications that are not with the kernel yet. */
+unsigned notify_waiting(void);
 void notify_pollers(void);
 /* Takes over ph (may be NULL). */
 void poller_add(struct fuse_pollhandle *ph);
@@ -266,6 +271,8 @@ void poller_add(struct fuse_pollhandle *ph);
 /* ---- watch.c: the kernel hears of what other processes publish ---------- */
 void watch_start(void);
 void watch_stop(void);
+/* All namespaces that the kernel knows are watched. */
+bool watch_works(void);
 /* A namespace that the kernel knows, or not any more. */
 void watch_namespace(uint64_t id, const char *ns);
 void watch_forget(uint64_t id);
@@ -357,6 +364,8 @@ char *options_path(uint64_t id);
 int upload_file(const struct who *w, uint64_t id, const char *path);
 /* The file becomes its upload.json, if it is one. */
 int options_file(const struct who *w, uint64_t id, const char *path);
+/* Waits for what is published now; before notifier_stop(). */
+void uploads_stop(void);
 /* Somebody writes the table's data.csv now. */
 bool upload_active(uint64_t id);
 /* How far it is, in words; nothing when nobody does. */

@@ -419,6 +419,7 @@ stop:
 	if (e.no)
 		no = fail(&e);
 	watch_stop();
+	uploads_stop();
 	if (mounted)
 		notifier_stop();
 	park_abort_all();

@@ -133,8 +133,8 @@ struct answer {
 	fuse_req_t r;
 	struct who w;
 	fuse_ino_t dir;
-	bool plus; /* in its format */
-	bool look; /* with attributes */
+	bool plus;				   /* in its format */
+	bool (*look)(struct nid dir, mode_t mode); /* those with attributes */
 	char *buf;
 	size_t n, used;
 	struct nid *counted;
@@ -159,8 +159,9 @@ static bool add(struct answer *a, const struct listing *l, size_t i)
 	off_t next = (off_t)(i + 1);
 	struct attr at = { 0 };
 	struct fuse_entry_param p = { 0 };
-	bool found =
-	    (a->look || l->e[i].ino == INO_LOOKUP) && look(a, name, &at);
+	bool found = (l->e[i].ino == INO_LOOKUP ||
+		      (a->look && a->look(ino_nid(a->dir), l->e[i].mode))) &&
+		     look(a, name, &at);
 	size_t k;
 
 	if (found) {
@@ -193,7 +194,7 @@ static void read_dir(fuse_req_t r, fuse_ino_t ino, size_t n, off_t off,
 			    .w = who_of(r),
 			    .dir = ino,
 			    .plus = plus,
-			    .look = plus && t->plus && t->plus(ino_nid(ino)),
+			    .look = plus ? t->plus : NULL,
 			    .buf = malloc(n ? n : 1),
 			    .n = n };
 	int no = a.buf ? 0 : -ENOMEM;

@@ -10,6 +10,7 @@
  * is armed an interrupt is only remembered.
  */
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "fs/fs.h"
 
@@ -166,11 +167,13 @@ void park_abort_all(void)
 
 /* ---- notifications ---------------------------------------------------- */
 
-enum note_kind { NOTE_ENTRY, NOTE_INODE, NOTE_POLL };
+enum note_kind { NOTE_ENTRY, NOTE_INODE, NOTE_POLL, NOTE_REPLY };
 struct note {
 	struct note *next;
 	enum note_kind kind;
 	fuse_ino_t ino;
+	fuse_req_t req; /* of NOTE_REPLY, and what to answer */
+	int status;
 	char name[];
 };
 struct poller {
@@ -182,6 +185,7 @@ static pthread_cond_t note_cond = PTHREAD_COND_INITIALIZER;
 static struct note *notes, **notes_end = &notes;
 static struct poller *pollers;
 static bool note_stop, note_poll_queued;
+static atomic_uint note_count;
 static pthread_t note_thread;
 static bool note_running;
 
@@ -203,6 +207,7 @@ static void note_add(enum note_kind kind, fuse_ino_t ino, const char *name)
 		note_poll_queued |= kind == NOTE_POLL;
 		*notes_end = x;
 		notes_end = &x->next;
+		note_count++;
 		pthread_cond_signal(&note_cond);
 	}
 	pthread_mutex_unlock(&note_lock);
@@ -216,6 +221,33 @@ void notify_entry(fuse_ino_t dir, const char *name)
 void notify_inode(fuse_ino_t ino)
 {
 	note_add(NOTE_INODE, ino, NULL);
+}
+
+void notify_reply(fuse_req_t r, int status)
+{
+	struct note *x = calloc(1, sizeof(*x) + 1);
+
+	pthread_mutex_lock(&note_lock);
+	if (x && !note_stop && note_running) {
+		x->kind = NOTE_REPLY;
+		x->req = r;
+		x->status = status;
+		*notes_end = x;
+		notes_end = &x->next;
+		note_count++;
+		pthread_cond_signal(&note_cond);
+		x = NULL;
+		r = NULL;
+	}
+	pthread_mutex_unlock(&note_lock);
+	if (r)
+		fuse_reply_err(r, -status);
+	free(x);
+}
+
+unsigned notify_waiting(void)
+{
+	return note_count;
 }
 
 void notify_pollers(void)
@@ -283,9 +315,12 @@ static void *notifier(void *arg)
 		else if (x->kind == NOTE_INODE)
 			fuse_lowlevel_notify_inval_inode(fs.session, x->ino, -1,
 							 0);
+		else if (x->kind == NOTE_REPLY)
+			fuse_reply_err(x->req, -x->status);
 		else
 			wake_pollers(true);
 		free(x);
+		note_count--;
 	}
 }
 
@@ -307,6 +342,8 @@ void notifier_stop(void)
 		struct note *x = notes;
 
 		notes = x->next;
+		if (x->kind == NOTE_REPLY)
+			fuse_reply_err(x->req, -x->status);
 		free(x);
 	}
 	notes_end = &notes;

@@ -317,8 +317,9 @@ static int root_rename(const struct who *w, struct nid dir, const char *name,
 }
 
 /* Namespaces may be many, and each is cheap to look up. */
-static bool root_plus(struct nid dir)
+static bool root_plus(struct nid dir, mode_t mode)
 {
+	(void)mode;
 	return dir.slot == S_TABLES;
 }
 

@@ -2,8 +2,13 @@
 /*
  * rows/<key>: looked up by key.  A listing shows the first ones, and says so
  * by a name.  A key does not fit into a number, so these nodes are remembered
- * until the kernel forgets them.  Each is of one generation, so it never
- * changes; lookups are answered by the present one.
+ * until the kernel forgets them; beyond KNOWN_MAX it is asked to forget.  Each
+ * is of one generation, so it never changes.
+ *
+ * Names are not looked up again for a while: watch.c tells of what replaces
+ * them, and who opens a row of a former generation is told ESTALE once, upon
+ * which the kernel looks again.  The first open hands the row to the page
+ * cache, so that nobody has to ask for it.
  */
 #include <pthread.h>
 #include <sys/stat.h>
@@ -17,25 +22,41 @@
 #endif
 
 #define LISTED_MAX 1000u
-#define KEPT_MAX   4096u /* bytes of a row that is kept with its node */
 #define TEXT_MAX   (4u << 20)
+#define KNOWN_MAX  (1u << 16)
+#define ASKED_MAX  256u	       /* that the kernel shall forget */
+#define PUSHED_MAX (64u << 10) /* bytes of a row; longer ones are read */
+#define KEPT_MAX   (8u << 20)  /* of all rows between lookup and open */
+#define ENTRY_S	   60
 
 struct row {
 	uint64_t number, nlookup;
-	uint64_t gen, made_by;
+	uint64_t table, gen, made_by;
 	uint64_t size;
 	int64_t published_ms;
-	char *text; /* NULL: too long to be kept */
-	char *key;  /* "<table>/<generation>/<name as it was looked up>" */
+	bool pushed; /* to the page cache */
+	char *text;  /* until then; NULL: not kept */
+	char *key;   /* "<table>/<generation>/<name as it was looked up>" */
 	UT_hash_handle hh, hk;
 };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct row *by_number, *by_key;
+static struct intents looks_again = INTENTS_INIT;
 static uint64_t last;
+static size_t kept; /* bytes of all texts */
 
+/* With the lock held; caller frees. */
+static char *take_text(struct row *r)
+{
+	if (r->text)
+		kept -= r->size;
+	return TAKE_PTR(r->text);
+}
+
+/* With the lock held. */
 static void row_free(struct row *r)
 {
-	free(r->text);
+	free(take_text(r));
 	free(r->key);
 	free(r);
 }
@@ -68,8 +89,14 @@ static void row_attr(const struct row *r, struct attr *ret)
 {
 	attr_fill(ret, nid_ino(K_ROW, r->number, 0), S_IFREG | 0444, r->size,
 		  r->published_ms);
-	ret->entry_s = 0; /* the next generation may have another */
+	ret->entry_s = watch_works() ? ENTRY_S : 0;
 	ret->attr_s = 3600;
+}
+
+/* As it was looked up: after two slashes. */
+static const char *name_of(const struct row *r)
+{
+	return strchr(strchr(r->key, '/') + 1, '/') + 1;
 }
 
 /* A node that is known, with one more lookup. */
@@ -87,6 +114,20 @@ static bool find(const char *key, struct attr *ret)
 	return r != NULL;
 }
 
+/* With the lock held: the kernel shall forget what it has known longest. */
+static void bound(void)
+{
+	for (int i = 0; i < 2 && HASH_COUNT(by_number) > KNOWN_MAX &&
+			notify_waiting() < ASKED_MAX;
+	     i++) {
+		struct row *r = by_number;
+
+		notify_entry(nid_ino(K_TABLE, r->table, T_ROWS), name_of(r));
+		HASH_DELETE(hh, by_number, r);
+		HASH_ADD(hh, by_number, number, sizeof(r->number), r);
+	}
+}
+
 /* Takes key over. */
 static int add(struct table *t, const struct table_place *p, char *key,
 	       const struct strbuf *text, struct attr *ret)
@@ -98,24 +139,27 @@ static int add(struct table *t, const struct table_place *p, char *key,
 		return -ENOMEM;
 	}
 	r->key = key;
+	r->table = p->id.id;
 	r->gen = table_generation(t);
 	r->made_by = p->id.made_by;
 	r->size = text->len;
 	r->published_ms = table_published_ms(t);
-	if (text->len <= KEPT_MAX)
-		r->text = strdup(text->buf);
 	pthread_mutex_lock(&lock);
 	HASH_FIND(hk, by_key, key, strlen(key), other);
 	if (other) {
 		row_free(r);
 		r = other;
 	} else {
+		if (text->len <= PUSHED_MAX && kept + text->len <= KEPT_MAX &&
+		    (r->text = strdup(text->buf)))
+			kept += text->len;
 		r->number = ++last;
 		HASH_ADD(hh, by_number, number, sizeof(r->number), r);
 		HASH_ADD_KEYPTR(hk, by_key, r->key, strlen(r->key), r);
 	}
 	r->nlookup++;
 	row_attr(r, ret);
+	bound();
 	pthread_mutex_unlock(&lock);
 	return 0;
 }
@@ -145,62 +189,109 @@ int row_lookup(uint64_t table, const char *name, struct attr *ret)
 	return no;
 }
 
-/* What is known of a node; its text if it is kept, caller frees. */
-static int known(uint64_t number, struct row *ret, char **ret_text)
+/* What is known of a node; ret_name (may be NULL): caller frees. */
+static int known(uint64_t number, struct row *ret, char **ret_name)
 {
 	const struct row *r;
 
-	*ret_text = NULL;
 	pthread_mutex_lock(&lock);
 	HASH_FIND(hh, by_number, &number, sizeof(number), r);
-	if (r) {
+	if (r)
 		*ret = *r;
-		if (r->text)
-			*ret_text = strdup(r->text);
-		/* Only the name, after two slashes. */
-		ret->key = strdup(strchr(strchr(r->key, '/') + 1, '/') + 1);
-	}
+	if (ret_name)
+		*ret_name = r ? strdup(name_of(r)) : NULL;
 	pthread_mutex_unlock(&lock);
 	return r ? 0 : -ESTALE;
 }
 
 static int rows_getattr(const struct who *w, struct nid n, struct attr *ret)
 {
-	_cleanup_free_ char *text = NULL;
 	struct row r;
-	int no = known(n.number, &r, &text);
+	int no = known(n.number, &r, NULL);
 
 	(void)w;
+	if (!no)
+		row_attr(&r, ret);
+	return no;
+}
+
+/* What the page cache does not have (any more). */
+static void row_read(fuse_req_t req, struct handle *h, size_t n, off_t off,
+		     struct fuse_file_info *fi)
+{
+	_cleanup_strbuf_ struct strbuf text = STRBUF_INIT(TEXT_MAX);
+	_cleanup_free_ char *name = NULL;
+	struct row r;
+	int no = known(h->nid.number, &r, &name);
+
+	(void)fi;
+	if (!no)
+		no = name ? row_text(h->table, name, &text) : -ENOMEM;
 	if (no)
-		return no;
-	row_attr(&r, ret);
-	free(r.key);
-	return 0;
+		fuse_reply_err(req, -no);
+	else
+		reply_read_text(req, &text, n, off);
+}
+
+static const struct handle_ops row_ops = { .read = row_read };
+
+/*
+ * Once for each node, and before anybody has it open: a reader that waits for
+ * an answer of ours holds the page's lock.  When somebody opens it meanwhile,
+ * another thread answers him.
+ */
+static void push(struct nid n)
+{
+	struct fuse_bufvec b = FUSE_BUFVEC_INIT(0);
+	_cleanup_free_ char *text = NULL;
+	struct row *r;
+
+	pthread_mutex_lock(&lock);
+	HASH_FIND(hh, by_number, &n.number, sizeof(n.number), r);
+	if (r && !r->pushed) {
+		r->pushed = true;
+		b.buf[0].size = r->size;
+		text = take_text(r);
+	}
+	pthread_mutex_unlock(&lock);
+	b.buf[0].mem = text;
+	/* What does not get there is read. */
+	if (text)
+		(void)fuse_lowlevel_notify_store(
+		    fs.session, nid_ino(n.kind, n.number, n.slot), 0, &b, 0);
 }
 
 static int rows_open(const struct who *w, struct nid n, int flags,
 		     struct handle **ret)
 {
-	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(TEXT_MAX);
 	_cleanup_table_ struct table *t = NULL;
-	char *text;
+	_cleanup_table_place_ struct table_place p = { 0 };
+	struct handle *h;
 	struct row r;
-	int no = known(n.number, &r, &text);
+	int no = known(n.number, &r, NULL);
 
+	if ((flags & O_ACCMODE) != O_RDONLY)
+		return -EACCES;
+	if (!no)
+		no = table_place(r.table, &p);
+	if (!no && p.id.gen != r.gen &&
+	    !intent_of(&looks_again, w->pid, true)) {
+		intent_add(&looks_again, w->pid);
+		no = -ESTALE;
+	}
+	if (!no)
+		no = table_open_of(fs.tables, r.made_by, r.gen, &t, NULL);
 	if (no)
 		return no;
-	if (!text) {
-		no = table_open_of(fs.tables, r.made_by, r.gen, &t, NULL);
-		if (!no && r.key)
-			no = row_text(t, r.key, &sb);
-		text = no ? NULL : sb_detach(&sb);
-	}
-	free(r.key);
-	if (!no)
-		no = open_text(w, n, flags, text, ret);
-	if (!no)
-		(*ret)->cached = true;
-	return no;
+	h = handle_new(w, n, flags, &row_ops);
+	if (!h)
+		return -ENOMEM;
+	h->table = TAKE_PTR(t);
+	h->part = 1; /* not the whole table, to copy_file_range */
+	h->cached = true;
+	push(n);
+	*ret = h;
+	return 0;
 }
 
 static void rows_forget(struct nid n, uint64_t count)

@@ -88,19 +88,32 @@ static int ghost_attr(const struct table_place *p, struct nid n,
 	return 0;
 }
 
+/* Whom data.csv may be read by may look rows up; nobody makes any. */
+static int rows_mode(const struct table_place *p, mode_t *mode)
+{
+	struct attr data = { 0 };
+	mode_t may;
+	int no;
+
+	attr_fill(&data, nid_ino(K_TABLE, p->id.id, T_WRITE), DATA_MODE, 0, 0);
+	no = table_attr_apply(p->id.id, ATTR_DATA, p->id.gen, 0, &data);
+	may = data.st.st_mode & 0444;
+	*mode &= S_IFMT | may | may >> 2;
+	return no;
+}
+
 static int dir_attr(const struct table_place *p, struct nid n, struct attr *ret)
 {
-	mode_t may_not = n.slot == T_ROWS ? 0222 : 0;
 	int no;
 
 	if (n.slot != T_DIR && !p->id.gen)
 		return n.slot == T_ROWS ? -ENOENT : ghost_attr(p, n, ret);
 	attr_fill(ret, nid_ino(n.kind, n.number, n.slot), S_IFDIR | 0775, 0, 0);
 	no = table_attr_apply(n.number, ATTR_DIR, 0, p->id.changed_ns, ret);
-	ret->st.st_mode &= ~may_not;
-	if (n.slot == T_DIR)
-		ret->attr_s = 1; /* watch.c tells of changes */
-	else
+	if (!no && n.slot == T_ROWS)
+		no = rows_mode(p, &ret->st.st_mode);
+	ret->attr_s = 1; /* watch.c tells of changes */
+	if (table_copier_any(n.number))
 		ret->entry_s = 0;
 	return no;
 }
@@ -481,10 +494,11 @@ static int tables_list(const struct who *w, struct nid dir, struct listing *l)
 	return 0;
 }
 
-/* A namespace of many tables: each costs a small file read. */
-static bool tables_plus(struct nid dir)
+/* A namespace of many tables: each costs a small file read; and what find goes
+ * into, which costs nothing. */
+static bool tables_plus(struct nid dir, mode_t mode)
 {
-	return dir.kind == K_NAMESPACE;
+	return dir.kind == K_NAMESPACE || S_ISDIR(mode);
 }
 
 static int tables_readlink(struct nid n, struct strbuf *ret)

@@ -2,6 +2,7 @@
 /* Modes, owners, times and attributes of tables and namespaces: what chmod,
  * chown, touch and setfattr leave (struct table_attrs of the store). */
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/stat.h>
 
 #include "fs/tables_priv.h"
@@ -10,6 +11,8 @@
 
 /* Each change reads, changes and writes the attributes of one object. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+/* One more with each; only this process makes them. */
+static atomic_uint_fast64_t changes = 1;
 
 static struct timespec time_of(int64_t ns)
 {
@@ -20,18 +23,24 @@ static struct timespec time_of(int64_t ns)
 int table_attr_apply(uint64_t id, enum attr_of what, uint64_t gen,
 		     int64_t changed_ns, struct attr *ret)
 {
-	_cleanup_table_attrs_ struct table_attrs a;
+	_cleanup_table_attrs_ struct table_attrs a = { 0 };
+	uint64_t at = atomic_load(&changes);
 	struct err e = { 0 };
-	int mode, no = table_attrs_load(fs.tables, id, &a, &e);
+	int mode, no;
 
-	if (no) {
-		log_error("fs", "%s", e.text);
-		return no;
-	}
 	if (changed_ns) {
 		ret->st.st_mtim = time_of(changed_ns);
 		ret->st.st_ctim = ret->st.st_atim = ret->st.st_mtim;
 	}
+	if (table_attrs_none(id, at, false))
+		return 0;
+	no = table_attrs_load(fs.tables, id, &a, &e);
+	if (no) {
+		log_error("fs", "%s", e.text);
+		return no;
+	}
+	if (table_attrs_unset(&a))
+		(void)table_attrs_none(id, at, true);
 	mode = what == ATTR_DIR ? a.mode : a.data_mode;
 	if (mode >= 0)
 		ret->st.st_mode = (ret->st.st_mode & S_IFMT) | (mode_t)mode;
@@ -75,6 +84,7 @@ static int change(uint64_t id,
 		no = fn(&a, arg);
 	if (!no)
 		no = table_attrs_store(fs.tables, id, &a, &e);
+	changes++;
 	pthread_mutex_unlock(&lock);
 	if (no && *e.text)
 		log_error("fs", "%s", e.text);
@@ -173,8 +183,10 @@ int table_attr_set(uint64_t id, enum attr_of what, const struct stat *st,
 		x.gen = p.id.gen;
 	no = change(id, set, &x);
 	/* The same file may be known under the node of its readers. */
-	if (!no && x.gen)
+	if (!no && x.gen) {
 		notify_inode(table_data_ino(&p.id));
+		notify_inode(nid_ino(K_TABLE, id, T_ROWS));
+	}
 	return no;
 }
 

@@ -75,6 +75,18 @@ void table_copier_removed(pid_t pid, uint64_t table, unsigned slot,
 	add(pid, table, slot, name);
 }
 
+bool table_copier_any(uint64_t table)
+{
+	int64_t now = now_mono_ms();
+	bool any = false;
+
+	pthread_mutex_lock(&lock);
+	for (size_t i = 0; i < ARRAY_SIZE(copiers); i++)
+		any |= copiers[i].table == table && copiers[i].until_ms > now;
+	pthread_mutex_unlock(&lock);
+	return any;
+}
+
 bool table_copier_blind(pid_t pid, uint64_t table, unsigned slot,
 			const char *name)
 {

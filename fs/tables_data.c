@@ -12,39 +12,41 @@
 #pragma GCC diagnostic ignored "-Wanalyzer-malloc-leak"
 #endif
 
-/* ---- writers' second lookup ------------------------------------------- */
+/* ---- who looks a second time -------------------------------------------- */
 
-/* By thread only: the generation may be replaced between the two lookups. */
-static struct intent {
-	pid_t pid;
-	int64_t until_ms;
-} intents[64];
-static unsigned next_intent;
-static pthread_mutex_t intent_lock = PTHREAD_MUTEX_INITIALIZER;
-
-void table_intent_add(pid_t pid)
+void intent_add(struct intents *x, pid_t pid)
 {
-	pthread_mutex_lock(&intent_lock);
-	intents[next_intent++ % ARRAY_SIZE(intents)] =
+	pthread_mutex_lock(&x->lock);
+	x->of[x->next++ % ARRAY_SIZE(x->of)] =
 	    (struct intent){ pid, now_mono_ms() + 1000 };
-	pthread_mutex_unlock(&intent_lock);
+	pthread_mutex_unlock(&x->lock);
 }
 
-/* drop: the writer has arrived. */
-bool table_intent_of(pid_t pid, bool drop)
+bool intent_of(struct intents *x, pid_t pid, bool drop)
 {
 	bool found = false;
 
-	pthread_mutex_lock(&intent_lock);
-	for (size_t i = 0; i < ARRAY_SIZE(intents); i++)
-		if (intents[i].pid == pid &&
-		    intents[i].until_ms > now_mono_ms()) {
+	pthread_mutex_lock(&x->lock);
+	for (size_t i = 0; i < ARRAY_SIZE(x->of); i++)
+		if (x->of[i].pid == pid && x->of[i].until_ms > now_mono_ms()) {
 			found = true;
 			if (drop)
-				intents[i].until_ms = 0;
+				x->of[i].until_ms = 0;
 		}
-	pthread_mutex_unlock(&intent_lock);
+	pthread_mutex_unlock(&x->lock);
 	return found;
+}
+
+static struct intents writers = INTENTS_INIT;
+
+void table_intent_add(pid_t pid)
+{
+	intent_add(&writers, pid);
+}
+
+bool table_intent_of(pid_t pid, bool drop)
+{
+	return intent_of(&writers, pid, drop);
 }
 
 /*

@@ -33,7 +33,10 @@ struct ghost {
 
 struct known {
 	uint64_t id;
-	char *ns, *name; /* name NULL: a namespace */
+	char *ns, *name;     /* name NULL: a namespace */
+	struct table_id now; /* what the name meant at that */
+	uint64_t changes;    /* number of the store; 0 = not known */
+	uint64_t no_attrs;   /* nothing was kept when so many were changed */
 	uint64_t nlookup;
 	struct ghost *ghosts;
 	unsigned n_ghosts;
@@ -91,6 +94,7 @@ static int name_it(struct known *k, const char *ns, const char *name)
 	free(k->name);
 	k->ns = a;
 	k->name = b;
+	k->changes = 0;
 	return 0;
 }
 
@@ -328,6 +332,20 @@ void table_ghost_remove(uint64_t id, unsigned slot)
 	pthread_mutex_unlock(&known_lock);
 }
 
+bool table_attrs_none(uint64_t id, uint64_t changes, bool set)
+{
+	struct known *k;
+	bool none;
+
+	pthread_mutex_lock(&known_lock);
+	k = find(id);
+	if (k && set)
+		k->no_attrs = changes;
+	none = k && k->no_attrs == changes;
+	pthread_mutex_unlock(&known_lock);
+	return none;
+}
+
 /* ---- places ------------------------------------------------------------- */
 
 void table_place_free(struct table_place *p)
@@ -337,12 +355,46 @@ void table_place_free(struct table_place *p)
 	p->ns = p->name = NULL;
 }
 
+/* As table_recall(), and what the name means if nothing has changed since. */
+static int recall_now(uint64_t id, uint64_t changes, struct table_place *ret,
+		      bool *ret_fresh)
+{
+	const struct known *k;
+
+	pthread_mutex_lock(&known_lock);
+	k = find(id);
+	*ret_fresh = k && changes && k->changes == changes;
+	if (k && k->name) {
+		ret->ns = strdup(k->ns);
+		ret->name = strdup(k->name);
+		ret->id = k->now;
+	}
+	pthread_mutex_unlock(&known_lock);
+	return ret->ns && ret->name ? 0 : -ESTALE;
+}
+
+static void keep_now(const struct table_place *p, uint64_t changes)
+{
+	struct known *k;
+
+	pthread_mutex_lock(&known_lock);
+	k = find(p->id.id);
+	if (k && k->name && !strcmp(k->ns, p->ns) &&
+	    !strcmp(k->name, p->name)) {
+		k->now = p->id;
+		k->changes = changes;
+	}
+	pthread_mutex_unlock(&known_lock);
+}
+
 int table_place(uint64_t id, struct table_place *ret)
 {
+	uint64_t changes = table_store_changes(fs.tables);
 	struct table_place p = { 0 };
-	int no = table_recall(id, &p.ns, &p.name);
+	bool fresh;
+	int no = recall_now(id, changes, &p, &fresh);
 
-	if (!no)
+	if (!no && !fresh)
 		no = table_lookup(fs.tables, p.ns, p.name, &p.id, NULL);
 	if (no == -ENOENT || (!no && p.id.id != id))
 		no = -ESTALE;
@@ -350,6 +402,8 @@ int table_place(uint64_t id, struct table_place *ret)
 		table_place_free(&p);
 		return no;
 	}
+	if (!fresh)
+		keep_now(&p, changes);
 	*ret = p;
 	return 0;
 }
@@ -421,6 +475,7 @@ int namespace_attr(const char *ns, uint64_t id, struct attr *ret)
 
 	(void)namespace_changed(fs.tables, ns, &ns_time);
 	attr_fill(ret, nid_ino(K_NAMESPACE, id, 0), S_IFDIR | 0775, 0, 0);
+	ret->attr_s = 1; /* watch.c tells of changes */
 	return table_attr_apply(id, ATTR_DIR, 0, ns_time, ret);
 }
 

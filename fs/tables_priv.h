@@ -8,6 +8,8 @@
 #ifndef FS_TABLES_PRIV_H
 #define FS_TABLES_PRIV_H
 
+#include <pthread.h>
+
 #include "fs/fs.h"
 
 #define DATA_MODE	  (S_IFREG | 0664)
@@ -24,6 +26,8 @@ void table_count_lookup(uint64_t id);
 void tables_forget(struct nid n, uint64_t count);
 /* -ESTALE when it is not known.  Caller frees; ret_name NULL: a namespace. */
 int table_recall(uint64_t id, char **ret_ns, char **ret_name);
+/* For tables_attr.c: nothing is kept for it, as of so many changes. */
+bool table_attrs_none(uint64_t id, uint64_t changes, bool set);
 /* The place's present generation; NULL and 0 = the table is empty. */
 int table_open_place(const struct table_place *p, struct table **ret);
 /* The store's name of a name in the mount; NULL if it cannot be one. */
@@ -94,7 +98,27 @@ fuse_ino_t table_data_ino(const struct table_id *id);
 /* part: 1 + number of the part, 0 = whole table. */
 int table_data_open(const struct who *w, struct nid n, int flags,
 		    struct table *t, unsigned part, struct handle **ret);
-/* The process was told ESTALE: its next lookup is a writer's. */
+/*
+ * Threads that were told ESTALE once, so that the kernel looks the name up
+ * again; remembered for a second.  By thread only: the generation may be
+ * replaced between the two lookups.
+ */
+struct intents {
+	pthread_mutex_t lock;
+	unsigned next;
+	struct intent {
+		pid_t pid;
+		int64_t until_ms;
+	} of[64];
+};
+#define INTENTS_INIT                              \
+	{                                         \
+		.lock = PTHREAD_MUTEX_INITIALIZER \
+	}
+void intent_add(struct intents *x, pid_t pid);
+/* drop: it has arrived. */
+bool intent_of(struct intents *x, pid_t pid, bool drop);
+/* Of those who write data.csv or data.npy. */
 void table_intent_add(pid_t pid);
 bool table_intent_of(pid_t pid, bool drop);
 
@@ -115,6 +139,8 @@ void table_copier_goes_on(pid_t pid, uint64_t table);
 /* It has removed the derived file (name: of columns/ and T_SINK only). */
 void table_copier_removed(pid_t pid, uint64_t table, unsigned slot,
 			  const char *name);
+/* Somebody copies it, and what is there depends on who asks. */
+bool table_copier_any(uint64_t table);
 /* Is the derived file, or directory, to be missing for this process? */
 bool table_copier_blind(pid_t pid, uint64_t table, unsigned slot,
 			const char *name);

@@ -182,6 +182,7 @@ static int publish(struct handle *h)
 	if (h->flags & O_EXCL)
 		table_copier_add(h->opener, x->id);
 	notify_entry(nid_ino(K_TABLE, x->id, T_DIR), "data.csv");
+	notify_entry(nid_ino(K_TABLE, x->id, T_DIR), "rows");
 	notify_inode(nid_ino(K_TABLE, x->id, T_DIR));
 	return 0;
 }
@@ -230,40 +231,87 @@ static int publish_for(fuse_req_t r, struct handle *h)
 	return no;
 }
 
+/*
+ * Sorting a large table takes its time, and the threads that answer requests
+ * are few: what publishes is a thread of its own.  The kernel does not release
+ * the file before it is answered, which is when it has heard of the new rows.
+ */
+struct closing {
+	fuse_req_t r;
+	struct handle *h;
+};
+static pthread_cond_t closed = PTHREAD_COND_INITIALIZER;
+static unsigned closing; /* active_lock */
+
+static void *close_it(void *arg)
+{
+	struct closing c = *(struct closing *)arg;
+	int no;
+
+	free(arg);
+	pthread_mutex_lock(&c.h->lock);
+	no = c.h->failed ? c.h->failed : publish_for(c.r, c.h);
+	pthread_mutex_unlock(&c.h->lock);
+	notify_reply(c.r, no);
+	pthread_mutex_lock(&active_lock);
+	if (!--closing)
+		pthread_cond_broadcast(&closed);
+	pthread_mutex_unlock(&active_lock);
+	return NULL;
+}
+
+static void publish_aside(fuse_req_t r, struct handle *h)
+{
+	struct closing *c = calloc(1, sizeof(*c));
+	pthread_t id;
+
+	if (!c) {
+		fuse_reply_err(r, ENOMEM);
+		return;
+	}
+	*c = (struct closing){ r, h };
+	pthread_mutex_lock(&active_lock);
+	closing++;
+	pthread_mutex_unlock(&active_lock);
+	if (pthread_create(&id, NULL, close_it, c))
+		(void)close_it(c);
+	else
+		pthread_detach(id);
+}
+
+void uploads_stop(void)
+{
+	pthread_mutex_lock(&active_lock);
+	while (closing)
+		pthread_cond_wait(&closed, &active_lock);
+	pthread_mutex_unlock(&active_lock);
+}
+
 static void upload_flush(fuse_req_t r, struct handle *h)
 {
+	enum closer who;
 	int no = 0;
+	bool full;
 
 	pthread_mutex_lock(&h->lock);
-	if (!h->bytes && !h->failed) {
-		/* Nothing at all where a table was to be: there is no header.
-		 * Shells flush before the first byte and ignore the answer. */
-		if (empties(h) && proc_closer(h, r) == CLOSE_OPENER)
-			no = -EINVAL;
-	} else if (!h->failed) {
-		switch (proc_closer(h, r)) {
-		case CLOSE_KILLED:
-			h->killed = true;
-			break;
-		case CLOSE_OPENER:
-			no = publish_for(r, h);
-			break;
-		case CLOSE_OTHER:
-			break;
-		}
-	}
+	full = h->bytes && !h->failed;
+	who = full || empties(h) ? proc_closer(h, r) : CLOSE_OTHER;
+	/* Nothing at all where a table was to be: there is no header.
+	 * Shells flush before the first byte and ignore the answer. */
+	if (!h->bytes && !h->failed && who == CLOSE_OPENER)
+		no = -EINVAL;
+	if (full && who == CLOSE_KILLED)
+		h->killed = true;
 	pthread_mutex_unlock(&h->lock);
-	fuse_reply_err(r, -no);
+	if (full && who == CLOSE_OPENER)
+		publish_aside(r, h);
+	else
+		fuse_reply_err(r, -no);
 }
 
 static void upload_fsync(fuse_req_t r, struct handle *h)
 {
-	int no;
-
-	pthread_mutex_lock(&h->lock);
-	no = h->failed ? h->failed : publish_for(r, h);
-	pthread_mutex_unlock(&h->lock);
-	fuse_reply_err(r, -no);
+	publish_aside(r, h);
 }
 
 static void upload_read(fuse_req_t r, struct handle *h, size_t n, off_t off,

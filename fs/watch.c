@@ -9,6 +9,7 @@
  */
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <uthash.h>
@@ -30,7 +31,13 @@ struct watch {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct watch *by_wd, *by_id;
 static int inotify_fd = -1, stop_fd = -1, names_wd = -1;
+static atomic_bool incomplete; /* there were no watches left */
 static pthread_t thread;
+
+bool watch_works(void)
+{
+	return inotify_fd >= 0 && !incomplete;
+}
 
 static char *names_path(const char *ns)
 {
@@ -44,7 +51,6 @@ void watch_namespace(uint64_t id, const char *ns)
 {
 	_cleanup_free_ char *path = NULL;
 	struct watch *w, *other;
-	static bool told;
 
 	pthread_mutex_lock(&lock);
 	HASH_FIND(hi, by_id, &id, sizeof(id), w);
@@ -59,10 +65,10 @@ void watch_namespace(uint64_t id, const char *ns)
 		w->wd = inotify_add_watch(inotify_fd, path, WATCHED);
 	}
 	if (w && w->wd < 0) {
-		if (errno == ENOSPC && !told)
+		if (errno == ENOSPC && !incomplete)
 			log_warn("fs", "no watches are left: the kernel hears "
 				       "of some changes after a second");
-		told |= errno == ENOSPC;
+		incomplete = true;
 		free(w);
 		w = NULL;
 	}
@@ -121,6 +127,7 @@ static void on_names(const char *name)
 	_cleanup_free_ char *ns = table_stored_name(name);
 	uint64_t id;
 
+	table_store_recheck(fs.tables);
 	if (ns && namespace_id(fs.tables, ns, &id))
 		notify_entry(root_tables_ino(), name);
 	notify_inode(root_tables_ino());
@@ -135,6 +142,7 @@ static void on_table(uint64_t ns_id, const char *name)
 	/* "NAME.PID.COUNT.tmp", before it is renamed, is none of ours. */
 	if (!plain || table_recall(ns_id, &ns, NULL))
 		return;
+	table_store_recheck(fs.tables);
 	notify_inode(dir);
 	if (table_lookup(fs.tables, ns, plain, &id, NULL)) {
 		notify_entry(dir, name);
@@ -142,6 +150,7 @@ static void on_table(uint64_t ns_id, const char *name)
 	}
 	table = nid_ino(K_TABLE, id.id, T_DIR);
 	notify_entry(table, "data.csv");
+	notify_entry(table, "rows");
 	notify_inode(table);
 }
 

@@ -82,6 +82,12 @@ json_t *schema_to_json(const struct table_schema *s, uint64_t rows);
 int table_store_open(const char *dir, struct table_store **ret,
 		     struct err *e) MUST_CHECK;
 void table_store_close(struct table_store *s);
+/* Another number after each change of what a name means, by any process; what
+ * was read after the number was, is true as long as it stays.  0: read again.
+ */
+uint64_t table_store_changes(const struct table_store *s);
+/* The number changes, here: somebody may have died before he counted. */
+void table_store_recheck(struct table_store *s);
 /* At the start of rollfs, before tasks run: half-built generations of dead
  * processes and generations nothing refers to are removed. */
 int table_store_sweep(struct table_store *s, struct err *e) MUST_CHECK;
@@ -143,6 +149,8 @@ int table_attrs_load(struct table_store *s, uint64_t id,
 		     struct table_attrs *ret, struct err *e) MUST_CHECK;
 int table_attrs_store(struct table_store *s, uint64_t id,
 		      const struct table_attrs *a, struct err *e) MUST_CHECK;
+/* All is as it was made. */
+bool table_attrs_unset(const struct table_attrs *a);
 void table_attrs_remove(struct table_store *s, uint64_t id);
 /* -ENODATA; the value is appended to ret. */
 int table_xattr_get(const struct table_attrs *a, const char *name,

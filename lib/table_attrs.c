@@ -19,6 +19,12 @@ static char *attrs_path(const struct table_store *s, uint64_t id)
 	return xasprintf("%s/attrs/%llu", s->dir, (unsigned long long)id);
 }
 
+bool table_attrs_unset(const struct table_attrs *a)
+{
+	return a->mode < 0 && a->data_mode < 0 && a->uid < 0 && a->gid < 0 &&
+	       !a->mtime_ns && !a->xattrs;
+}
+
 void table_attrs_free(struct table_attrs *a)
 {
 	json_decref(a->xattrs);

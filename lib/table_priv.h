@@ -8,6 +8,7 @@
 
 #include <pthread.h>
 #include <rocksdb/c.h>
+#include <stdatomic.h>
 
 #include "lib/fileio.h"
 #include "lib/json.h"
@@ -32,7 +33,8 @@ struct table {
 	struct table_store *store;
 	unsigned refs; /* under store->lock; 0 = only cached */
 	struct table *next;
-	uint64_t used; /* for the least recently used */
+	uint64_t used;		   /* for the least recently used */
+	_Atomic uint64_t named_at; /* number of changes when it had names */
 
 	/* Constant after open. */
 	uint64_t seq, gen;
@@ -62,6 +64,8 @@ struct table_store {
 	pthread_mutex_t lock; /* guards all below and table.refs */
 	struct table *open;
 	uint64_t clock;
+	const _Atomic uint64_t *changes;
+	_Atomic uint64_t rechecks;
 };
 
 /* Options for a small process: one small cache for all, LZ4. */

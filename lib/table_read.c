@@ -2,6 +2,7 @@
 /* Open tables: handles, scans, point lookups. */
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 
 #include "lib/table_npy.h"
 #include "lib/table_priv.h"
@@ -102,6 +103,7 @@ static void table_destroy(struct table *t)
 {
 	uint64_t seq = t->seq, gen = t->gen;
 	struct table_store *s = t->store;
+	uint64_t named_at = t->named_at;
 
 	if (t->db)
 		rocksdb_close(t->db);
@@ -118,7 +120,8 @@ static void table_destroy(struct table *t)
 	pthread_mutex_destroy(&t->lock);
 	free(t);
 	/* The last reader of a generation without names removes it. */
-	table_collect(s, seq, gen);
+	if (!named_at || named_at != table_store_changes(s))
+		table_collect(s, seq, gen);
 }
 
 static uint64_t le64(const char *p)
@@ -324,15 +327,23 @@ struct table *table_ref(struct table *t)
 	return t;
 }
 
-static bool has_names(const struct table *t)
+static bool has_names(struct table *t)
 {
-	_cleanup_free_ char *path = xasprintf("%s/refs", t->dir);
-	_cleanup_closedir_ DIR *d = opendir(path);
+	uint64_t changes = table_store_changes(t->store);
+	_cleanup_free_ char *path = NULL;
+	_cleanup_closedir_ DIR *d = NULL;
 	struct dirent *de;
 
-	while (d && (de = readdir(d)))
-		if (de->d_name[0] != '.')
-			return true;
+	if (changes && changes == t->named_at)
+		return true;
+	path = xasprintf("%s/refs", t->dir);
+	d = opendir(path);
+	while (d && (de = readdir(d))) {
+		if (de->d_name[0] == '.')
+			continue;
+		t->named_at = changes;
+		return true;
+	}
 	return false;
 }
 
@@ -393,6 +404,8 @@ void table_store_close(struct table_store *s)
 		table_destroy(t);
 	}
 	pthread_mutex_destroy(&s->lock);
+	if (s->changes)
+		(void)munmap((void *)s->changes, sizeof(*s->changes));
 	free(s->dir);
 	free(s);
 }

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "lib/log.h"
@@ -86,7 +87,33 @@ static int check_names(const char *ns, const char *name, struct err *e)
 	return 0;
 }
 
-/* Serialises publishing over all processes; close the descriptor to end. */
+/*
+ * The lock's file counts the changes of names and references, in its first
+ * eight bytes, which every process maps: who finds the same number as before
+ * knows that nothing has changed.  Whoever held the lock counts one more before
+ * he lets it go.  One that dies in between has told nobody of the change yet;
+ * table_store_recheck() is for who hears of it in another way.
+ */
+static void count_change(int fd)
+{
+	uint64_t n = 0;
+
+	if (pread(fd, &n, sizeof(n), 0) < 0 ||
+	    (++n, pwrite(fd, &n, sizeof(n), 0) < 0))
+		log_error("tables", "the lock of the tables: %s",
+			  strerror(errno));
+}
+
+static void store_unlock(int *fd)
+{
+	if (*fd < 0)
+		return;
+	count_change(*fd);
+	close(*fd);
+}
+#define _cleanup_store_unlock_ _cleanup_(store_unlock)
+
+/* Serialises publishing over all processes, until store_unlock(). */
 static int store_lock(const struct table_store *s, struct err *e)
 {
 	char path[PATH_SIZE];
@@ -101,6 +128,35 @@ static int store_lock(const struct table_store *s, struct err *e)
 	if (r)
 		return err_sys(e, -r, "%s", path);
 	return TAKE_FD(fd);
+}
+
+/* NULL: the number of changes is not known. */
+static const _Atomic uint64_t *map_changes(const struct table_store *s)
+{
+	_cleanup_store_unlock_ int lock = store_lock(s, NULL);
+	_cleanup_close_ int fd = -1; /* a mapping of lock would keep the lock */
+	char path[PATH_SIZE];
+	void *p;
+
+	if (lock < 0)
+		return NULL;
+	count_change(lock); /* the page is there, also once the disk is full */
+	(void)snprintf(path, sizeof(path), "%s/lock", s->dir);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return NULL;
+	p = mmap(NULL, sizeof(uint64_t), PROT_READ, MAP_SHARED, fd, 0);
+	return p == MAP_FAILED ? NULL : p;
+}
+
+uint64_t table_store_changes(const struct table_store *s)
+{
+	return s->changes ? atomic_load(s->changes) + s->rechecks : 0;
+}
+
+void table_store_recheck(struct table_store *s)
+{
+	s->rechecks += 1ull << 32;
 }
 
 int table_store_open(const char *dir, struct table_store **ret, struct err *e)
@@ -123,6 +179,7 @@ int table_store_open(const char *dir, struct table_store **ret, struct err *e)
 		return err_sys(e, ENOMEM, "%s", dir);
 	}
 	pthread_mutex_init(&s->lock, NULL);
+	s->changes = map_changes(s);
 	*ret = s;
 	return 0;
 }
@@ -272,9 +329,10 @@ void table_collect(struct table_store *s, uint64_t seq, uint64_t gen)
 /* A cached handle must not keep a generation alive that nobody names. */
 static void uncache(struct table_store *s, uint64_t gen);
 
-static void let_go(struct table_store *s, const struct name *old)
+static void let_go(struct table_store *s, int lock, const struct name *old)
 {
 	ref_remove(s, old);
+	count_change(lock); /* for who reads it now: the last one removes it */
 	uncache(s, old->gen);
 	table_collect(s, old->seq, old->gen);
 }
@@ -317,7 +375,7 @@ static int namespace_make(struct table_store *s, const char *ns,
 int namespace_create(struct table_store *s, const char *ns, uint64_t *ret_id,
 		     struct err *e)
 {
-	_cleanup_close_ int lock = -1;
+	_cleanup_store_unlock_ int lock = -1;
 	uint64_t id;
 	int r = check_names(ns, NULL, e);
 
@@ -340,7 +398,7 @@ static int count_one(void *arg, const char *name)
 
 int namespace_remove(struct table_store *s, const char *ns, struct err *e)
 {
-	_cleanup_close_ int lock = -1;
+	_cleanup_store_unlock_ int lock = -1;
 	char path[PATH_SIZE];
 	uint64_t id = 0;
 	size_t n = 0;
@@ -377,7 +435,7 @@ int namespace_changed(struct table_store *s, const char *ns, int64_t *ret_ns)
 int namespace_move(struct table_store *s, const char *ns, const char *to,
 		   struct err *e)
 {
-	_cleanup_close_ int lock = -1;
+	_cleanup_store_unlock_ int lock = -1;
 	char from_path[PATH_SIZE], to_path[PATH_SIZE];
 	uint64_t id, other = 0;
 	size_t n = 0;
@@ -497,7 +555,7 @@ int table_list(struct table_store *s, const char *ns,
 int table_create_empty(struct table_store *s, const char *ns, const char *name,
 		       struct table_id *ret, struct err *e)
 {
-	_cleanup_close_ int lock = -1;
+	_cleanup_store_unlock_ int lock = -1;
 	struct name n = { 0 };
 	uint64_t ns_id;
 	int r = check_names(ns, name, e);
@@ -529,7 +587,7 @@ int table_create_empty(struct table_store *s, const char *ns, const char *name,
 int table_drop(struct table_store *s, const char *ns, const char *name,
 	       struct err *e)
 {
-	_cleanup_close_ int lock = -1;
+	_cleanup_store_unlock_ int lock = -1;
 	char path[PATH_SIZE];
 	struct name n;
 	int r = check_names(ns, name, e);
@@ -546,14 +604,14 @@ int table_drop(struct table_store *s, const char *ns, const char *name,
 	if (unlink(path))
 		return err_sys(e, errno, "%s", path);
 	table_attrs_remove(s, n.id);
-	let_go(s, &n);
+	let_go(s, lock, &n);
 	return 0;
 }
 
 int table_truncate(struct table_store *s, const char *ns, const char *name,
 		   struct err *e)
 {
-	_cleanup_close_ int lock = -1;
+	_cleanup_store_unlock_ int lock = -1;
 	struct name n, empty;
 	int r = check_names(ns, name, e);
 
@@ -568,14 +626,14 @@ int table_truncate(struct table_store *s, const char *ns, const char *name,
 	empty = (struct name){ .id = n.id };
 	r = name_write(s, ns, name, &empty, e);
 	if (!r)
-		let_go(s, &n);
+		let_go(s, lock, &n);
 	return r;
 }
 
 int table_rename(struct table_store *s, const char *ns, const char *name,
 		 const char *to_ns, const char *to_name, struct err *e)
 {
-	_cleanup_close_ int lock = -1;
+	_cleanup_store_unlock_ int lock = -1;
 	char from[PATH_SIZE], to[PATH_SIZE];
 	struct name old = { 0 }, n;
 	bool over;
@@ -604,15 +662,15 @@ int table_rename(struct table_store *s, const char *ns, const char *name,
 		return err_sys(e, errno, "%s", from);
 	if (over && old.id != n.id) {
 		table_attrs_remove(s, old.id);
-		let_go(s, &old);
+		let_go(s, lock, &old);
 	}
 	return 0;
 }
 
 /* Points (ns, name) at an existing generation; the store is locked. */
-static int point(struct table_store *s, const char *ns, const char *name,
-		 uint64_t seq, uint64_t gen, const struct name *old,
-		 struct err *e)
+static int point(struct table_store *s, int lock, const char *ns,
+		 const char *name, uint64_t seq, uint64_t gen,
+		 const struct name *old, struct err *e)
 {
 	struct name n = { .id = old->id, .seq = seq, .gen = gen };
 	int r;
@@ -621,7 +679,7 @@ static int point(struct table_store *s, const char *ns, const char *name,
 	if (!r)
 		r = name_write(s, ns, name, &n, e);
 	if (!r && old->gen && old->gen != gen)
-		let_go(s, old);
+		let_go(s, lock, old);
 	return r;
 }
 
@@ -645,7 +703,7 @@ static int old_or_new(struct table_store *s, const char *ns, const char *name,
 int table_publish_dir(struct table_store *s, const char *building, uint64_t gen,
 		      const char *ns, const char *name, struct err *e)
 {
-	_cleanup_close_ int lock = -1;
+	_cleanup_store_unlock_ int lock = -1;
 	char path[PATH_SIZE];
 	struct name old;
 	uint64_t seq;
@@ -670,13 +728,13 @@ int table_publish_dir(struct table_store *s, const char *building, uint64_t gen,
 	(void)snprintf(path, sizeof(path), "%s/data/%llu", s->dir,
 		       (unsigned long long)seq);
 	r = dir_sync(path, e);
-	return r ? r : point(s, ns, name, seq, gen, &old, e);
+	return r ? r : point(s, lock, ns, name, seq, gen, &old, e);
 }
 
 int table_link(struct table *t, const char *to_ns, const char *to_name,
 	       struct err *e)
 {
-	_cleanup_close_ int lock = -1;
+	_cleanup_store_unlock_ int lock = -1;
 	struct name old;
 	int r = check_names(to_ns, to_name, e);
 
@@ -690,7 +748,7 @@ int table_link(struct table *t, const char *to_ns, const char *to_name,
 		return r;
 	if (old.gen == t->gen)
 		return 0;
-	return point(t->store, to_ns, to_name, t->seq, t->gen, &old, e);
+	return point(t->store, lock, to_ns, to_name, t->seq, t->gen, &old, e);
 }
 
 int table_open(struct table_store *s, const char *ns, const char *name,
@@ -727,8 +785,10 @@ static void uncache(struct table_store *s, uint64_t gen)
 	for (t = s->open; t; t = t->next)
 		if (t->gen == gen)
 			break;
-	if (t)
+	if (t) {
 		t->refs++;
+		t->named_at = 0;
+	}
 	pthread_mutex_unlock(&s->lock);
 	/* The last unref of a generation without names closes it. */
 	table_unref(t);
@@ -842,7 +902,7 @@ static void sweep_attrs(const struct used *u)
 
 int table_store_sweep(struct table_store *s, struct err *e)
 {
-	_cleanup_close_ int lock = store_lock(s, e);
+	_cleanup_store_unlock_ int lock = store_lock(s, e);
 	_cleanup_closedir_ DIR *d = NULL;
 	struct used u = { .s = s };
 	char path[PATH_SIZE];
