@@ -365,10 +365,11 @@ static void list_disk(const char *disk, bool temporaries, struct listing *l)
 	}
 }
 
-/* Files of this directory that exist only in the spool yet. */
-static void list_pending(struct real_at dir, struct listing *l)
+/* Files of this directory that exist only in the spool yet: their number, and
+ * their names into l (may be NULL). */
+static size_t list_pending(struct real_at dir, struct listing *l)
 {
-	size_t len = strlen(dir.path);
+	size_t len = strlen(dir.path), found = 0;
 	struct node *n, *tmp;
 
 	pthread_mutex_lock(&lock);
@@ -384,10 +385,14 @@ static void list_pending(struct real_at dir, struct listing *l)
 		name += len ? len + 1 : 0;
 		disk = real_disk_of(
 		    (struct real_at){ n->kind, n->owner, n->path }, false);
-		if (!strchr(name, '/') && disk && access(disk, F_OK))
+		if (strchr(name, '/') || !disk || !access(disk, F_OK))
+			continue;
+		found++;
+		if (l)
 			listing_add(l, name, INO_UNKNOWN, S_IFREG);
 	}
 	pthread_mutex_unlock(&lock);
+	return found;
 }
 
 int real_list(struct real_at dir, struct listing *l)
@@ -402,7 +407,7 @@ int real_list(struct real_at dir, struct listing *l)
 		_cleanup_closedir_ DIR *d = NULL;
 		const struct dirent *de;
 
-		list_pending(dir, l);
+		(void)list_pending(dir, l);
 		temps = real_disk_of(dir, true);
 		d = temps ? opendir(temps) : NULL;
 		while (d && (de = readdir(d)))
@@ -486,6 +491,8 @@ int real_rmdir(const struct who *w, struct real_at at)
 	if (!disk)
 		return -ENOMEM;
 	if (at.kind == REAL_OUT && !real_kept_here(at)) {
+		if (list_pending(at, NULL))
+			return -ENOTEMPTY;
 		temps = real_disk_of(at, true);
 		if (temps && rmdir(temps) && errno != ENOENT)
 			return -errno;
