@@ -3,8 +3,9 @@
  * Parts of tools/bench_tables.py:
  *   bench_tables make FILE ROWS   a CSV of ids in random order and 20 numbers
  *   bench_tables store FILE DIR   upload it into a store, read it, look rows up
- *   bench_tables rows DIR N ROWS  open and read N random rows below rows/
- * The second prints "name seconds" lines.
+ *   bench_tables rows DIR N ROWS [SEED]  open and read N random rows below
+ * rows/ bench_tables many DIR N       N small tables into the store's namespace
+ * many The second prints "name seconds" lines.
  */
 #include <fcntl.h>
 #include <time.h>
@@ -32,14 +33,14 @@ static void must(int r, const struct err *e)
 	}
 }
 
+static uint64_t state = 88172645463325252ull;
+
 static uint64_t random64(void)
 {
-	static uint64_t x = 88172645463325252ull;
-
-	x ^= x << 13;
-	x ^= x >> 7;
-	x ^= x << 17;
-	return x;
+	state ^= state << 13;
+	state ^= state >> 7;
+	state ^= state << 17;
+	return state;
 }
 
 static int make(const char *path, unsigned rows)
@@ -149,6 +150,22 @@ static int read_rows(const char *dir, unsigned n, unsigned rows)
 	return 0;
 }
 
+static void many(struct table_store *s, unsigned n)
+{
+	static const char text[] = "id,x,y\na,1,2.5\nb,2,3.5\nc,3,4.5\n";
+	struct err e = { 0 };
+
+	for (unsigned i = 0; i < n; i++) {
+		struct table_upload *u = NULL;
+		char name[16];
+
+		(void)snprintf(name, sizeof(name), "t%05u", i);
+		must(table_upload_begin(s, NULL, &u, &e), &e);
+		must(table_upload_write(u, text, sizeof(text) - 1, &e), &e);
+		must(table_upload_publish(u, "many", name, &e), &e);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct table_store *s = NULL;
@@ -157,12 +174,20 @@ int main(int argc, char **argv)
 
 	if (argc == 4 && !strcmp(argv[1], "make"))
 		return make(argv[2], (unsigned)strtoul(argv[3], NULL, 10));
-	if (argc == 5 && !strcmp(argv[1], "rows"))
+	if (argc == 6 && !strcmp(argv[1], "rows"))
+		state += strtoul(argv[5], NULL, 10);
+	if (argc >= 5 && !strcmp(argv[1], "rows"))
 		return read_rows(argv[2], (unsigned)strtoul(argv[3], NULL, 10),
 				 (unsigned)strtoul(argv[4], NULL, 10));
+	if (argc == 4 && !strcmp(argv[1], "many")) {
+		must(table_store_open(argv[2], &s, &e), &e);
+		many(s, (unsigned)strtoul(argv[3], NULL, 10));
+		table_store_close(s);
+		return 0;
+	}
 	if (argc != 4 || strcmp(argv[1], "store") != 0) {
 		(void)fputs("usage: bench_tables make FILE ROWS | store FILE "
-			    "DIR | rows DIR N ROWS\n",
+			    "DIR | rows DIR N ROWS [SEED] | many DIR N\n",
 			    stderr);
 		return 2;
 	}
