@@ -48,23 +48,6 @@ bool modexp_vector(const struct modexp *x)
 	return x->g->lanes > 1;
 }
 
-void modexp_reduce(const struct modexp *x, mp_limb_t *r, const mp_limb_t *a,
-		   size_t limbs, size_t n)
-{
-	size_t k = (size_t)x->k, wide = MAX(limbs, k);
-	size_t itch = (size_t)mpn_sec_div_r_itch((mp_size_t)wide, x->k);
-	mp_limb_t *s = ring_alloc(itch + wide), *t = s + itch;
-
-	for (size_t i = 0; i < n; i++) {
-		mpn_zero(t, (mp_size_t)wide);
-		mpn_copyi(t, a + i * limbs, (mp_size_t)limbs);
-		mpn_sec_div_r(t, (mp_size_t)wide, mpz_limbs_read(x->g->m), x->k,
-			      s);
-		mpn_copyi(r + i * k, t, x->k);
-	}
-	ring_wipe(s, itch + wide);
-}
-
 /* Numbers as records, BLOCK at a time. */
 static uint64_t *records_new(const struct modexp *x)
 {
@@ -74,6 +57,23 @@ static uint64_t *records_new(const struct modexp *x)
 static void records_free(const struct modexp *x, uint64_t *r)
 {
 	ring_wipe(r, 2 * (size_t)BLOCK * x->g->k);
+}
+
+void modexp_reduce(const struct modexp *x, mp_limb_t *r, const mp_limb_t *a,
+		   size_t limbs, size_t n)
+{
+	size_t k = (size_t)x->k;
+	uint64_t *u = records_new(x);
+
+	if (limbs > 3 * k)
+		abort();
+	for (size_t i = 0; i < n; i += BLOCK) {
+		size_t m = MIN(n - i, (size_t)BLOCK);
+
+		ring_enter(x->g, u, a + i * limbs, limbs, m);
+		ring_leave(x->g, r + i * k, u, m);
+	}
+	records_free(x, u);
 }
 
 void modexp_mul(const struct modexp *x, mp_limb_t *r, const mp_limb_t *a,

@@ -47,7 +47,7 @@ size_t modexp_limbs(const struct modexp *x);
  * something faster than the portable path at hand. */
 bool modexp_vector(const struct modexp *x);
 
-/* r_i = a_i mod m, a_i of any number of limbs. */
+/* r_i = a_i mod m, a_i of at most three times as many limbs. */
 void modexp_reduce(const struct modexp *x, mp_limb_t *r, const mp_limb_t *a,
 		   size_t limbs, size_t n);
 /* r_i = a_i b_i mod m; with b_step 0 all by the same b, else 1. */

@@ -8,6 +8,8 @@
 #include "components/crypto/ring.h"
 #include "components/crypto/strip.h"
 
+#define PARTS 4 /* of h limbs of what can enter */
+
 static void multiply(const struct ring *g, mp_limb_t *r, const mp_limb_t *a,
 		     const mp_limb_t *b, mp_limb_t *itch)
 {
@@ -141,7 +143,11 @@ static void add(const struct ring *g, uint64_t *r, const uint64_t *a,
 		return;
 	/* b + d + 1 < 2 n */
 	mp_limb_t top = mpn_add_n(r + h, a + h, b + h, h);
-	top += mpn_add_1(r + h, r + h, h, more);
+	for (mp_size_t i = h; i < 2 * h; i++) { /* mpn_add_1 stops early */
+		r[i] += more;
+		more = r[i] < more;
+	}
+	top += more;
 	(void)subtract_once(g, r + h, top);
 }
 
@@ -162,55 +168,23 @@ static void store(const struct ring *g, uint64_t *const *rec, const uint64_t *a)
 	mpn_copyi(rec[0], a, (mp_size_t)g->k);
 }
 
-/* The halves of v (of `limbs`, below n 2^(64 h)). */
-static void halves(const struct ring *g, uint64_t *r, const mp_limb_t *v,
-		   mp_size_t limbs)
-{
-	mp_size_t h = (mp_size_t)g->h, wide = MAX(limbs, 2 * h);
-	mp_size_t itch = MAX(mpn_sec_div_qr_itch(wide, h), wide - h + 1);
-	mp_limb_t *t = ring_alloc((size_t)(wide + itch)), *s = t + wide;
-
-	mpn_copyi(t, v, limbs);
-	if (!g->secret) {
-		mpn_tdiv_qr(s, r, 0, t, wide, g->digits, h);
-		if (g->square)
-			mpn_copyi(r + h, s, h);
-	} else if (g->square) {
-		/* Quotient of wide - h limbs: h, as v is below n^2. */
-		(void)mpn_sec_div_qr(r + h, t, wide, g->digits, h, s);
-		mpn_copyi(r, t, h);
-	} else {
-		mpn_sec_div_r(t, wide, g->digits, h, s);
-		mpn_copyi(r, t, h);
-	}
-	if (g->secret)
-		ring_wipe(t, (size_t)(wide + itch));
-	else
-		free(t);
-}
-
-/* v mod n^2 first, when v is longer than that. */
+/* Sum over the parts v_j of h limbs of v_j R^(j+2) / R: no division, whose time
+ * and table would tell of a secret n. A part may be n or more, the product with
+ * a number below n is below R n all the same. */
 static void enter(const struct ring *g, uint64_t *r, const mp_limb_t *const *v,
 		  size_t limbs, uint64_t *scratch)
 {
-	mp_size_t all = (mp_size_t)limbs, m = g->limbs;
+	uint64_t *part = scratch, *prod = part + g->k, *rest = prod + g->k;
+	const mp_limb_t *from = v[0];
 
-	if (g->square && all >= m) {
-		mp_size_t itch = MAX(mpn_sec_div_r_itch(all, m), all - m + 1);
-		mp_limb_t *t = ring_alloc((size_t)(all + itch));
-
-		mpn_copyi(t, v[0], all);
-		if (g->secret)
-			mpn_sec_div_r(t, all, mpz_limbs_read(g->m), m, t + all);
-		else if (all > m || mpn_cmp(t, mpz_limbs_read(g->m), m) >= 0)
-			mpn_tdiv_qr(t + all, t, 0, t, all, mpz_limbs_read(g->m),
-				    m);
-		halves(g, r, t, m);
-		ring_wipe(t, (size_t)(all + itch));
-	} else {
-		halves(g, r, v[0], all);
+	raw(g, part, &from, limbs);
+	g->op.mul_low(g, r, g->rr, part, rest);
+	for (size_t j = 1; j < PARTS && j * g->h < limbs; j++) {
+		from = v[0] + j * g->h;
+		raw(g, part, &from, limbs - j * g->h);
+		g->op.mul_low(g, prod, g->rr + j * g->k, part, rest);
+		add(g, r, r, prod);
 	}
-	g->op.mul(g, r, r, g->rr, scratch);
 }
 
 static void leave(const struct ring *g, mp_limb_t *const *v, const uint64_t *a,
@@ -321,33 +295,58 @@ static void sum_add(const struct ring *g, uint64_t *sum, const uint64_t *a)
 	sum[h] += mpn_add_n(sum, sum, a, h);
 }
 
+/* The sum, below R n, to one below n: by R^2 / R / R. */
 static void sum_end(const struct ring *g, uint64_t *r, const uint64_t *sum,
 		    uint64_t *scratch)
 {
 	mp_size_t h = (mp_size_t)g->h;
+	mp_limb_t *t = scratch, *u = t + 2 * h, *q = u + 2 * h, *itch = q + h;
 
-	mpn_copyi(scratch + h, sum, h + 1);
-	mpn_sec_div_r(scratch + h, h + 1, g->digits, h, scratch + 2 * h + 1);
-	mpn_zero(scratch, h);
-	scratch[0] = 1;
-	g->op.mul(g, r, r, scratch, scratch + 2 * h);
+	mpn_zero(t, 2 * h);
+	mpn_copyi(t, sum, h + 1);
+	(void)subtract_once(g, t + h, reduce(g, t, q));
+	multiply(g, u, t + h, g->rr, itch);
+	(void)subtract_once(g, u + h, reduce(g, u, q));
+	mpn_zero(t, h);
+	t[0] = 1;
+	mpn_copyi(t + h, u + h, h);
+	g->op.mul(g, r, r, t, u);
+}
+
+/* R and R^2 .. R^5 modulo n or n^2, by doubling what begins as 1. */
+static void constants(struct ring *g)
+{
+	size_t k = g->k;
+	uint64_t *s = ring_alloc(g->scratch);
+
+	g->one = ring_alloc(k);
+	g->rr = ring_alloc(PARTS * k);
+	g->one[0] = 1;
+	for (size_t i = 0; i < (size_t)g->h * GMP_NUMB_BITS; i++)
+		add(g, g->one, g->one, g->one);
+	/* 2^h R, squared six times: 2^(64 h) R. */
+	mpn_copyi(g->rr, g->one, (mp_size_t)k);
+	for (size_t i = 0; i < g->h; i++)
+		add(g, g->rr, g->rr, g->rr);
+	for (unsigned bits = 1; bits < GMP_NUMB_BITS; bits *= 2)
+		g->op.sqr(g, g->rr, g->rr, s);
+	for (size_t j = 1; j < PARTS; j++)
+		g->op.mul(g, g->rr + j * k, g->rr + (j - 1) * k, g->rr, s);
+	ring_wipe(s, g->scratch);
 }
 
 void ring_portable(struct ring *g)
 {
 	mp_limb_t low = mpz_getlimbn(g->n, 0), inv = 1;
 	mp_size_t h = (mp_size_t)mpz_size(g->n);
-	mpz_t t;
 
 	g->lanes = 1;
 	g->h = (unsigned)h;
 	g->k = g->square ? 2 * g->h : g->h;
 	g->strips = strip_usable(h);
 	/* 6 h of a kernel's own, 4 h of what calls it. */
-	g->scratch =
-	    12 * (size_t)h + 8 +
-	    (size_t)MAX(MAX(mpn_sec_mul_itch(h, h), mpn_sec_sqr_itch(h)),
-			mpn_sec_div_r_itch(h + 1, h));
+	g->scratch = 12 * (size_t)h + 8 +
+		     (size_t)MAX(mpn_sec_mul_itch(h, h), mpn_sec_sqr_itch(h));
 	g->op = (struct ring_ops){
 		.mul = g->square ? mul_pair : mul_flat,
 		.mul_low = g->square ? mul_low_pair : mul_flat,
@@ -370,17 +369,5 @@ void ring_portable(struct ring *g)
 	for (int i = 0; i < 6; i++)
 		inv *= 2 - low * inv;
 	g->inv = -inv;
-	g->one = ring_alloc(g->k);
-	g->rr = ring_alloc((size_t)4 * g->k);
-	mpz_init(t);
-	mpz_setbit(t, (mp_bitcnt_t)h * GMP_NUMB_BITS);
-	mpz_mod(t, t, g->m);
-	if (mpz_sgn(t))
-		halves(g, g->one, mpz_limbs_read(t), (mp_size_t)mpz_size(t));
-	mpz_mul(t, t, t);
-	mpz_mod(t, t, g->m);
-	if (mpz_sgn(t))
-		halves(g, g->rr, mpz_limbs_read(t), (mp_size_t)mpz_size(t));
-	explicit_bzero(t->_mp_d, (size_t)t->_mp_alloc * sizeof(mp_limb_t));
-	mpz_clear(t);
+	constants(g);
 }

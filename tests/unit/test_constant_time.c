@@ -74,9 +74,7 @@ static void show_ring(const struct ring *g)
 					(size_t)g->limbs * sizeof(mp_limb_t));
 }
 
-/* A power of secret numbers, by a secret exponent, modulo a secret. GMP's
- * division of what comes in tells the top limb of what it divides by, and is
- * looked at for the numbers only. */
+/* A power of secret numbers, by a secret exponent, modulo a secret. */
 static void power(unsigned flags)
 {
 	mp_limb_t v[2 * LIMBS * COUNT], e[LIMBS];
@@ -95,8 +93,8 @@ static void power(unsigned flags)
 	crypto_random(e, sizeof(e));
 	(void)VALGRIND_MAKE_MEM_UNDEFINED(v, sizeof(v));
 	(void)VALGRIND_MAKE_MEM_UNDEFINED(e, sizeof(e));
-	ring_enter(g, r, v, limbs, COUNT);
 	hide_ring(g);
+	ring_enter(g, r, v, limbs, COUNT);
 	ring_pow(g, r, r, COUNT, e, BITS);
 	ring_mul(g, r, r, r, 1, COUNT);
 	ring_leave(g, v, r, COUNT);
@@ -116,7 +114,8 @@ static void power_pair(void)
 	power(RING_SQUARE);
 }
 
-/* The randomiser of an encryption; modulo n that of Okamoto-Uchiyama. */
+/* The randomiser of an encryption, with the owner's secret modulus; modulo n
+ * that of Okamoto-Uchiyama. */
 static void fixed_base(unsigned flags)
 {
 	const bool square = flags & RING_SQUARE;
@@ -129,7 +128,7 @@ static void fixed_base(unsigned flags)
 	mpz_inits(n, b, NULL);
 	odd(n);
 	mpz_set_ui(b, 2);
-	g = ring_new(n, flags);
+	g = ring_new(n, flags | RING_SECRET);
 	r = ring_alloc(COUNT * g->k);
 	fixed_base_make(&f, g, b, BITS, 1);
 	crypto_random(e, sizeof(e));
@@ -138,8 +137,10 @@ static void fixed_base(unsigned flags)
 		x[i * LIMBS - 1] &= UINT64_MAX >> 1;
 	(void)VALGRIND_MAKE_MEM_UNDEFINED(e, sizeof(e));
 	(void)VALGRIND_MAKE_MEM_UNDEFINED(x, sizeof(x));
+	hide_ring(g);
 	fixed_base_pow(&f, g, r, square ? g->rr : g->one, e, LIMBS,
 		       square ? x : NULL, COUNT);
+	show_ring(g);
 	fixed_base_free(&f, g);
 	ring_wipe(r, COUNT * g->k);
 	ring_free(g);
