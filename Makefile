@@ -43,6 +43,11 @@ LIBS_PKG   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
 C_ALL  = -std=gnu11 -D_GNU_SOURCE -I. $(WARN) $(FLAGS_$(V)) $(CFLAGS_PKG) $(CFLAGS)
 LDALL  = $(LD_$(V)) -Wl,--as-needed $(LDFLAGS)
 LIBS   = -lrocksdb -linih -lcsv -lgmp $(LIBS_PKG) -lm -lpthread
+# A task is a process, many for each job: RocksDB and C++ from their archives
+# (librocksdb-dev has or needs them all) halve the time that it takes to start.
+STATIC  := -Wl,-Bstatic -lrocksdb -lgflags -lsnappy -lz -lbz2 -llz4 -lzstd -lstdc++ -Wl,-Bdynamic -static-libgcc
+ROCKS_A := $(wildcard $(shell $(CC) -print-file-name=librocksdb.a))
+STATIC  := $(if $(filter release test,$(V)),$(if $(ROCKS_A),$(STATIC)))
 
 PROGS  := rollfs rollsite rollfs-task
 LIB_C  := $(filter-out %/main.c,$(wildcard lib/*.c transfer/*.c scheduler/*.c fs/*.c \
@@ -74,6 +79,7 @@ $(REPLAY:=.o): private CFLAGS += $(if $(filter fuzz,$(V)),,-DREPLAY)
 $(O)/tests/fuzz/fuzz_intersection: private LIBS += -lcmocka # of the harness
 $(REPLAY): private LIBS += $(if $(filter fuzz,$(V)),-fsanitize=fuzzer)
 $(addprefix $(O)/tests/unit/test_,transfer transfer_end stream table_message) $(O)/tools/bench_transfer: | $(O)/rollsite # which they start
+$(O)/rollfs-task: private LIBS := $(STATIC) $(LIBS)
 $(PROGS:%=$(O)/%) $(UNIT) $(REPLAY) $(BENCH):
 	$(CC) $(C_ALL) $(LDALL) -o $@ $^ $(LIBS)
 %.a:
