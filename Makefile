@@ -78,7 +78,7 @@ $(UNIT): private LIBS += -lcmocka
 $(REPLAY:=.o): private CFLAGS += $(if $(filter fuzz,$(V)),,-DREPLAY)
 $(O)/tests/fuzz/fuzz_intersection: private LIBS += -lcmocka # of the harness
 $(REPLAY): private LIBS += $(if $(filter fuzz,$(V)),-fsanitize=fuzzer)
-$(addprefix $(O)/tests/unit/test_,transfer transfer_end stream table_message) $(O)/tools/bench_transfer: | $(O)/rollsite # which they start
+$(addprefix $(O)/tests/unit/test_,transfer transfer_end transfer_file stream table_message) $(O)/tools/bench_transfer: | $(O)/rollsite # which they start
 $(O)/rollfs-task: private LIBS := $(STATIC) $(LIBS)
 $(PROGS:%=$(O)/%) $(UNIT) $(REPLAY) $(BENCH):
 	$(CC) $(C_ALL) $(LDALL) -o $@ $^ $(LIBS)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Two rollsites on this machine, started and restarted as rollfs does it, with
- * real certificates: for the tests that need them.  Who includes this defines
- * on_call(), which answers calls between the parties.
+ * real certificates: for the tests that need them.  Who has calls between the
+ * parties says in main() who answers them.
  */
 #ifndef TESTS_UNIT_SITES_H
 #define TESTS_UNIT_SITES_H
@@ -118,8 +118,18 @@ static inline void write_conf(int i)
 	OK(file_replace(path, sb.buf, sb.len, 0600, false, &e));
 }
 
-static void on_call(void *arg, struct transfer_call *call, const char *party,
-		    const char *verb, json_t *body);
+static void no_calls(void *arg, struct transfer_call *call, const char *party,
+		     const char *verb, json_t *body)
+{
+	const struct site_of_test *s = arg;
+
+	(void)party;
+	(void)verb;
+	(void)body;
+	transfer_answer(s->t, call, -ENOENT, NULL, "no calls here");
+}
+
+static transfer_handler answer_calls = no_calls;
 
 static inline void start_site(int i)
 {
@@ -133,7 +143,7 @@ static inline void start_site(int i)
 	s->lock = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	assert_int_equal(lock_try(s->lock), 0);
 	OK(transfer_start(s->conf, program, &s->t, &e));
-	transfer_serve(s->t, on_call, s);
+	transfer_serve(s->t, answer_calls, s);
 }
 
 static inline int world_up(void **state)
@@ -303,6 +313,61 @@ static inline pid_t pid_of_site(int i)
 static inline void kill_site(int i)
 {
 	assert_int_equal(kill(pid_of_site(i), SIGKILL), 0);
+}
+
+struct answer {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	unsigned left;
+	int status;
+	json_t *body;
+	char text[1200];
+};
+
+static inline void on_answer(void *arg, int status, json_t *body,
+			     const struct err *e)
+{
+	struct answer *a = arg;
+
+	pthread_mutex_lock(&a->lock);
+	a->status = status;
+	json_decref(a->body);
+	a->body = json_deep_copy(body); /* the worker lets go of its own */
+	(void)snprintf(a->text, sizeof(a->text), "%s", e->text);
+	a->left--;
+	pthread_cond_signal(&a->cond);
+	pthread_mutex_unlock(&a->lock);
+}
+
+static inline void call_n(struct answer *a, int i, const char *party,
+			  const char *verb, json_t *body, unsigned ms,
+			  unsigned n)
+{
+	*a = (struct answer){ .left = n };
+	pthread_mutex_init(&a->lock, NULL);
+	pthread_cond_init(&a->cond, NULL);
+	for (unsigned k = 0; k < n; k++)
+		transfer_rpc(sites[i].t, party, verb, body, ms, on_answer, a);
+	json_decref(body);
+	pthread_mutex_lock(&a->lock);
+	while (a->left)
+		pthread_cond_wait(&a->cond, &a->lock);
+	pthread_mutex_unlock(&a->lock);
+}
+
+static inline void call(struct answer *a, int i, const char *party,
+			const char *verb, json_t *body)
+{
+	call_n(a, i, party, verb, body, 5000, 1);
+}
+
+static inline bool exists(const char *fmt, const char *a, const char *b)
+{
+	char path[4096];
+	struct stat st;
+
+	(void)snprintf(path, sizeof(path), "%s%s%s", a, fmt, b);
+	return !lstat(path, &st);
 }
 
 #endif

@@ -8,17 +8,6 @@
 
 #define LARGE (24u << 20)
 
-static void on_call(void *arg, struct transfer_call *call, const char *party,
-		    const char *verb, json_t *body)
-{
-	const struct site_of_test *s = arg;
-
-	(void)party;
-	(void)verb;
-	(void)body;
-	transfer_answer(s->t, call, -ENOENT, NULL, "no calls here");
-}
-
 static void fill(char *buf, size_t n, uint64_t at)
 {
 	for (size_t i = 0; i < n; i++)

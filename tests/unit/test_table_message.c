@@ -7,17 +7,6 @@
 #include "components/table_part.h"
 #include "tests/unit/sites.h"
 
-static void on_call(void *arg, struct transfer_call *call, const char *party,
-		    const char *verb, json_t *body)
-{
-	const struct site_of_test *s = arg;
-
-	(void)party;
-	(void)verb;
-	(void)body;
-	transfer_answer(s->t, call, -ENOENT, NULL, "no calls here");
-}
-
 /* ---- tasks ------------------------------------------------------------- */
 
 struct task_of_test {

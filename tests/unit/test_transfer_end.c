@@ -39,7 +39,7 @@ struct heard {
 	_Atomic unsigned n, no_route;
 };
 
-static void on_answer(void *arg, int status, json_t *body, const struct err *e)
+static void hear(void *arg, int status, json_t *body, const struct err *e)
 {
 	struct heard *h = arg;
 
@@ -53,8 +53,7 @@ static void ask(int i, const char *party, unsigned n, struct heard *h)
 	json_t *body = json_object();
 
 	for (unsigned k = 0; k < n; k++)
-		transfer_rpc(sites[i].t, party, "later", body, 60000, on_answer,
-			     h);
+		transfer_rpc(sites[i].t, party, "later", body, 60000, hear, h);
 	json_decref(body);
 }
 
@@ -133,5 +132,6 @@ int main(void)
 		cmocka_unit_test(answers_at_the_end_and_after_it_are_let_go),
 	};
 
+	answer_calls = on_call;
 	return cmocka_run_group_tests(tests, world_up, world_down) + complaints;
 }
