@@ -104,6 +104,39 @@ void psi_wide_hash(const struct psi_side *s, EVP_MD_CTX *md, const char *domain,
 		abort(); /* only for lack of memory */
 }
 
+void psi_hash_numbers(const struct psi_side *s, const struct modexp *m,
+		      EVP_MD_CTX *md, const char *domain,
+		      const struct psi_ids *ids, size_t lo, size_t n,
+		      mp_limb_t *v)
+{
+	const size_t bytes = s->width + 16;
+	const size_t wide = (bytes + sizeof(*v) - 1) / sizeof(*v);
+	_cleanup_free_ mp_limb_t *w = xcalloc(n * wide, sizeof(*w));
+	uint8_t buf[PSI_BITS_MAX / 8 + 16];
+
+	for (size_t i = 0; i < n; i++) {
+		psi_wide_hash(s, md, domain, ids, lo + i, buf);
+		limbs_import(w + i * wide, (mp_size_t)wide, buf, bytes);
+	}
+	modexp_reduce(m, v, w, wide, n);
+}
+
+void psi_numbers_out(const struct psi_side *s, const mp_limb_t *v, size_t limbs,
+		     uint8_t *out, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		limbs_export(v + i * limbs, (mp_size_t)limbs,
+			     out + i * s->width, s->width);
+}
+
+void psi_numbers_in(const struct psi_side *s, mp_limb_t *v, size_t limbs,
+		    const uint8_t *in, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		limbs_import(v + i * limbs, (mp_size_t)limbs, in + i * s->width,
+			     s->width);
+}
+
 enum work { TAGS, ANSWER, BLIND, UNBLIND };
 
 struct job {

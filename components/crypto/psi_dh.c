@@ -12,13 +12,11 @@
 #include <openssl/evp.h>
 #include <string.h>
 
-#include "components/crypto/modexp.h"
 #include "components/crypto/power.h"
 #include "components/crypto/psi_priv.h"
 #include "components/crypto/util.h"
 
-#define DOMAIN	 "rollfs-intersection-v1-dh"
-#define BITS_MAX 8192
+#define DOMAIN "rollfs-intersection-v1-dh"
 
 /* Exponents have at least twice the bits of the group's strength (RFC 7919,
  * 5.2 and A). */
@@ -46,7 +44,7 @@ struct dh {
 static int dh_new(struct psi_side *s, unsigned bits, struct err *e)
 {
 	const struct group *g = NULL;
-	uint8_t buf[BITS_MAX / 8];
+	uint8_t buf[PSI_BITS_MAX / 8];
 	struct dh *k;
 	BIGNUM *bn;
 	int n, rc;
@@ -155,7 +153,7 @@ static int dh_load(struct psi_side *s, unsigned bits, const void *key,
 static int dh_save(const struct psi_side *s, struct strbuf *sb)
 {
 	const struct dh *k = s->k;
-	uint8_t buf[BITS_MAX / 8];
+	uint8_t buf[PSI_BITS_MAX / 8];
 	int rc;
 
 	limbs_export(mpz_limbs_read(k->key), (mp_size_t)mpz_size(k->key), buf,
@@ -165,33 +163,16 @@ static int dh_save(const struct psi_side *s, struct strbuf *sb)
 	return rc;
 }
 
-static void export_all(const struct psi_side *s, const mp_limb_t *v,
-		       uint8_t *out, size_t n)
-{
-	const struct dh *k = s->k;
-
-	for (size_t i = 0; i < n; i++)
-		limbs_export(v + i * k->limbs, (mp_size_t)k->limbs,
-			     out + i * s->width, s->width);
-}
-
 static void dh_hash(const struct psi_side *s, EVP_MD_CTX *md,
 		    const struct psi_ids *ids, size_t lo, size_t n,
 		    uint8_t *out)
 {
 	const struct dh *k = s->k;
-	size_t wide = k->limbs + 16 / sizeof(mp_limb_t);
-	_cleanup_free_ mp_limb_t *w = xcalloc(n * wide, sizeof(*w));
 	_cleanup_free_ mp_limb_t *v = xmalloc(n * k->bytes);
-	uint8_t buf[BITS_MAX / 8 + 16];
 
-	for (size_t i = 0; i < n; i++) {
-		psi_wide_hash(s, md, DOMAIN, ids, lo + i, buf);
-		limbs_import(w + i * wide, (mp_size_t)wide, buf, s->width + 16);
-	}
-	modexp_reduce(k->p, v, w, wide, n);
+	psi_hash_numbers(s, k->p, md, DOMAIN, ids, lo, n, v);
 	modexp_mul(k->p, v, v, v, 1, n);
-	export_all(s, v, out, n);
+	psi_numbers_out(s, v, k->limbs, out, n);
 }
 
 /* 2^x. */
@@ -199,11 +180,11 @@ static int dh_public(const struct psi_side *s, struct strbuf *sb)
 {
 	const struct dh *k = s->k;
 	_cleanup_free_ mp_limb_t *v = xcalloc(k->limbs, sizeof(*v));
-	uint8_t buf[BITS_MAX / 8];
+	uint8_t buf[PSI_BITS_MAX / 8];
 
 	v[0] = 2;
 	modexp_pow(k->p, v, v, 1, k->key, k->exponent);
-	export_all(s, v, buf, 1);
+	psi_numbers_out(s, v, k->limbs, buf, 1);
 	return sb_add(sb, buf, s->width);
 }
 
@@ -216,12 +197,11 @@ static int import_all(const struct psi_side *s, mp_limb_t *v, const uint8_t *in,
 	mp_size_t limbs = (mp_size_t)k->limbs;
 
 	mpn_sub_1(last, mpz_limbs_read(k->prime), limbs, 1);
-	for (size_t i = 0; i < n; i++, v += limbs) {
-		limbs_import(v, limbs, in + i * s->width, s->width);
+	psi_numbers_in(s, v, k->limbs, in, n);
+	for (size_t i = 0; i < n; i++, v += limbs)
 		if (mpn_cmp(v, last, limbs) >= 0 ||
 		    (v[0] <= 1 && mpn_zero_p(v + 1, limbs - 1)))
 			return -EPROTO;
-	}
 	return 0;
 }
 
@@ -235,7 +215,7 @@ static int dh_answer(const struct psi_side *s, const uint8_t *in, size_t n,
 	if (rc < 0)
 		return rc;
 	modexp_pow(k->p, v, v, n, k->key, k->exponent);
-	export_all(s, v, out, n);
+	psi_numbers_out(s, v, k->limbs, out, n);
 	explicit_bzero(v, n * k->bytes);
 	return 0;
 }
@@ -260,7 +240,7 @@ static int shift(const struct psi_side *s, const struct fixed_base *base,
 		ring_enter(g, w, v, k->limbs, n);
 		ring_mul(g, u, u, w, 1, n);
 		ring_leave(g, v, u, n);
-		export_all(s, v, out, n);
+		psi_numbers_out(s, v, k->limbs, out, n);
 	}
 	explicit_bzero(v, n * k->bytes);
 	ring_wipe(u, all);

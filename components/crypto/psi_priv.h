@@ -6,9 +6,11 @@
 #include <gmp.h>
 #include <openssl/types.h>
 
+#include "components/crypto/modexp.h"
 #include "components/crypto/psi.h"
 
-#define PSI_BATCH 512 /* ids that go through a method's functions together */
+#define PSI_BITS_MAX 8192 /* of numbers that are elements */
+#define PSI_BATCH    512 /* ids that go through a method's functions together */
 
 /* All functions of batches: n <= PSI_BATCH on the calling thread; 0, -EPROTO
  * or -EIO. */
@@ -50,5 +52,16 @@ extern const struct psi_ops psi_rsa_ops, psi_ecdh_ops, psi_dh_ops;
  * of width bytes is as good as uniform. */
 void psi_wide_hash(const struct psi_side *s, EVP_MD_CTX *md, const char *domain,
 		   const struct psi_ids *ids, size_t i, uint8_t *out);
+
+/* The same of ids lo .. lo + n - 1, modulo m, as modexp.h's numbers. */
+void psi_hash_numbers(const struct psi_side *s, const struct modexp *m,
+		      EVP_MD_CTX *md, const char *domain,
+		      const struct psi_ids *ids, size_t lo, size_t n,
+		      mp_limb_t *v);
+/* Numbers of `limbs` limbs each as elements, and back. */
+void psi_numbers_out(const struct psi_side *s, const mp_limb_t *v, size_t limbs,
+		     uint8_t *out, size_t n);
+void psi_numbers_in(const struct psi_side *s, mp_limb_t *v, size_t limbs,
+		    const uint8_t *in, size_t n);
 
 #endif

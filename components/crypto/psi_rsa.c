@@ -15,14 +15,12 @@
 #include <openssl/rsa.h>
 #include <string.h>
 
-#include "components/crypto/modexp.h"
 #include "components/crypto/psi_priv.h"
 #include "components/crypto/util.h"
 
 #define EXPONENT 65537
 #define DOMAIN	 "rollfs-intersection-v1-rsa-fdh"
 #define BITS_MIN 1024
-#define BITS_MAX 8192
 
 struct rsa {
 	struct modexp *n;
@@ -119,7 +117,7 @@ static int use_primes(struct rsa *k, struct err *e)
 
 static bool bn_number(EVP_PKEY *pkey, const char *what, mpz_t ret)
 {
-	uint8_t buf[BITS_MAX / 8];
+	uint8_t buf[PSI_BITS_MAX / 8];
 	BIGNUM *bn = NULL;
 	int len = 0;
 
@@ -153,11 +151,11 @@ static int rsa_keygen(struct psi_side *s, unsigned bits, struct err *e)
 	mpz_t p, q;
 	int rc;
 
-	if (bits < BITS_MIN || bits > BITS_MAX || bits % 128)
+	if (bits < BITS_MIN || bits > PSI_BITS_MAX || bits % 128)
 		return err_set(e, EINVAL,
 			       "an RSA key of %u bits: a multiple of 128 from "
 			       "%d to %d is needed",
-			       bits, BITS_MIN, BITS_MAX);
+			       bits, BITS_MIN, PSI_BITS_MAX);
 	mpz_inits(p, q, NULL);
 	pkey = EVP_RSA_gen(bits);
 	if (pkey && bn_number(pkey, OSSL_PKEY_PARAM_RSA_FACTOR1, p) &&
@@ -179,7 +177,7 @@ static int rsa_load(struct psi_side *s, unsigned bits, const void *key,
 	mpz_t p, q;
 	int rc = 0;
 
-	if (bits < BITS_MIN || bits > BITS_MAX || len != bits / 8)
+	if (bits < BITS_MIN || bits > PSI_BITS_MAX || len != bits / 8)
 		return err_set(e, EINVAL, "an RSA key of %zu bytes", len);
 	mpz_inits(p, q, NULL);
 	mpz_import(p, len / 2, 1, 1, 0, 0, b);
@@ -204,7 +202,7 @@ static void number_out(const mpz_t v, uint8_t *out, size_t width)
 static int rsa_save(const struct psi_side *s, struct strbuf *sb)
 {
 	const struct rsa *k = s->k;
-	uint8_t buf[BITS_MAX / 8];
+	uint8_t buf[PSI_BITS_MAX / 8];
 	int rc;
 
 	number_out(k->prime_p, buf, s->width / 2);
@@ -217,7 +215,7 @@ static int rsa_save(const struct psi_side *s, struct strbuf *sb)
 static int rsa_public(const struct psi_side *s, struct strbuf *sb)
 {
 	const struct rsa *k = s->k;
-	uint8_t buf[BITS_MAX / 8];
+	uint8_t buf[PSI_BITS_MAX / 8];
 
 	number_out(k->modulus, buf, s->width);
 	return sb_add(sb, buf, s->width);
@@ -229,7 +227,7 @@ static int rsa_asker(struct psi_side *s, unsigned bits, const void *public,
 	struct rsa *k;
 	mpz_t n;
 
-	if (len != bits / 8 || len < BITS_MIN / 8 || len > BITS_MAX / 8)
+	if (len != bits / 8 || len < BITS_MIN / 8 || len > PSI_BITS_MAX / 8)
 		return err_set(e, EPROTO, "an RSA modulus of %zu bytes", len);
 	mpz_init(n);
 	mpz_import(n, len, 1, 1, 0, 0, public);
@@ -242,43 +240,15 @@ static int rsa_asker(struct psi_side *s, unsigned bits, const void *public,
 	return use_modulus(k, e);
 }
 
-static void import_all(const struct psi_side *s, mp_limb_t *v,
-		       const uint8_t *in, size_t n)
-{
-	const struct rsa *k = s->k;
-
-	for (size_t i = 0; i < n; i++)
-		limbs_import(v + i * k->limbs, (mp_size_t)k->limbs,
-			     in + i * s->width, s->width);
-}
-
-static void export_all(const struct psi_side *s, const mp_limb_t *v,
-		       uint8_t *out, size_t n)
-{
-	const struct rsa *k = s->k;
-
-	for (size_t i = 0; i < n; i++)
-		limbs_export(v + i * k->limbs, (mp_size_t)k->limbs,
-			     out + i * s->width, s->width);
-}
-
 static void rsa_hash(const struct psi_side *s, EVP_MD_CTX *md,
 		     const struct psi_ids *ids, size_t lo, size_t n,
 		     uint8_t *out)
 {
 	const struct rsa *k = s->k;
-	size_t wide =
-	    (s->width + 16 + sizeof(mp_limb_t) - 1) / sizeof(mp_limb_t);
-	_cleanup_free_ mp_limb_t *w = xcalloc(n * wide, sizeof(*w));
 	_cleanup_free_ mp_limb_t *v = xmalloc(n * k->bytes);
-	uint8_t buf[BITS_MAX / 8 + 16];
 
-	for (size_t i = 0; i < n; i++) {
-		psi_wide_hash(s, md, DOMAIN, ids, lo + i, buf);
-		limbs_import(w + i * wide, (mp_size_t)wide, buf, s->width + 16);
-	}
-	modexp_reduce(k->n, v, w, wide, n);
-	export_all(s, v, out, n);
+	psi_hash_numbers(s, k->n, md, DOMAIN, ids, lo, n, v);
+	psi_numbers_out(s, v, k->limbs, out, n);
 }
 
 /* A number that has an inverse, and that; both `limbs` long. */
@@ -353,7 +323,7 @@ static int rsa_answer(const struct psi_side *s, const uint8_t *in, size_t n,
 	mp_limb_t *b_e = b + k->limbs, *inverse = b + 2 * k->limbs;
 	int rc = 0;
 
-	import_all(s, x, in, n);
+	psi_numbers_in(s, x, k->limbs, in, n);
 	for (size_t i = 0; i < n; i++)
 		if (mpn_zero_p(x + i * k->limbs, (mp_size_t)k->limbs) ||
 		    mpn_cmp(x + i * k->limbs, mpz_limbs_read(k->modulus),
@@ -373,7 +343,7 @@ static int rsa_answer(const struct psi_side *s, const uint8_t *in, size_t n,
 	}
 	if (rc == 0) {
 		modexp_mul(k->n, y, y, inverse, 0, n);
-		export_all(s, y, out, n);
+		psi_numbers_out(s, y, k->limbs, out, n);
 	}
 	explicit_bzero(b, 3 * k->bytes);
 	explicit_bzero(x, n * k->bytes);
@@ -399,11 +369,11 @@ static int rsa_blind(const struct psi_side *s, const uint8_t *hashed, size_t n,
 		number_to_limbs(r + i * k->limbs, k->limbs, a);
 	}
 	crypto_wipe(a);
-	export_all(s, r, secret, n);
-	import_all(s, h, hashed, n);
+	psi_numbers_out(s, r, k->limbs, secret, n);
+	psi_numbers_in(s, h, k->limbs, hashed, n);
 	modexp_pow_public(k->n, r, r, n, k->e);
 	modexp_mul(k->n, h, h, r, 1, n);
-	export_all(s, h, out, n);
+	psi_numbers_out(s, h, k->limbs, out, n);
 	explicit_bzero(r, n * k->bytes);
 	explicit_bzero(h, n * k->bytes);
 	return 0;
@@ -418,8 +388,8 @@ static int rsa_unblind(const struct psi_side *s, const uint8_t *hashed,
 	_cleanup_free_ mp_limb_t *v = xmalloc(n * k->bytes);
 	int rc = -EPROTO;
 
-	import_all(s, r, secret, n);
-	import_all(s, v, in, n);
+	psi_numbers_in(s, r, k->limbs, secret, n);
+	psi_numbers_in(s, v, k->limbs, in, n);
 	for (size_t i = 0; i < n; i++)
 		if (mpn_cmp(v + i * k->limbs, mpz_limbs_read(k->modulus),
 			    (mp_size_t)k->limbs) >= 0)
@@ -428,9 +398,9 @@ static int rsa_unblind(const struct psi_side *s, const uint8_t *hashed,
 	if (modexp_invert(k->n, r, r, n) < 0)
 		goto out;
 	modexp_mul(k->n, v, v, r, 1, n);
-	export_all(s, v, out, n);
+	psi_numbers_out(s, v, k->limbs, out, n);
 	modexp_pow_public(k->n, v, v, n, k->e);
-	import_all(s, r, hashed, n);
+	psi_numbers_in(s, r, k->limbs, hashed, n);
 	rc = memcmp(v, r, n * k->bytes) == 0 ? 0 : -EPROTO;
 out:
 	explicit_bzero(r, n * k->bytes);
