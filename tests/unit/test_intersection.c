@@ -65,6 +65,21 @@ static void run_same(const char *params, const struct ids *s, size_t hosts)
 				 ctx[k].err.text);
 }
 
+/* How many numbers are in all n. */
+static size_t common(const struct ids *s, size_t n)
+{
+	size_t due = 0;
+
+	for (size_t id = s->from; id < s->to; id++) {
+		size_t k = 0;
+
+		while (k < n && has(&s[k], id))
+			k++;
+		due += k == n;
+	}
+	return due;
+}
+
 /* The output of a party is the rows in all of s, each with its own cells. */
 static void check_output(const struct ctx *c, const struct ids *s, size_t n,
 			 bool cells_too)
@@ -74,18 +89,11 @@ static void check_output(const struct ctx *c, const struct ids *s, size_t n,
 	const struct cell *cells;
 	const char *key;
 	char name[40], want[48];
-	size_t len, rows = 0, due = 0;
+	size_t len, rows = 0, due = common(s, n);
 	struct err e = { 0 };
 
 	(void)snprintf(name, sizeof(name), "%s%zu", c->role, c->index);
 	assert_int_equal(table_open(store, "out", name, &t, &e), 0);
-	for (size_t id = s->from; id < s->to; id++) {
-		size_t k = 0;
-
-		while (k < n && has(&s[k], id))
-			k++;
-		due += k == n;
-	}
 	assert_int_equal(table_rows(t), due);
 	assert_int_equal(table_schema(t)->n_columns, cells_too ? 1 : 0);
 	assert_int_equal(table_scan(t, NULL, 0, &it, &e), 0);
@@ -150,6 +158,17 @@ static void cut_cache(const char *role)
 	closedir(at);
 }
 
+/* Of all parties exactly the rows that all have, and their number is told. */
+static void common_rows_come_out(const char *params, const struct ids *s,
+				 size_t hosts)
+{
+	run_same(params, s, hosts);
+	check_all(s, hosts);
+	for (size_t k = 0; k <= hosts; k++)
+		assert_int_equal(counted(&ctx[k]), common(s, hosts + 1));
+	parties_end(ctx, hosts + 1);
+}
+
 /* ---- tests ------------------------------------------------------------ */
 
 static void exactly_the_common_rows_come_out(const char *params)
@@ -192,14 +211,8 @@ static void two_hosts_keep_what_all_three_have(void **state)
 					{ 1500, 6000, 2 } };
 
 	(void)state;
-	run_same(rsa, s, 2);
-	check_all(s, 2);
-	assert_int_equal(counted(&ctx[2]), 500);
-	parties_end(ctx, 3);
-	run_same(ecdh, s, 2);
-	check_all(s, 2);
-	assert_int_equal(counted(&ctx[1]), 500);
-	parties_end(ctx, 3);
+	common_rows_come_out(rsa, s, 2);
+	common_rows_come_out(ecdh, s, 2);
 }
 
 static void nothing_in_common_is_an_empty_table(void **state)
@@ -207,13 +220,8 @@ static void nothing_in_common_is_an_empty_table(void **state)
 	static const struct ids s[] = { { 0, 300, 1 }, { 300, 700, 1 } };
 
 	(void)state;
-	run_same(rsa, s, 1);
-	check_all(s, 1);
-	assert_int_equal(counted(&ctx[0]), 0);
-	parties_end(ctx, 2);
-	run_same(ecdh, s, 1);
-	check_all(s, 1);
-	parties_end(ctx, 2);
+	common_rows_come_out(rsa, s, 1);
+	common_rows_come_out(ecdh, s, 1);
 }
 
 /* 4096 bytes are 128 points, 32 RSA numbers, 256 tags, 1024 places. */
@@ -224,15 +232,9 @@ static void pieces_that_are_just_full(void **state)
 
 	(void)state;
 	the_component = &small_pieces;
-	run_same(ecdh, s, 1);
-	check_all(s, 1);
-	parties_end(ctx, 2);
-	run_same(rsa, s, 1);
-	check_all(s, 1);
-	parties_end(ctx, 2);
-	run_same(ecdh, t, 1);
-	check_all(t, 1);
-	parties_end(ctx, 2);
+	common_rows_come_out(ecdh, s, 1);
+	common_rows_come_out(rsa, s, 1);
+	common_rows_come_out(ecdh, t, 1);
 	the_component = &component_intersection;
 }
 
@@ -244,16 +246,9 @@ static void lists_that_spill_give_the_same(void **state)
 
 	(void)state;
 	the_component = &small_pieces;
-	run_same(ecdh, s, 2);
-	check_all(s, 2);
-	assert_int_equal(counted(&ctx[0]), 500);
-	parties_end(ctx, 3);
-	run_same(rsa, s, 2);
-	check_all(s, 2);
-	parties_end(ctx, 3);
-	run_same(split, s, 1);
-	check_all(s, 1);
-	parties_end(ctx, 2);
+	common_rows_come_out(ecdh, s, 2);
+	common_rows_come_out(rsa, s, 2);
+	common_rows_come_out(split, s, 1);
 	the_component = &component_intersection;
 }
 
@@ -262,9 +257,7 @@ static void dh_gives_exactly_the_common_rows(void **state)
 	static const struct ids s[] = { { 0, 60, 1 }, { 20, 99, 2 } };
 
 	(void)state;
-	run_same(dh, s, 1);
-	check_all(s, 1);
-	parties_end(ctx, 2);
+	common_rows_come_out(dh, s, 1);
 }
 
 static void split_calculation_gives_exactly_the_common_rows(void **state)
@@ -273,9 +266,7 @@ static void split_calculation_gives_exactly_the_common_rows(void **state)
 
 	(void)state;
 	exactly_the_common_rows_come_out(split);
-	run_same(split, none, 1);
-	check_all(none, 1);
-	parties_end(ctx, 2);
+	common_rows_come_out(split, none, 1);
 }
 
 /* Only the number, and no row at either party. */
@@ -308,9 +299,7 @@ static size_t lists_sent(const char *params, const struct ids *s,
 			 const char *name)
 {
 	bus.watch = name;
-	run_same(params, s, 1);
-	check_all(s, 1);
-	parties_end(ctx, 2);
+	common_rows_come_out(params, s, 1);
 	return bus.watched;
 }
 

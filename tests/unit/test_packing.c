@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Several numbers in one plaintext, and histogram sums, against plain sums. */
-#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,41 +7,14 @@
 
 #include <cmocka.h>
 
-#include "components/crypto/paillier.h"
-#include "components/crypto/paillier_priv.h"
+#include "tests/unit/cipher_key.h"
 
 #define SCALE 20
 #define BITS  50
 
-static struct paillier_private *key;
-static const struct paillier_public *pub;
-
-static int set_up_path(bool portable)
+static int make_key(struct paillier_private **ret)
 {
-	ring_force_portable(portable);
-	if (paillier_keygen(1024, &key, NULL) < 0)
-		return -1;
-	pub = paillier_public(key);
-	return 0;
-}
-
-static int set_up(void **state)
-{
-	(void)state;
-	return set_up_path(false);
-}
-
-static int set_up_portable(void **state)
-{
-	(void)state;
-	return set_up_path(true);
-}
-
-static int tear_down(void **state)
-{
-	(void)state;
-	paillier_private_free(key);
-	return 0;
+	return paillier_keygen(1024, ret, NULL);
 }
 
 /* In [-2^23, 2^23) at SCALE: half the width that there is. */

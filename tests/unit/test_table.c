@@ -1,34 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
 #include <math.h>
 #include <pthread.h>
 #include <sys/wait.h>
 
-#include "lib/fileio.h"
-#include "lib/table.h"
-
-static char dir[] = "/tmp/rollfs-test-table-XXXXXX";
-static struct table_store *store;
-
-static int setup(void **state)
-{
-	(void)state;
-	if (!mkdtemp(dir))
-		return -1;
-	return table_store_open(dir, &store, NULL);
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	table_store_close(store);
-	return remove_tree(dir, NULL);
-}
+#include "tests/unit/store_dir.h"
 
 /* Rows k000..., inserted in an order that is not theirs. */
 static void build(const char *name, unsigned rows, unsigned parts)

@@ -1,32 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Rows that come in any order, in more arenas and runs than one. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-#include "lib/fileio.h"
-#include "lib/table.h"
-
-static char dir[] = "/tmp/rollfs-test-build-XXXXXX";
-static struct table_store *store;
-
-static int setup(void **state)
-{
-	(void)state;
-	if (!mkdtemp(dir))
-		return -1;
-	return table_store_open(dir, &store, NULL);
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	table_store_close(store);
-	return remove_tree(dir, NULL);
-}
+#include "tests/unit/store_dir.h"
 
 static void sort_bytes(const char *n)
 {

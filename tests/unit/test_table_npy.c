@@ -1,34 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The files are read by numpy in tests/mount/test_columns.py; here are their
  * bytes. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
 #include <math.h>
 #include <pthread.h>
 
-#include "lib/fileio.h"
 #include "lib/table_npy.h"
+#include "tests/unit/store_dir.h"
 
-static char dir[] = "/tmp/rollfs-test-npy-XXXXXX";
-static struct table_store *store;
 static struct table *made; /* the large one, by the first who needs it */
 
-static int setup(void **state)
+static int teardown_made(void **state)
 {
-	(void)state;
-	return mkdtemp(dir) ? table_store_open(dir, &store, NULL) : -1;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
 	table_unref(made);
-	table_store_close(store);
-	return remove_tree(dir, NULL);
+	return teardown(state);
 }
 
 static struct table *upload(const char *name, const char *text, size_t n)
@@ -388,5 +372,5 @@ int main(void)
 		cmocka_unit_test(typed_and_shared_rows_are_offered_too),
 	};
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, setup, teardown_made);
 }

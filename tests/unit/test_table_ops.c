@@ -1,33 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
 #include <math.h>
 #include <unistd.h>
 
-#include "lib/fileio.h"
 #include "lib/json.h"
 #include "lib/table_ops.h"
+#include "tests/unit/store_dir.h"
 
-static char dir[] = "/tmp/rollfs-test-ops-XXXXXX";
-static struct table_store *store;
 static const struct table_run four = { .threads = 4 };
-
-static int setup(void **state)
-{
-	(void)state;
-	return mkdtemp(dir) ? table_store_open(dir, &store, NULL) : -1;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	table_store_close(store);
-	return remove_tree(dir, NULL);
-}
 
 /* ---- tables to work on ------------------------------------------------- */
 

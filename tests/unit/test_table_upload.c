@@ -1,32 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-#include "lib/fileio.h"
 #include "lib/json.h"
-#include "lib/table.h"
-
-static char dir[] = "/tmp/rollfs-test-upload-XXXXXX";
-static struct table_store *store;
-
-static int setup(void **state)
-{
-	(void)state;
-	if (!mkdtemp(dir))
-		return -1;
-	return table_store_open(dir, &store, NULL);
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	table_store_close(store);
-	return remove_tree(dir, NULL);
-}
+#include "tests/unit/store_dir.h"
 
 static int upload_n(const char *text, size_t n, const char *options,
 		    struct err *e)
