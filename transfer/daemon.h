@@ -80,8 +80,8 @@ void daemon_thread_ends(struct transfer *t);
 /* ---- transfer_call.c, transfer_file.c ------------------------------------ */
 
 void daemon_job_free(struct daemon_job *j);
-void *daemon_answers(void *t); /* a thread: tells what was answered */
+void *daemon_answers(void *arg); /* a thread: tells what was answered */
 /* Tells rollsite news of a file; whether it heard. */
-bool daemon_tell(void *t, json_t *head);
+bool daemon_tell(void *arg, json_t *head);
 
 #endif
