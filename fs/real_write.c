@@ -368,6 +368,7 @@ static void real_flush(fuse_req_t r, struct handle *h)
 struct sync_call {
 	struct park *park;
 	bool called;
+	bool written; /* by somebody, who has not closed it */
 	uid_t uid;
 	char party[24];
 	char path[];
@@ -382,7 +383,11 @@ static void explain(const struct sync_call *c, int status)
 	    xasprintf("federation/%s/%s", c->party, c->path);
 
 	errors_add(c->uid, what, status,
-		   *text ? text : "it was not handed over");
+		   *text ? text
+		   : c->written
+		       ? "it is still written: sync it when its writer "
+			 "has closed it"
+		       : "it was not handed over");
 	json_decref(state);
 }
 
@@ -392,6 +397,8 @@ static void on_committed(void *arg, int status)
 	fuse_req_t r;
 
 	c->called = true;
+	if (status == -ENOENT && c->written)
+		status = -EBUSY;
 	if (status && status != -EINTR && status != -EPIPE)
 		explain(c, status);
 	r = park_take(c->park);
@@ -414,7 +421,7 @@ static bool cancel_sync(void *arg, uint64_t number)
  * fsync is answered: rm of the file would wait for it, and with rm everything
  * in its directory.  So the name leads to another node from now on.
  */
-static void wait_committed(fuse_req_t r, struct real_at at)
+static void wait_committed(fuse_req_t r, struct real_at at, bool written)
 {
 	_cleanup_free_ char *party = real_party(at);
 	struct sync_call *c =
@@ -427,6 +434,7 @@ static void wait_committed(fuse_req_t r, struct real_at at)
 		return;
 	}
 	c->park = p;
+	c->written = written;
 	c->uid = fuse_req_ctx(r)->uid;
 	(void)snprintf(c->party, sizeof(c->party), "%s", party);
 	memcpy(c->path, at.path, strlen(at.path) + 1);
@@ -438,9 +446,10 @@ static void wait_committed(fuse_req_t r, struct real_at at)
 /*
  * Shells close a file before its first byte, so an empty one is handed over
  * when it is released.  The kernel says that right after the close and waits
- * for no answer: who syncs next is a moment too early.
+ * for no answer: who syncs next is a moment too early.  Whether somebody still
+ * writes the file.
  */
-static void settle(const struct writer *x)
+static bool settle(const struct writer *x)
 {
 	const struct timespec moment = { .tv_nsec = 5000000 };
 
@@ -451,25 +460,26 @@ static void settle(const struct writer *x)
 
 		if (real_place(real_node_number(x->node), &at, &path,
 			       &pending) ||
-		    !pending || (!stat(pending, &st) && st.st_size))
-			return;
+		    !pending)
+			return false;
+		if (!stat(pending, &st) && st.st_size)
+			return true;
 		(void)nanosleep(&moment, NULL);
 	}
+	return true;
 }
 
 static void wait_place(fuse_req_t r, struct writer *x)
 {
 	_cleanup_free_ char *path = NULL;
 	struct real_at at;
-	int no;
-
-	settle(x);
-	no = writer_place(x, &at, &path);
+	bool written = settle(x);
+	int no = writer_place(x, &at, &path);
 
 	if (no || at.kind != REAL_OUT || real_kept_here(at))
 		fuse_reply_err(r, no == -ESTALE ? 0 : -no);
 	else
-		wait_committed(r, at);
+		wait_committed(r, at, written);
 }
 
 static void real_fsync(fuse_req_t r, struct handle *h)

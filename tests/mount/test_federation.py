@@ -52,6 +52,19 @@ def test_a_large_file_arrives_whole(two):
     assert hashlib.sha256(seen).digest() == hashlib.sha256(data).digest()
 
 
+def test_a_file_that_is_still_written_cannot_be_synced_by_another(two):
+    f = two[9999].path("federation/10000/written")
+    writer = os.open(f, os.O_WRONLY | os.O_CREAT)
+    os.write(writer, b"first half, ")
+    other = subprocess.run(["sync", f], capture_output=True, text=True, check=False)
+    assert other.returncode == 1 and "busy" in other.stderr
+    assert "written: Device or resource busy\nit is still written" in two[9999].read("errors")
+    os.write(writer, b"second half")
+    os.close(writer)
+    subprocess.run(["sync", f], check=True)
+    assert got(two[10000], "9999", "written") == b"first half, second half"
+
+
 def test_fsync_returns_after_the_commit(two):
     fd = os.open(two[9999].path("federation/10000/sync"), os.O_WRONLY | os.O_CREAT)
     os.write(fd, b"durable")
