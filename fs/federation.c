@@ -404,9 +404,7 @@ static int node_set_xattr(const struct who *w, struct nid n, const char *name,
 		no = err_set(&e, EINVAL,
 			     "a deadline is a number of seconds from now, 0 "
 			     "(never) or a time like 2026-12-31T23:59:00Z");
-	else if (writing)
-		no = err_set(&e, EBUSY, "it is being written");
-	else
+	else if (!writing || real_set_deadline(n.number, ms))
 		no = transfer_file_deadline(fs.transfer, party, path, ms, &e);
 	if (no) {
 		(void)snprintf(what, sizeof(what), "federation/%s/%s", party,

@@ -434,6 +434,9 @@ bool real_exists(struct real_at at);
  * spool file it is written to (NULL: none; ret_pending may be NULL). */
 int real_place(uint64_t number, struct real_at *ret, char **ret_path,
 	       char **ret_pending);
+/* The deadline of a file that is being written, for when it is handed over;
+ * -ESTALE when it has been. */
+int real_set_deadline(uint64_t number, int64_t unix_ms);
 int real_attr(struct attr *a, uint64_t number, const char *disk);
 /* Of one that is open and has no name any more; else -ESTALE. */
 int real_unnamed_attr(uint64_t number, struct attr *ret);

@@ -40,6 +40,7 @@ struct node {
 	uint64_t turn, handed; /* real_node_turn: last, last handed over */
 	unsigned writers;      /* of those, who write in place just now */
 	bool told;	       /* rollsite knows pending */
+	int64_t deadline;      /* for when pending is handed over; 0 = none */
 	bool leaving; /* its bytes are in the spool, its name is not yet new */
 	int fd; /* of who opened it last: its attributes without a name; -1 */
 	unsigned waits; /* fsyncs that were parked; which alias is given out */
@@ -819,6 +820,31 @@ void real_node_pending(struct node *n, const char *spool, const char *was)
 		n->told = false;
 	}
 	pthread_mutex_unlock(&lock);
+}
+
+int real_set_deadline(uint64_t number, int64_t unix_ms)
+{
+	struct node *n;
+	bool pending;
+
+	pthread_mutex_lock(&lock);
+	n = node_by(number);
+	pending = n && n->pending;
+	if (pending)
+		n->deadline = unix_ms;
+	pthread_mutex_unlock(&lock);
+	return pending ? 0 : -ESTALE;
+}
+
+int64_t real_node_deadline(struct node *n)
+{
+	int64_t unix_ms;
+
+	pthread_mutex_lock(&lock);
+	unix_ms = n->deadline;
+	n->deadline = 0;
+	pthread_mutex_unlock(&lock);
+	return unix_ms;
 }
 
 void real_node_told(struct node *n)

@@ -26,6 +26,8 @@ bool real_node_turn_taken(struct node *n, uint64_t turn);
  * writer said before (NULL: nothing).  Another writer's is left alone by
  * spool = NULL. */
 void real_node_pending(struct node *n, const char *spool, const char *was);
+/* The deadline that the file got while it was pending, once; 0 = none. */
+int64_t real_node_deadline(struct node *n);
 /* rollsite was told of the pending spool file. */
 void real_node_told(struct node *n);
 /* Who writes in place: begins (-EBUSY while the file is being handed over),

@@ -174,6 +174,24 @@ static int deliver(struct handle *h, struct real_at at)
 	return no ? no : real_hand_over(h->uid, at, x->spool);
 }
 
+/* mv, cp -a and rsync -X set attributes before they close. */
+static void set_deadline(struct handle *h, struct real_at at)
+{
+	const struct writer *x = h->own;
+	_cleanup_free_ char *party = NULL, *what = NULL;
+	struct err e = { 0 };
+	int64_t ms = real_node_deadline(x->node);
+	int no;
+
+	if (!ms || at.kind != REAL_OUT || real_kept_here(at) ||
+	    !(party = real_party(at)))
+		return;
+	no = transfer_file_deadline(fs.transfer, party, at.path, ms, &e);
+	what = no ? xasprintf("federation/%s/%s", party, at.path) : NULL;
+	if (no)
+		errors_add(h->uid, what, no, e.text);
+}
+
 /*
  * A release comes while its writer goes on: with ": >f; echo x >f" the empty
  * file may be second.  It must not replace what was written later.
@@ -202,6 +220,7 @@ static int put_in_turn(struct handle *h, bool late)
 		return no;
 	x->dirty = false;
 	real_node_pending(x->node, NULL, x->spool);
+	set_deadline(h, at);
 	free(TAKE_PTR(x->spool));
 	free(TAKE_PTR(x->as));
 	x->mark = x->told = x->base = 0;

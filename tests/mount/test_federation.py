@@ -274,6 +274,21 @@ def test_a_deadline_ends_the_waiting(sandboxes):
     s[4].start()
 
 
+def test_mv_to_another_party_takes_the_deadline_along(sandboxes):
+    s = sandboxes("7", "8", "9")
+    for down in (8, 9):
+        s[down].kill("rollfs")
+        s[down].kill("rollsite")
+    f = put(s[7], "8", "late", b"x")
+    os.setxattr(f, "user.rollfs.deadline", b"3600")
+    to = s[7].path("federation/9/late")
+    r = subprocess.run(["mv", f, to], capture_output=True, text=True, check=True)
+    assert r.stderr == "" and not os.path.exists(f)
+    assert os.getxattr(to, "user.rollfs.deadline").startswith(b"20")
+    s[8].start()
+    s[9].start()
+
+
 # ---- pull: who comes before the file --------------------------------------
 
 
