@@ -22,10 +22,10 @@
  * have LINEAR_SCALE; features are divided by the batch's true size first and
  * have feature_bits + ceil(log2(batch size)), so the mean costs no precision;
  * gradients and losses have the sum. Several rows share a ciphertext
- * (cipher_dot of paillier.h), in slots that hold the product of a feature or
- * factor below 2^LINEAR_X_BITS and a residual below 2^LINEAR_D_BITS. Where the
- * guest must pick or multiply rows that it cannot read (several hosts with
- * masked batches or weights) there is one row to a ciphertext, and what it
+ * (cipher_dot of paillier.h), in slots for the largest numbers that a party
+ * lets out, as nobody would notice one that runs over: each checks its own.
+ * Where the guest must pick or multiply rows that it cannot read (several hosts
+ * with masked batches or weights) there is one row to a ciphertext, and what it
  * multiplies gains LINEAR_FACTOR_SCALE.
  */
 #ifndef COMPONENTS_LINEAR_H
@@ -40,9 +40,9 @@
 #define LINEAR_SCALE	    40
 #define LINEAR_FACTOR_SCALE 40
 #define LINEAR_VALUE_MAX    1e8 /* of a feature and of a weight */
-#define LINEAR_X_BITS	    27
-#define LINEAR_D_BITS	    33
-#define LINEAR_A_BITS	    16 /* of a guest's factor */
+#define LINEAR_X_BITS	    27	/* the same */
+#define LINEAR_D_BITS	    33	/* of a share, half of a residual, factor */
+#define LINEAR_SUM_BITS	    59	/* of a loss, of what is added in clear */
 #define LINEAR_CLASSES_MAX  1000
 #define LINEAR_METRICS_MAX  8
 
@@ -230,22 +230,23 @@ bool linear_plan_legal(const struct linear_plan *plan, size_t cols);
 void linear_tag(char *tag, const char *flow, unsigned epoch, unsigned batch);
 void linear_tag_epoch(char *tag, const char *flow, unsigned epoch);
 
-/* Ciphertexts of n rows. */
+/* Ciphertexts of n rows, and the rows that they have room for. */
 size_t linear_packed(const struct linear_plan *plan, size_t n);
-/* n rows at LINEAR_SCALE; -ERANGE, the training diverged, when one is not below
- * 2^LINEAR_D_BITS. */
-int linear_encrypt(struct linear_fit *f, const double *v, size_t n,
+size_t linear_room(const struct linear_plan *plan, size_t n);
+/* -ERANGE, the training diverged, when one of n numbers is not below 2^bits. */
+int linear_fits(struct linear *l, const double *v, size_t n, int bits,
+		struct err *e) MUST_CHECK;
+/* n rows below 2^bits (LINEAR_D_BITS, LINEAR_SUM_BITS) at LINEAR_SCALE. */
+int linear_encrypt(struct linear_fit *f, const double *v, size_t n, int bits,
 		   struct cipher_vec **ret, struct err *e) MUST_CHECK;
 
 /* x' d of d's `rows` rows, x rows x cols ... */
 int linear_product(struct linear_fit *f, const struct cipher_vec *d,
 		   const double *x, size_t rows, size_t cols,
 		   struct cipher_vec **ret, struct err *e) MUST_CHECK;
-/* ... plus plain, and fit to be sent. */
+/* ... plus plain (below 2^LINEAR_SUM_BITS), and fit to be sent. */
 int linear_product_end(struct linear_fit *f, struct cipher_vec *a,
 		       const double *plain, struct err *e) MUST_CHECK;
-/* Tells that it diverged: gives -ERANGE. */
-int linear_diverged(struct linear *l, struct err *e);
 
 /* Vectors of ciphertexts as fixed-width records. */
 int linear_send(struct linear *l, const char *role, size_t i, const char *name,

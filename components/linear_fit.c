@@ -38,8 +38,12 @@ static int begin(struct linear_fit *f, struct err *e)
 			    f->plan.start, f->start);
 	/* What a batch takes, and the gradient's. */
 	if (r >= 0 && f->m)
-		paillier_ahead(l->key, linear_batch_sent(&f->plan, 0) + 64,
-			       ctx_cores(l->c));
+		paillier_ahead(
+		    l->key,
+		    linear_packed(&f->plan, linear_batch_sent(&f->plan, 0)) *
+			    (f->plan.pick ? 2 : 1) +
+			64,
+		    ctx_cores(l->c));
 	return r;
 }
 

@@ -200,9 +200,8 @@ static int send_batch(struct linear_fit *f, unsigned epoch, const char *tag,
 
 /* ---- a batch ---------------------------------------------------------- */
 
-/* Our terms of the rows that count; what goes into a product must fit there
- * (linear.h). */
-static int forward(struct linear_fit *f, struct err *e)
+/* Our terms of the rows that count. */
+static void forward(struct linear_fit *f)
 {
 	const struct linear_data *d = f->d;
 	struct guest_batch *g = f->g;
@@ -211,15 +210,10 @@ static int forward(struct linear_fit *f, struct err *e)
 		size_t row = g->true_rows[i];
 		double z = linear_dot(f->m, d->x + row * d->cols) +
 			   (d->offset ? d->offset[row] : 0);
-		struct linear_terms *t = &g->terms[i];
 
-		f->l->f->terms(z, f->y[row], f->weight ? f->weight[row] : 1, t);
-		if (!(fabs(t->a) < ldexp(1, LINEAR_A_BITS) &&
-		      fabs(t->p * t->a) < ldexp(1, LINEAR_X_BITS) &&
-		      fabs(t->q) < ldexp(1, LINEAR_X_BITS)))
-			return linear_diverged(f->l, e);
+		f->l->f->terms(z, f->y[row], f->weight ? f->weight[row] : 1,
+			       &g->terms[i]);
 	}
-	return 0;
 }
 
 static int recv_shares(struct linear_fit *f, const char *tag, size_t host,
@@ -233,13 +227,15 @@ static int recv_shares(struct linear_fit *f, const char *tag, size_t host,
 /*
  * One host: both sides send at the same time. We send our half of the
  * residuals, and where the host cannot know which rows count and how much, the
- * factors behind it, with zeros for the rows that do not count.
+ * factors behind it, in ciphertexts of their own, with zeros for the rows that
+ * do not count.
  */
 static int exchange_async(struct linear_fit *f, const char *tag,
 			  struct cipher_vec **ret, struct err *e)
 {
 	struct guest_batch *g = f->g;
-	size_t n = f->plan.pick ? 2 * g->n : g->n;
+	size_t behind = linear_room(&f->plan, g->n);
+	size_t n = f->plan.pick ? behind + g->n : g->n;
 	_cleanup_free_ double *v = xcalloc(n + 1, sizeof(*v));
 	_cleanup_cipher_ struct cipher_vec *half = NULL;
 	int r;
@@ -247,9 +243,9 @@ static int exchange_async(struct linear_fit *f, const char *tag,
 	for (size_t i = 0; i < g->n_true; i++) {
 		v[g->true_at[i]] = g->terms[i].b;
 		if (f->plan.pick)
-			v[g->n + g->true_at[i]] = g->terms[i].a;
+			v[behind + g->true_at[i]] = g->terms[i].a;
 	}
-	r = linear_encrypt(f, v, n, &half, e);
+	r = linear_encrypt(f, v, n, LINEAR_D_BITS, &half, e);
 	if (r >= 0)
 		r = linear_send(f->l, "host", 0, "fore_gradient", tag, half, e);
 	if (r >= 0)
@@ -268,7 +264,7 @@ static int encrypt_own(struct linear_fit *f, struct cipher_vec **ret,
 	for (size_t i = 0; i < g->n_true; i++)
 		v[i] = g->terms[i].b;
 	if (f->plan.residual_scale == LINEAR_SCALE)
-		return linear_encrypt(f, v, g->n, ret, e);
+		return linear_encrypt(f, v, g->n, LINEAR_D_BITS, ret, e);
 	return paillier_encrypt(f->l->key, v, g->n, f->plan.residual_scale,
 				ctx_cores(f->l->c), ret, e);
 }
@@ -442,9 +438,8 @@ static struct cipher_vec *counted_rows(const struct linear_fit *f,
  * comes on top in clear. With several it is the residuals.  linear_terms.rest
  * leaves p b out, which the residuals hold and the shares do not.
  */
-static int gradient_columns(const struct linear_fit *f, const size_t *at,
-			    size_t cols, double *x, double *plain,
-			    struct err *e)
+static void gradient_columns(const struct linear_fit *f, const size_t *at,
+			     size_t cols, double *x, double *plain)
 {
 	const struct guest_batch *g = f->g;
 	const struct linear_model *m = f->m;
@@ -460,8 +455,6 @@ static int gradient_columns(const struct linear_fit *f, const size_t *at,
 		for (size_t j = 0; j < nw; j++) {
 			double v = j < m->cols ? from[j] : 1;
 
-			if (!(fabs(v * a) < ldexp(1, LINEAR_X_BITS)))
-				return linear_diverged(f->l, e);
 			to[j] = v * a / n;
 			if (f->plan.async)
 				plain[j] += v / n * t->b;
@@ -471,7 +464,6 @@ static int gradient_columns(const struct linear_fit *f, const size_t *at,
 		to[nw] = t->p * a / n;
 		plain[nw] += (t->rest + t->p * t->b) / n;
 	}
-	return 0;
 }
 
 static int send_gradient(struct linear_fit *f, const struct cipher_vec *d,
@@ -497,9 +489,7 @@ static int send_gradient(struct linear_fit *f, const struct cipher_vec *d,
 	}
 	rows = cipher_vec_len(d) * f->plan.pack.per; /* with empty ones */
 	x = xcalloc(rows * cols + 1, sizeof(*x));
-	r = gradient_columns(f, at, cols, x, plain, e);
-	if (r < 0)
-		return r;
+	gradient_columns(f, at, cols, x, plain);
 	for (size_t j = 0; p->penalty == PENALTY_L2 && j < m->cols; j++)
 		plain[j] += p->alpha * m->w[j];
 	if (f->plan.loss)
@@ -524,8 +514,9 @@ int guest_batch(struct linear_fit *f, unsigned epoch, unsigned b, struct err *e)
 
 	linear_tag(tag, f->flow, epoch, b);
 	make_batch(f, b);
-	if ((r = send_batch(f, epoch, tag, e)) < 0 || (r = forward(f, e)) < 0)
+	if ((r = send_batch(f, epoch, tag, e)) < 0)
 		return r;
+	forward(f);
 	r = f->plan.async ? exchange_async(f, tag, &d, e)
 			  : exchange_sync(f, tag, &d, e);
 	if (r >= 0)

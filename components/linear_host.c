@@ -129,10 +129,13 @@ static int send_parts(struct linear_fit *f, const char *tag, struct err *e)
 		for (size_t i = 0; i < h->n; i++)
 			v[i] = f->l->f->part(h->z[i]);
 		v[h->n] = sum;
-		r = linear_encrypt(f, v, h->n + 1, &part, e);
+		r = linear_encrypt(f, v, h->n + 1, LINEAR_SUM_BITS, &part, e);
 	} else {
 		for (size_t i = 0; i < h->n; i++)
 			sum += f->l->f->part(h->z[i]) / (double)h->n_true;
+		r = linear_fits(f->l, &sum, 1, LINEAR_SUM_BITS, e);
+		if (r < 0)
+			return r;
 		v[plan->pack.per - 1] = sum; /* where products are */
 		r = plan->packed
 			? paillier_encrypt_packed(
@@ -160,7 +163,7 @@ static int send_forward(struct linear_fit *f, const char *tag, struct err *e)
 		h->z[i] = linear_dot(f->m, row_of(f, i));
 		h->share[i] = l->f->share(h->z[i]);
 	}
-	r = linear_encrypt(f, h->share, h->n, &u, e);
+	r = linear_encrypt(f, h->share, h->n, LINEAR_D_BITS, &u, e);
 	if (r >= 0)
 		r = linear_send(l, "guest", 0, l->f->share_name, tag, u, e);
 	if (r >= 0 && f->plan.loss)
@@ -179,7 +182,7 @@ static void gradient_columns(const struct linear_fit *f, double *x,
 	const struct linear_params *p = &f->l->p;
 	const struct host_batch *h = f->h;
 	const bool both = f->plan.async && f->plan.pick;
-	const size_t cols = f->d->cols;
+	const size_t cols = f->d->cols, behind = linear_room(&f->plan, h->n);
 
 	for (size_t i = 0; i < h->n; i++)
 		for (size_t j = 0; j < cols; j++) {
@@ -187,7 +190,7 @@ static void gradient_columns(const struct linear_fit *f, double *x,
 
 			x[i * cols + j] = v;
 			if (both)
-				x[(h->n + i) * cols + j] = v * h->share[i];
+				x[(behind + i) * cols + j] = v * h->share[i];
 			else if (f->plan.async)
 				plain[j] += v * h->share[i];
 		}
@@ -201,7 +204,8 @@ static int send_gradient(struct linear_fit *f, const char *tag, struct err *e)
 	struct linear *l = f->l;
 	const struct linear_plan *plan = &f->plan;
 	size_t cols = f->d->cols;
-	size_t n = plan->async && plan->pick ? 2 * f->h->n : f->h->n;
+	size_t n = f->h->n +
+		   (plan->async && plan->pick ? linear_room(plan, f->h->n) : 0);
 	_cleanup_free_ double *x = xcalloc(n * cols + 1, sizeof(*x));
 	_cleanup_free_ double *plain = xcalloc(cols + 1, sizeof(*plain));
 	_cleanup_cipher_ struct cipher_vec *d = NULL;

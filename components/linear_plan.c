@@ -18,10 +18,18 @@ static unsigned log2_ceil(size_t n)
 }
 
 /*
- * A slot holds n products of a share and a feature over n, n at most a batch's
- * true rows, and as many of its residual; a bit for the sign. More rows to a
- * ciphertext save encryptions and cost, once for each column, the shift of
- * every row's slot: some sqrt(n) rows are the least work.
+ * Sums over the n rows of a batch that count, in units of 2^(LINEAR_X_BITS +
+ * LINEAR_D_BITS) (factors: times 2^LINEAR_D_BITS); slots hold 2 of them, with
+ * several hosts 2 for each, and a sign. Features are below 3/4 2^LINEAR_X_BITS:
+ *   one host: features / n times shares, where it has encrypted factors also
+ *   times halves, 3/4 each, and 1/2 in clear;
+ *   several: features / n times residuals, 3/4 for each host and the guest, and
+ *   1/2 in clear;
+ *   loss: 1/2 at the guest, 1/2 of the host's parts; twice the root of their
+ *   product bounds p times shares (terms in linear_family.c), in any order of
+ *   the rows.
+ * More rows to a ciphertext save encryptions and cost, once for each column,
+ * the shift of every row's slot: some sqrt(n) rows are the least work.
  */
 static void set_packing(const struct linear *l, struct linear_plan *s)
 {
@@ -31,7 +39,8 @@ static void set_packing(const struct linear *l, struct linear_plan *s)
 	unsigned per = 1;
 
 	s->pack.bits = LINEAR_SCALE + s->x_scale + LINEAR_X_BITS +
-		       LINEAR_D_BITS + (s->factors ? LINEAR_A_BITS : 0) + 2;
+		       LINEAR_D_BITS + (s->factors ? LINEAR_D_BITS : 0) +
+		       log2_ceil(l->hosts) + 2;
 	while (12 * (size_t)(per + 1) * (per + 1) <= n)
 		per++;
 	s->pack.per = MIN(per, paillier_dot_most(k, s->pack.bits));
@@ -184,14 +193,37 @@ size_t linear_packed(const struct linear_plan *plan, size_t n)
 	return (n + plan->pack.per - 1) / plan->pack.per;
 }
 
-int linear_encrypt(struct linear_fit *f, const double *v, size_t n,
+size_t linear_room(const struct linear_plan *plan, size_t n)
+{
+	return linear_packed(plan, n) * plan->pack.per;
+}
+
+static int diverged(struct linear *l, struct err *e)
+{
+	ctx_fail_code(l->c, "diverged", "the training diverged");
+	return err_set(e, ERANGE,
+		       "the training diverged: a row's residual, share or loss "
+		       "is too large; try a smaller learning_rate, or scale "
+		       "features, labels and weights");
+}
+
+int linear_fits(struct linear *l, const double *v, size_t n, int bits,
+		struct err *e)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!(fabs(v[i]) < ldexp(1, bits)))
+			return diverged(l, e);
+	return 0;
+}
+
+int linear_encrypt(struct linear_fit *f, const double *v, size_t n, int bits,
 		   struct cipher_vec **ret, struct err *e)
 {
 	struct linear *l = f->l;
+	int r = linear_fits(l, v, n, bits, e);
 
-	for (size_t i = 0; i < n; i++)
-		if (!(fabs(v[i]) < ldexp(1, LINEAR_D_BITS)))
-			return linear_diverged(l, e);
+	if (r < 0)
+		return r;
 	if (!f->plan.packed)
 		return paillier_encrypt(l->key, v, n, LINEAR_SCALE,
 					ctx_cores(l->c), ret, e);
@@ -210,28 +242,21 @@ int linear_product(struct linear_fit *f, const struct cipher_vec *d,
 			     : cipher_matvec(d, x, rows, cols, plan->x_scale,
 					     threads, ret, e);
 
-	return r == -ERANGE ? linear_diverged(f->l, e) : r;
+	return r == -ERANGE ? diverged(f->l, e) : r;
 }
 
 int linear_product_end(struct linear_fit *f, struct cipher_vec *a,
 		       const double *plain, struct err *e)
 {
 	unsigned threads = ctx_cores(f->l->c);
-	int r;
+	int r = linear_fits(f->l, plain, cipher_vec_len(a), LINEAR_SUM_BITS, e);
 
+	if (r < 0)
+		return r;
 	if (f->plan.packed)
 		return cipher_dot_end(a, &f->plan.pack, plain, threads, e);
 	r = cipher_add_plain(a, plain, threads, e);
 	return r < 0 ? r : cipher_rerandomise(a, threads, e);
-}
-
-int linear_diverged(struct linear *l, struct err *e)
-{
-	ctx_fail_code(l->c, "diverged", "the training diverged");
-	return err_set(e, ERANGE,
-		       "the training diverged: a row's residual or loss is "
-		       "beyond 8e9; try a smaller learning_rate, or scale "
-		       "features and labels");
 }
 
 int linear_recv(struct linear *l, const char *role, size_t i, const char *name,

@@ -162,9 +162,9 @@ int paillier_decrypt_packed(const struct paillier_private *k,
  * paillier_encrypt_packed made of `rows` numbers (or sums of such), `per` rows
  * to a ciphertext: an encryption, a record on the wire and a table of powers
  * for `per` rows. Each |d_i| and each column's sums of |x_ij d_k| over pairs of
- * rows, no row in two pairs, are below 2^(bits - 1) at their scales; a larger
- * one spoils its neighbours, which nobody notices. Per is at most
- * paillier_dot_most().
+ * rows, no row in two pairs, plain_j included, are below 2^(bits - 1) at their
+ * scales; a larger one spoils its neighbours, which nobody notices. Per is at
+ * most paillier_dot_most().
  *
  * Only cipher_dot_end makes ret fit to be sent: it adds plain_j, hides what
  * the plaintext holds beside the product, and gives fresh randomness.

@@ -37,8 +37,9 @@ struct ctx {
 	json_t *summary;
 	struct err err;
 	int status;
-	const char *flip; /* name of a message whose bytes get changed */
-	size_t sent;	  /* messages */
+	const char *flip;    /* name of a message whose bytes get changed */
+	size_t sent;	     /* messages */
+	const char *sending; /* name of that message */
 	const struct component *component;
 	pthread_t thread;
 };
@@ -52,7 +53,8 @@ static struct {
 	size_t waiting; /* parties, since that message */
 	size_t parties, ended;
 	size_t hosts;
-	/* Sees message number `sent` of c, which it may replace; or NULL. */
+	/* Sees message number `sent` of c, named `sending`, which it may
+	 * replace; or NULL. */
 	void (*edit)(const struct ctx *c, void **data, size_t *n);
 	size_t widest_index; /* longest batch_data_index */
 	const char *watch;   /* name of messages that are counted */
@@ -274,6 +276,7 @@ int ctx_send_bytes(struct ctx *c, const char *role, size_t i, const char *name,
 	memcpy(m->data, data, n);
 	if (c->flip && !strcmp(c->flip, name))
 		memset(m->data, 0, n);
+	c->sending = name;
 	if (bus.edit)
 		bus.edit(c, &m->data, &m->n);
 	c->sent++;

@@ -372,6 +372,113 @@ static void damaged_ciphertexts_fail_the_job(void **state)
 	end_job(ctx, 1);
 }
 
+/* What one party sends under one name comes longer or shorter. */
+static struct {
+	const char *name;
+	ssize_t by; /* bytes */
+} resized;
+
+static void resize(const struct ctx *c, void **data, size_t *n)
+{
+	size_t more = resized.by > 0 ? (size_t)resized.by : 0;
+
+	if (strcmp(c->sending, resized.name) != 0)
+		return;
+	*data = xrealloc(*data, *n + more);
+	/* Once more what was last: a good ciphertext. */
+	memcpy((char *)*data + *n, (char *)*data + *n - more, more);
+	*n += (size_t)resized.by;
+}
+
+/* The error of the first party that has one but that a partner failed. */
+static const char *reason(const struct ctx *ctx, size_t n)
+{
+	for (size_t k = 0; k < n; k++)
+		if (ctx[k].status < 0 && ctx[k].status != -ECANCELED)
+			return ctx[k].err.text;
+	return "";
+}
+
+static void vectors_of_other_lengths_are_refused(void **state)
+{
+	static const char *const names[] = { "host_forward_dict",
+					     "fore_gradient",
+					     "loss_intermediate" };
+	static const char *const how[] = {
+		"{" BASE "\"optimizer\": \"sgd\"}",
+		"{" BASE "\"optimizer\": \"sgd\", \"batch_size\": 20, "
+		"\"masked_rate\": 0.95}",
+	};
+	static const ssize_t by[] = { 128, -128, 64, -64 }; /* of n^2 */
+
+	(void)state;
+	make_data(2);
+	for (size_t i = 0;
+	     i < ARRAY_SIZE(names) * ARRAY_SIZE(how) * ARRAY_SIZE(by); i++) {
+		struct ctx ctx[3] = { 0 };
+
+		resized.name = names[i % 3];
+		resized.by = by[i / 3 % 4];
+		bus.edit = resize;
+		run_job(ctx, how[i / 12], 1, 0);
+		bus.edit = NULL;
+		if (!strstr(reason(ctx, 3), resized.name))
+			fail_msg("%s %+zd: %s", resized.name, resized.by,
+				 reason(ctx, 3));
+		end_job(ctx, 1);
+	}
+}
+
+/* The first one tells the arbiter how many columns there are. */
+static void gradients_of_other_lengths_are_refused(void **state)
+{
+	static const char *const names[] = { "host_gradient",
+					     "guest_gradient" };
+
+	(void)state;
+	make_data(2);
+	for (size_t i = 0; i < 4; i++) {
+		struct ctx ctx[3] = { 0 };
+
+		resized.name = names[i % 2];
+		resized.by = i / 2 ? 128 : -128;
+		bus.edit = resize;
+		run_job(ctx, "{" BASE "\"optimizer\": \"sgd\"}", 1, 0);
+		bus.edit = NULL;
+		assert_non_null(strstr(reason(ctx, 3), "optim_gradient"));
+		end_job(ctx, 1);
+	}
+}
+
+static void pack_otherwise(const struct ctx *c, void **data, size_t *n)
+{
+	char *at;
+
+	if (strcmp(c->sending, "batch_info") != 0)
+		return;
+	*data = xrealloc(*data, *n + 1);
+	((char *)*data)[*n] = 0;
+	at = strstr(*data, "rows_per_ciphertext");
+	assert_non_null(at);
+	at = strpbrk(at, "0123456789");
+	assert_non_null(at);
+	*at = *at == '9' ? '8' : (char)(*at + 1);
+}
+
+static void other_rows_per_ciphertext_are_refused(void **state)
+{
+	struct ctx ctx[3] = { 0 };
+
+	(void)state;
+	make_data(2);
+	bus.edit = pack_otherwise;
+	run_job(ctx, "{" BASE "\"optimizer\": \"sgd\"}", 1, 0);
+	bus.edit = NULL;
+	for (size_t k = 1; k < 3; k++)
+		assert_non_null(strstr(ctx[k].err.text, "the guest's batches"));
+	end_job(ctx, 1);
+}
+
 static void divergence_is_an_error(void **state)
 {
 	struct ctx ctx[3] = { 0 };
@@ -426,6 +533,9 @@ int main(void)
 		cmocka_unit_test(predictions_are_the_sigmoid_of_all_columns),
 		cmocka_unit_test(other_rows_at_the_host_are_refused),
 		cmocka_unit_test(damaged_ciphertexts_fail_the_job),
+		cmocka_unit_test(vectors_of_other_lengths_are_refused),
+		cmocka_unit_test(gradients_of_other_lengths_are_refused),
+		cmocka_unit_test(other_rows_per_ciphertext_are_refused),
 		cmocka_unit_test(divergence_is_an_error),
 		cmocka_unit_test(what_cannot_work_is_a_defect),
 	};
