@@ -276,6 +276,8 @@ bool watch_works(void);
 /* A namespace that the kernel knows, or not any more. */
 void watch_namespace(uint64_t id, const char *ns);
 void watch_forget(uint64_t id);
+/* The next write to the open file wakes up who polls. */
+void watch_growth(int fd);
 /* root.c: the directory /tables */
 fuse_ino_t root_tables_ino(void);
 
@@ -444,6 +446,14 @@ int real_open(const struct who *w, struct nid n, int flags,
 	      struct handle **ret);
 int real_truncate(const struct who *w, struct nid n, off_t size);
 void real_forget(struct nid n, uint64_t count);
+
+/* real_xattr.c: user.* attributes, of what is kept here only. */
+int real_user_names(struct nid n, struct strbuf *ret);
+int real_user_get(struct nid n, const char *name, struct strbuf *ret);
+int real_user_set(struct nid n, const char *name, const void *value,
+		  size_t len);
+/* The file on disk becomes the table's data: its attributes, too. */
+int real_user_move(const char *disk, uint64_t table);
 
 /* ---- pull.c ------------------------------------------------------------- */
 /* Something came: who waits for it has it opened. */

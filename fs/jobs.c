@@ -741,19 +741,45 @@ static int wait_open(const struct who *w, struct nid n, int flags,
 	return 0;
 }
 
+/* ---- files that grow ---------------------------------------------------- */
+
+/* As far as the last read went there is nothing new. */
+static void grown_read(fuse_req_t r, struct handle *h, size_t n, off_t off,
+		       struct fuse_file_info *fi)
+{
+	_cleanup_free_ char *buf = malloc(n + 1);
+	ssize_t k = 0;
+
+	(void)fi;
+	if (h->fd >= 0 && buf)
+		k = pread(h->fd, buf, n, off);
+	if (!buf || k < 0) {
+		fuse_reply_err(r, buf ? errno : ENOMEM);
+		return;
+	}
+	pthread_mutex_lock(&h->lock);
+	h->bytes = (uint64_t)off + (uint64_t)k;
+	pthread_mutex_unlock(&h->lock);
+	fuse_reply_buf(r, buf, (size_t)k);
+}
+
 static unsigned grown_poll(struct handle *h)
 {
 	struct stat st;
+	bool more;
 
-	/* Ready when there is more than at the last poll. */
-	if (h->fd < 0 || fstat(h->fd, &st))
-		return POLLIN | POLLRDNORM;
-	if ((uint64_t)st.st_size <= h->bytes)
-		return 0;
-	h->bytes = (uint64_t)st.st_size;
-	return POLLIN | POLLRDNORM;
+	if (h->fd < 0)
+		return POLLIN |
+		       POLLRDNORM; /* there was no file: empty for ever */
+	watch_growth(h->fd); /* before it is looked at: no change is missed */
+	if (fstat(h->fd, &st))
+		return POLLERR;
+	pthread_mutex_lock(&h->lock);
+	more = (uint64_t)st.st_size > h->bytes;
+	pthread_mutex_unlock(&h->lock);
+	return more ? POLLIN | POLLRDNORM : 0;
 }
-const struct handle_ops grown_ops = { .poll = grown_poll };
+const struct handle_ops grown_ops = { .read = grown_read, .poll = grown_poll };
 
 static int job_open(const struct who *w, struct nid n, int flags,
 		    struct handle **ret)

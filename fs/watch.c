@@ -5,7 +5,8 @@
  * into place, so inotify(7) tells of each; the kernel is told to forget what it
  * knows of the name.  Watched are the namespaces that the kernel knows.  When
  * events are lost, or there are no watches left, the entries' timeouts of a
- * second remain.
+ * second remain.  Watched are also files that grow and are polled: tasks write
+ * them.
  */
 #include <poll.h>
 #include <pthread.h>
@@ -83,6 +84,18 @@ void watch_namespace(uint64_t id, const char *ns)
 		HASH_ADD(hh, by_wd, wd, sizeof(w->wd), w);
 		HASH_ADD(hi, by_id, id, sizeof(w->id), w);
 	}
+	pthread_mutex_unlock(&lock);
+}
+
+void watch_growth(int fd)
+{
+	char path[32];
+
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	pthread_mutex_lock(&lock);
+	if (inotify_fd >= 0)
+		(void)inotify_add_watch(inotify_fd, path,
+					IN_MODIFY | IN_ONESHOT);
 	pthread_mutex_unlock(&lock);
 }
 
@@ -165,6 +178,10 @@ static void handle_events(void)
 		uint64_t id;
 
 		at += (ssize_t)(sizeof(*e) + e->len);
+		if (e->mask & IN_MODIFY) { /* watch_growth() */
+			notify_pollers();
+			continue;
+		}
 		if (e->wd == names_wd) {
 			if (e->len)
 				on_names(e->name);

@@ -2,8 +2,10 @@
 """metrics/ and checkpoints/ of a task: they stand in its directory on disk and
 are seen as they grow."""
 import os
+import select
 import stat
 import subprocess
+import threading
 import time
 
 import pytest
@@ -56,6 +58,35 @@ def test_a_curve_is_seen_while_it_grows(task):
         os.open(f, os.O_WRONLY | os.O_APPEND)
     with open(f, encoding="utf-8") as i:
         assert len(i.read()) == os.stat(f).st_size
+
+
+@pytest.mark.parametrize("name", ["log", "events", "metrics/polled/loss.tsv"])
+def test_poll_and_epoll_wait_for_what_was_not_read(task, name):
+    """Other processes write these files."""
+    _, t, disk = task
+    os.makedirs(disk + "/metrics/polled", exist_ok=True)
+    append(disk + "/" + name, "")
+    with open(t + "/" + name, "rb", buffering=0) as f:
+        poll, epoll, edge = select.poll(), select.epoll(), select.epoll()
+        poll.register(f, select.POLLIN)
+        epoll.register(f, select.EPOLLIN)
+        while f.read(4096):
+            pass
+        edge.register(f, select.EPOLLIN | select.EPOLLET)
+        for k in range(3):
+            assert not poll.poll(50) and not epoll.poll(0.05) and not edge.poll(0.05)
+            later = threading.Timer(0.1, append, (disk + "/" + name, "line %d\n" % k))
+            later.start()
+            waiter = (lambda: poll.poll(10000 * SLOW), lambda: epoll.poll(10 * SLOW),
+                      lambda: edge.poll(10 * SLOW))[k]
+            assert waiter() == [(f.fileno(), select.POLLIN)]
+            later.join()
+            assert poll.poll(0) and epoll.poll(0)  # as long as it is not read
+            assert f.read(5) == b"line " and poll.poll(0)
+            assert f.read(100) == b"%d\n" % k
+            edge.poll(0)
+        epoll.close()
+        edge.close()
 
 
 def test_a_checkpoint_is_private_and_a_half_written_one_unseen(task):
