@@ -501,6 +501,9 @@ const struct tree tree_real = {
 	.setattr = node_setattr,
 	.xattrs = node_xattrs,
 	.set_xattr = node_set_xattr,
+	.user_names = real_user_names,
+	.user_get = real_user_get,
+	.user_set = real_user_set,
 	.forget = real_forget,
 };
 const struct tree tree_peers = {

@@ -6,6 +6,7 @@
 #include "fs/mount_priv.h"
 
 #define XATTR_OURS "user.rollfs."
+#define LATER	   256u
 
 static int xattrs_of(fuse_ino_t ino, struct strbuf *sb)
 {
@@ -90,7 +91,12 @@ void op_listxattr(fuse_req_t r, fuse_ino_t ino, size_t n)
 	}
 	if (t->user_names)
 		(void)t->user_names(ino_nid(ino), &names);
-	reply_xattr(r, names.buf, names.len, n);
+	/* More of them come while a file is sent: who asks how much room they
+	 * take shall have enough a moment later, too. */
+	if (!n && names.len)
+		fuse_reply_xattr(r, names.len + LATER);
+	else
+		reply_xattr(r, names.buf, names.len, n);
 }
 
 static int set_xattr(fuse_req_t r, fuse_ino_t ino, const char *name,

@@ -358,14 +358,18 @@ static int place_file(const struct who *w, struct real_at from, struct nid to,
 		return -errno;
 	if (is_directory(slot))
 		return -EISDIR;
-	if (to.slot == T_DIR && !strcmp(to_name, "data.csv"))
+	if (to.slot == T_DIR && !strcmp(to_name, "data.csv")) {
 		no = upload_file(w, to.number, path);
-	else if (to.slot == T_DIR && !strcmp(to_name, "upload.json"))
+		/* The rows are there; what tells of them is the lesser loss. */
+		if (!no && real_user_move(path, to.number))
+			log_warn("fs", "attributes of a table were not kept");
+	} else if (to.slot == T_DIR && !strcmp(to_name, "upload.json")) {
 		return options_file(w, to.number, path);
-	else if (slot)
+	} else if (slot) {
 		ghost_add((struct nid){ K_TABLE, to.number, slot }, to_name);
-	else
+	} else {
 		return refuse_name(w, to, to_name);
+	}
 	return no ? no : real_unlink(w, from);
 }
 

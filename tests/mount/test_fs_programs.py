@@ -238,6 +238,59 @@ def test_attributes_are_bounded_and_go_with_the_table(p, ns):
     assert len(set(os.listdir(p.state + "/tables/attrs"))) <= len(before) - 2
 
 
+def keeps_attributes(directory):
+    """tmpfs does only since Linux 6.6."""
+    path = os.path.join(directory, "attributes-probe")
+    with open(path, "w", encoding="utf-8"):
+        pass
+    try:
+        os.setxattr(path, "user.x", b"1")
+    except OSError as e:
+        assert e.errno == errno.EOPNOTSUPP
+        return False
+    finally:
+        os.unlink(path)
+    return True
+
+
+@pytest.mark.parametrize("top", ["tables", "federation/10000/.kept", "parties/10000"])
+def test_temporary_files_have_attributes(p, ns, top):
+    f = ns + "/t/.x" if top == "tables" else p.path(top, ".x")
+    os.makedirs(os.path.dirname(f), exist_ok=True)
+    with open(f, "w", encoding="utf-8") as x:
+        x.write(NEW)
+    if not keeps_attributes(p.state):
+        assert refused(os.setxattr, f, "user.b", b"") == errno.EOPNOTSUPP
+        return
+    for name in "user.b", "user.a":
+        os.setxattr(f, name, b"\0\xff" * 500)
+    os.setxattr(f, "user.a", b"short")
+    assert sorted(x for x in os.listxattr(f) if "rollfs" not in x) == ["user.a", "user.b"]
+    assert os.getxattr(f, "user.b") == b"\0\xff" * 500 and os.getxattr(f, "user.a") == b"short"
+    assert refused(os.setxattr, f, "user.a", b"", os.XATTR_CREATE) == errno.EEXIST
+    assert refused(os.setxattr, f, "user.c", b"", os.XATTR_REPLACE) == errno.ENODATA
+    os.removexattr(f, "user.b")
+    assert refused(os.getxattr, f, "user.b") == errno.ENODATA
+    os.rename(f, f + "y")
+    assert os.getxattr(f + "y", "user.a") == b"short"
+    if top == "tables":
+        os.rename(f + "y", ns + "/t/data.csv")
+        assert os.getxattr(ns + "/t/data.csv", "user.a") == b"short" and data(ns + "/t") == NEW
+    else:
+        os.unlink(f + "y")
+
+
+def test_rsync_takes_attributes_along(p, ns, tmp_path):
+    if not keeps_attributes(p.state) or not keeps_attributes(tmp_path):
+        return  # there are none to take
+    (tmp_path / "data.csv").write_text(NEW)
+    os.setxattr(tmp_path / "data.csv", "user.from", b"a disk")
+    good(ns, "rsync -aX %s/data.csv t/data.csv" % tmp_path)
+    assert os.getxattr(ns + "/t/data.csv", "user.from") == b"a disk" and data(ns + "/t") == NEW
+    good(ns, "rsync -aX t/data.csv %s/back.csv" % tmp_path)
+    assert os.getxattr(tmp_path / "back.csv", "user.from") == b"a disk"
+
+
 def test_other_users_come_as_far_as_modes_let_them(p, ns):
     """The kernel checks; only root may chown."""
     assert "default_permissions" in open("/proc/mounts", encoding="utf-8").read()

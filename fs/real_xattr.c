@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+/* user.* attributes of files under temporary names: kept on the file on disk,
+ * and they go with it when it becomes a table's data.csv.  rsync -X and cp -a
+ * set them before they rename. */
+#include <sys/xattr.h>
+
+#include "fs/tables_priv.h"
+
+#include "fs/real_priv.h"
+
+#define NAMES_MAX (64u << 10)
+
+/* Where it is; NULL: it is not kept here, or has no name any more. */
+static char *disk_of(struct nid n)
+{
+	_cleanup_free_ char *path = NULL;
+	struct real_at at;
+
+	if (real_place(n.number, &at, &path, NULL) || !real_kept_here(at))
+		return NULL;
+	return real_disk_of(at, true);
+}
+
+/* A disk without attributes is one that has none. */
+static int absent(int no)
+{
+	return no == EOPNOTSUPP ? -ENODATA : -no;
+}
+
+/* Appends those of user.* that are not ours, each with its NUL. */
+static int names_of(const char *disk, struct strbuf *ret)
+{
+	_cleanup_free_ char *buf = malloc(NAMES_MAX);
+	ssize_t n = buf ? llistxattr(disk, buf, NAMES_MAX) : -1;
+
+	if (n < 0)
+		return buf && errno == EOPNOTSUPP ? 0 : -errno;
+	for (const char *p = buf; p < buf + n; p += strlen(p) + 1)
+		if (!strncmp(p, "user.", 5) && strncmp(p, "user.rollfs.", 12))
+			sb_add(ret, p, strlen(p) + 1);
+	return ret->error;
+}
+
+static int value_of(const char *disk, const char *name, struct strbuf *ret)
+{
+	_cleanup_free_ char *buf = malloc(NAMES_MAX);
+	ssize_t n = buf ? lgetxattr(disk, name, buf, NAMES_MAX) : -1;
+
+	return n < 0 ? absent(buf ? errno : ENOMEM)
+		     : sb_add(ret, buf, (size_t)n);
+}
+
+int real_user_names(struct nid n, struct strbuf *ret)
+{
+	_cleanup_free_ char *disk = disk_of(n);
+
+	return disk ? names_of(disk, ret) : 0;
+}
+
+int real_user_get(struct nid n, const char *name, struct strbuf *ret)
+{
+	_cleanup_free_ char *disk = disk_of(n);
+
+	return disk ? value_of(disk, name, ret) : -ENODATA;
+}
+
+int real_user_set(struct nid n, const char *name, const void *value, size_t len)
+{
+	_cleanup_free_ char *disk = disk_of(n);
+	int r;
+
+	if (!disk)
+		return -EPERM;
+	r = value ? lsetxattr(disk, name, value, len, 0)
+		  : lremovexattr(disk, name);
+	return r ? -errno : 0;
+}
+
+int real_user_move(const char *disk, uint64_t table)
+{
+	_cleanup_strbuf_ struct strbuf names = STRBUF_INIT(NAMES_MAX);
+	int no = names_of(disk, &names);
+
+	for (const char *p = names.buf; !no && p && p < names.buf + names.len;
+	     p += strlen(p) + 1) {
+		_cleanup_strbuf_ struct strbuf value = STRBUF_INIT(NAMES_MAX);
+
+		no = value_of(disk, p, &value);
+		if (!no)
+			no = table_user_set(
+			    table, p, value.buf ? value.buf : "", value.len);
+	}
+	return no;
+}
