@@ -206,9 +206,18 @@ bool plan_predicts(const json_t *plan)
 	    "predict");
 }
 
+static void drop_unsound(json_t *tasks, const json_t *unsound)
+{
+	for (size_t i = json_array_size(tasks); i-- > 0;)
+		if (json_object_get(
+			unsound,
+			json_str_or(json_array_get(tasks, i), "component", "")))
+			(void)json_array_remove(tasks, i);
+}
+
 json_t *check_plan(const json_t *dsl, const json_t *conf,
 		   const json_t *describe, const char *own_party,
-		   const char *party, struct defects *d)
+		   const char *party, struct defects *d, json_t **ret_rest)
 {
 	static const char *const dsl_members[] = { "components", "provider",
 						   NULL };
@@ -230,10 +239,11 @@ json_t *check_plan(const json_t *dsl, const json_t *conf,
 	c.ignored = json_array();
 	c.notes = json_array();
 	c.specs = json_object();
+	c.unsound = json_object();
 	c.plan =
 	    json_pack("{s:o, s:o}", "ignored", c.ignored, "notes", c.notes);
 	describe_complete(own);
-	if (!own || !c.plan || !c.specs) {
+	if (!own || !c.plan || !c.specs || !c.unsound) {
 		defect_add(d, EINVAL, "dsl#", "no memory for the check");
 		goto out;
 	}
@@ -257,11 +267,15 @@ json_t *check_plan(const json_t *dsl, const json_t *conf,
 	check_dsl(&c);
 	check_components(&c);
 out:
+	drop_unsound(json_object_get(c.plan, "tasks"), c.unsound);
+	json_decref(c.unsound);
 	json_decref(c.specs);
 	json_decref(own);
-	if (d->n > before) {
+	if (d->n == before)
+		return c.plan;
+	if (ret_rest)
+		*ret_rest = c.plan;
+	else
 		json_decref(c.plan);
-		c.plan = NULL;
-	}
-	return c.plan;
+	return NULL;
 }

@@ -50,11 +50,13 @@ void describe_complete(json_t *describe);
  * party NULL: the parameters of all tasks are checked (the initiator); else
  * only those of that party's tasks (a partner, whose conf is a slice).
  * describe is the document of rollfs-task --describe (docs/internals.md).
- * The plan (caller owns) or NULL when defects were added.
+ * The plan (caller owns), or NULL when defects were added; then ret_rest (NULL
+ * is allowed) gets what is sound of it, whose tasks are those of components
+ * without a defect in their parameters: they can be judged, too.
  */
 json_t *check_plan(const json_t *dsl, const json_t *conf,
 		   const json_t *describe, const char *own_party,
-		   const char *party, struct defects *d);
+		   const char *party, struct defects *d, json_t **ret_rest);
 
 bool plan_predicts(const json_t *plan);
 

@@ -441,6 +441,7 @@ static void check_section(struct check *c, const json_t *section,
 		const json_t *spec = json_object_get(c->specs, name);
 		const json_t *specs = json_object_get(spec, "params");
 		struct at here = at_add(at, name);
+		unsigned before = c->d->n;
 		char hint[HINT_MAX];
 		json_t *own;
 
@@ -455,6 +456,7 @@ static void check_section(struct check *c, const json_t *section,
 		}
 		if (!json_is_object(given)) {
 			defect_add(c->d, EINVAL, here.s, "expected an object");
+			json_object_set_new(c->unsound, name, json_true());
 			continue;
 		}
 		if (!spec)
@@ -471,6 +473,8 @@ static void check_section(struct check *c, const json_t *section,
 		own = without_need_run(c, given, specs, &here);
 		params_given(specs, own, &here, c->d, c->ignored);
 		json_decref(own);
+		if (c->d->n > before)
+			json_object_set_new(c->unsound, name, json_true());
 	}
 }
 
@@ -565,6 +569,7 @@ static void add_task(struct check *c, const char *name, const json_t *spec,
 	const json_t *specs = json_object_get(spec, "params");
 	struct at at = at_root("conf#/component_parameters"), own, place;
 	json_t *given = conf_params(c->conf, role, index, name);
+	unsigned before = c->d->n;
 	json_t *params, *section;
 	const char *selector;
 
@@ -586,6 +591,8 @@ static void add_task(struct check *c, const char *name, const json_t *spec,
 	own = at_add(&own, name);
 	params = params_fill(specs, given, own.s, c->d);
 	json_decref(given);
+	if (!params || c->d->n > before)
+		json_object_set_new(c->unsound, name, json_true());
 	json_array_append_new(
 	    json_object_get(c->plan, "tasks"),
 	    json_pack("{s:s, s:s, s:s, s:s, s:i, s:o, s:s}", "component", name,

@@ -33,6 +33,7 @@ struct check {
 	json_t *plan;
 	json_t *ignored, *notes; /* lists of the plan, borrowed */
 	json_t *specs;		 /* component -> what its module describes */
+	json_t *unsound;	 /* components with defects in parameters */
 	bool too_many;		 /* to look at every task */
 	bool predict;		 /* job_type predict */
 };

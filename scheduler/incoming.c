@@ -83,7 +83,7 @@ static struct job *accept_job(struct incoming *in)
 	json_t *plan;
 
 	sb_init(&d.text, 1u << 18);
-	plan = check_plan(dsl, conf, s->describe, s->party, s->party, &d);
+	plan = check_plan(dsl, conf, s->describe, s->party, s->party, &d, NULL);
 	if (plan)
 		check_local(s, dsl, conf, in->party, &d);
 	if (!plan || d.n) {

@@ -60,7 +60,7 @@ static void check_predict_dsl(struct sched *s, const json_t *dsl,
 	/* Everybody has a part, whether it works or not. */
 	json_object_set(merged, "role", json_object_get(conf, "role"));
 	plan = check_plan(dsl, merged, s->describe, s->party,
-			  own ? NULL : s->party, d);
+			  own ? NULL : s->party, d, NULL);
 	model_check_refs(dsl, merged, info, own, d);
 	json_decref(plan);
 	json_decref(merged);

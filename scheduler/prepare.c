@@ -302,11 +302,15 @@ void check_local(struct sched *s, const json_t *dsl, const json_t *conf,
 static void check_rules(struct sched *s, const json_t *plan, const json_t *conf,
 			struct defects *d)
 {
-	json_t *q = json_object(), *tasks = json_array(), *t, *x, *answer;
+	json_t *q, *tasks, *t, *x, *answer;
 	_cleanup_free_ char *text = NULL;
 	struct err e = { 0 };
 	size_t i;
 
+	if (!json_array_size(json_object_get(plan, "tasks")))
+		return;
+	q = json_object();
+	tasks = json_array();
 	json_array_foreach (json_object_get(plan, "tasks"), i, t) {
 		json_t *one = json_copy(t);
 
@@ -511,6 +515,7 @@ static int check_all(struct preparing *p, struct dsl_docs *docs,
 	struct sched *s = p->s;
 	struct err e = { 0 };
 	int r = dsl_parse(p->text, p->n, docs, &e);
+	json_t *rest = NULL;
 	bool given;
 
 	if (r <= 0) {
@@ -522,16 +527,16 @@ static int check_all(struct preparing *p, struct dsl_docs *docs,
 	if (!model_expand(s, &docs->dsl, &docs->conf, d))
 		return -EINVAL;
 	ask_partners(p, docs->dsl, docs->conf);
-	*ret_plan =
-	    check_plan(docs->dsl, docs->conf, s->describe, s->party, NULL, d);
+	*ret_plan = check_plan(docs->dsl, docs->conf, s->describe, s->party,
+			       NULL, d, &rest);
 	if (*ret_plan && given && plan_predicts(*ret_plan))
 		json_array_append_new(
 		    json_object_get(*ret_plan, "ignored"),
 		    json_string("dsl#: not used (a predict job runs the DSL "
 				"of its model)"));
 	check_local(s, docs->dsl, docs->conf, s->party, d);
-	if (*ret_plan)
-		check_rules(s, *ret_plan, docs->conf, d);
+	check_rules(s, *ret_plan ? *ret_plan : rest, docs->conf, d);
+	json_decref(rest);
 	hear_partners(p, docs->conf, d);
 	return !d->n	    ? 0
 	       : d->content ? -EINVAL

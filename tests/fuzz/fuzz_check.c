@@ -28,14 +28,22 @@ static void once(const json_t *dsl, const json_t *conf, const json_t *describe,
 		 const char *party)
 {
 	struct defects d = { 0 };
-	json_t *plan = check_plan(dsl, conf, describe, "9999", party, &d);
-	size_t lines = 0;
+	json_t *rest = NULL, *t;
+	json_t *plan =
+	    check_plan(dsl, conf, describe, "9999", party, &d, &rest);
+	size_t lines = 0, k;
 
 	for (size_t i = 0; i < d.text.len; i++)
 		lines += d.text.buf[i] == '\n';
 	if (!plan == !d.n || (lines != d.n && !d.text.error))
 		abort();
+	if (plan && rest)
+		abort();
+	json_array_foreach (json_object_get(rest, "tasks"), k, t)
+		if (!json_is_object(json_object_get(t, "params")))
+			abort();
 	json_decref(plan);
+	json_decref(rest);
 	sb_free(&d.text);
 }
 

@@ -48,7 +48,7 @@ static void deploy(const json_t *train, const json_t *conf,
 	blank = predict_template(conf, dsl, describe, "guest-1#model",
 				 "20261123120000123456");
 	merged = predict_conf_merge(conf, blank ? blank : conf, dsl);
-	plan = check_plan(dsl, merged, describe, "9999", NULL, &d);
+	plan = check_plan(dsl, merged, describe, "9999", NULL, &d, NULL);
 	if (!plan == !d.n)
 		abort();
 	json_decref(plan);

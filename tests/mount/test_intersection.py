@@ -171,3 +171,11 @@ def test_what_cannot_be_is_refused_when_submitted(s, hosts, params, word):
     with pytest.raises(Refused) as r:
         s[9999].submit(*changed("rsa", hosts, **params))
     assert word in r.value.text
+
+
+def test_rules_are_told_beside_other_defects(s):
+    dsl, conf = changed("dh", [10000], dh_params={"key_length": 2500})
+    conf["component_parameters"]["common"]["data_transform_0"] = {"nothing": 1}
+    with pytest.raises(Refused) as r:
+        s[9999].submit(dsl, conf)
+    assert "no such group" in r.value.text and "data_transform_0/nothing" in r.value.text

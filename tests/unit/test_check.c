@@ -124,7 +124,7 @@ static json_t *quoted(const char *text)
 
 struct job {
 	json_t *dsl, *conf, *describe;
-	json_t *plan;
+	json_t *plan, *rest;
 	struct defects d;
 };
 
@@ -147,6 +147,7 @@ static int end(void **state)
 	json_decref(j->conf);
 	json_decref(j->describe);
 	json_decref(j->plan);
+	json_decref(j->rest);
 	sb_free(&j->d.text);
 	free(j);
 	return 0;
@@ -191,9 +192,12 @@ static json_t *get(json_t *doc, const char *path)
 static void check(struct job *j)
 {
 	json_decref(j->plan);
+	json_decref(j->rest);
 	sb_free(&j->d.text);
 	j->d = (struct defects){ 0 };
-	j->plan = check_plan(j->dsl, j->conf, j->describe, "9999", NULL, &j->d);
+	j->rest = NULL;
+	j->plan = check_plan(j->dsl, j->conf, j->describe, "9999", NULL, &j->d,
+			     &j->rest);
 }
 
 /* All defects of the last check, "" if there were none. */
@@ -213,6 +217,27 @@ static const char *task_text(json_t *plan, size_t i)
 	    json_str_or(t, "role", "?"), json_str_or(t, "party", "?"),
 	    (int)json_int_or(t, "index", -1), json_str_or(t, "pointer", "?"));
 	return buf;
+}
+
+#define LR "component_parameters/common/hetero_lr_0/"
+
+static void tasks_beside_a_defect_can_be_judged(void **state)
+{
+	struct job *j = *state;
+	size_t before, all = 0;
+	json_t *t;
+
+	check(j);
+	assert_null(j->rest);
+	before = json_array_size(get(j->plan, "tasks"));
+	set(j->conf, LR "max_iter", "'many'");
+	check(j);
+	assert_null(j->plan);
+	json_array_foreach (get(j->rest, "tasks"), all, t) {
+		assert_string_not_equal(json_str_or(t, "component", ""),
+					"hetero_lr_0");
+	}
+	assert_true(all > 0 && all < before);
 }
 
 static void a_right_job_has_a_plan(void **state)
@@ -249,7 +274,6 @@ static void a_right_job_has_a_plan(void **state)
 	assert_int_equal(json_array_size(get(j->plan, "notes")), 0);
 }
 
-#define LR  "component_parameters/common/hetero_lr_0/"
 #define CP  "conf#/component_parameters/"
 #define CLR CP "common/hetero_lr_0/"
 #define DLR "dsl#/components/hetero_lr_0/input/"
@@ -743,8 +767,8 @@ static void a_partner_plans_its_own_tasks_from_its_slice(void **state)
 	assert_non_null(strstr(said(j), "role/host/0/reader_0: the "));
 	sb_free(&j->d.text);
 	j->d = (struct defects){ 0 };
-	j->plan =
-	    check_plan(j->dsl, slice, j->describe, "10000", "10000", &j->d);
+	j->plan = check_plan(j->dsl, slice, j->describe, "10000", "10000",
+			     &j->d, NULL);
 	assert_string_equal(said(j), "");
 	tasks = get(j->plan, "tasks");
 	assert_int_equal(json_array_size(tasks), 4);
@@ -758,8 +782,8 @@ static void a_partner_without_a_role_refuses(void **state)
 {
 	struct job *j = *state;
 
-	j->plan =
-	    check_plan(j->dsl, j->conf, j->describe, "4711", "4711", &j->d);
+	j->plan = check_plan(j->dsl, j->conf, j->describe, "4711", "4711",
+			     &j->d, NULL);
 	assert_null(j->plan);
 	assert_string_equal(j->d.text.buf,
 			    "conf#/role: party 4711 has no role\n");
@@ -823,6 +847,7 @@ int main(void)
 		T(a_right_job_has_a_plan),
 		T(every_defect_has_its_line),
 		T(all_defects_come_at_once),
+		T(tasks_beside_a_defect_can_be_judged),
 		T(cross_validation_reads_training_rows_only),
 		T(each_cycle_is_named_once),
 		T(names_cannot_begin_lines_of_their_own),
