@@ -6,6 +6,7 @@
  */
 #include <math.h>
 
+#include "components/crypto/util.h"
 #include "components/linear.h"
 
 #include "tests/unit/harness.h"
@@ -450,6 +451,51 @@ static void gradients_of_other_lengths_are_refused(void **state)
 	}
 }
 
+/* Numbers below n^2 that are ciphertexts of anything. */
+static void garble(const struct ctx *c, void **data, size_t *n)
+{
+	if (strcmp(c->sending, "host_gradient") != 0)
+		return;
+	crypto_random(*data, *n);
+	for (size_t i = 0; i < *n; i += 128)
+		((uint8_t *)*data)[i] = 0;
+}
+
+/* A third of all numbers is outside of the range: soon there is one. */
+static void a_gradient_that_is_no_number_is_refused(void **state)
+{
+	bool refused = false;
+
+	(void)state;
+	make_data(2);
+	for (unsigned i = 0; i < 30 && !refused; i++) {
+		struct ctx ctx[3] = { 0 };
+
+		bus.edit = garble;
+		run_job(ctx, "{" BASE "\"optimizer\": \"sgd\"}", 1, 0);
+		bus.edit = NULL;
+		refused = strstr(ctx[1].err.text, "host_gradient");
+		end_job(ctx, 1);
+	}
+	assert_true(refused);
+}
+
+/* The rows of a fold, all of them the first one. */
+static void rows_of_a_fold_that_repeat_are_refused(void **state)
+{
+	struct ctx ctx[3] = { 0 };
+
+	(void)state;
+	make_data(2);
+	ctx[0].flip = "test_sid";
+	run_job(ctx,
+		"{" BASE "\"optimizer\": \"sgd\", \"cv_param\": "
+		"{\"need_cv\": true, \"n_splits\": 3}}",
+		1, 0);
+	assert_non_null(strstr(ctx[2].err.text, "test_sid: bad rows"));
+	end_job(ctx, 1);
+}
+
 static void pack_otherwise(const struct ctx *c, void **data, size_t *n)
 {
 	char *at;
@@ -535,6 +581,8 @@ int main(void)
 		cmocka_unit_test(damaged_ciphertexts_fail_the_job),
 		cmocka_unit_test(vectors_of_other_lengths_are_refused),
 		cmocka_unit_test(gradients_of_other_lengths_are_refused),
+		cmocka_unit_test(a_gradient_that_is_no_number_is_refused),
+		cmocka_unit_test(rows_of_a_fold_that_repeat_are_refused),
 		cmocka_unit_test(other_rows_per_ciphertext_are_refused),
 		cmocka_unit_test(divergence_is_an_error),
 		cmocka_unit_test(what_cannot_work_is_a_defect),
