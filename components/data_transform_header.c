@@ -190,7 +190,12 @@ static int find_label(struct transform *d, struct err *e)
 	else
 		name = "label"; /* it has no other name in such a row */
 	if (at < 0)
-		return err_set(e, EINVAL, "there is no label column %s", name);
+		return err_set(e, EINVAL, "there is no label column %s%s", name,
+			       d->source.n_in ? ""
+					      : " (the table has only ids: if "
+						"its file has no commas, its "
+						"upload.json needs "
+						"id_delimiter)");
 	if (in_list(d->match_ids, name))
 		return err_set(e, EINVAL,
 			       "label_name: the column %s is a match id", name);

@@ -192,8 +192,15 @@ static int read_table(struct linear *l, struct linear_data *d,
 
 	if (!r && guest && need_label && k.label < 0)
 		r = err_set(e, EINVAL, "there is no label column");
-	if (!r && !guest && !header && !d->cols)
-		r = err_set(e, EINVAL, "there is no feature column");
+	if (!r && !guest && !header && !d->cols) {
+		ctx_fail_code(l->c, "no_feature",
+			      "the party's table has no feature column");
+		r = err_set(e, EINVAL, "there is no feature column%s",
+			    s->n_columns ? ""
+					 : " (if the table's file has no "
+					   "commas, its upload.json needs "
+					   "id_delimiter)");
+	}
 	if (!r) {
 		d->label_column =
 		    guest && k.label >= 0 ? (size_t)k.label : SIZE_MAX;
@@ -222,6 +229,10 @@ int linear_data_read(struct linear *l, const char *key, const json_t *header,
 	if (!t)
 		return err_set(e, EINVAL, "there is no input %s", key);
 	d.rows = table_rows(t);
+	if (!d.rows)
+		ctx_fail_code(c, "no_rows",
+			      "there are no rows: do the tables have ids in "
+			      "common?");
 	if (!d.rows || d.rows > ROWS_MAX)
 		return err_set(e, EINVAL, "%s has %zu rows%s", key, d.rows,
 			       d.rows ? ""

@@ -165,7 +165,8 @@ int linear_classes(const struct linear *l, const struct linear_data *d,
 		return one ? 0
 			   : err_set(e, EINVAL,
 				     "no row has the label 1, which is the "
-				     "positive class");
+				     "positive class (LabelTransform makes 0 "
+				     "and 1 of other labels)");
 	if (n > LINEAR_CLASSES_MAX)
 		return err_set(e, EINVAL,
 			       "the label has %zu classes: at most %d are "

@@ -32,6 +32,7 @@ static int check_legality(struct linear_fit *f, struct err *e)
 		json_t *o;
 		bool ok;
 		int64_t least;
+		size_t n;
 
 		r = ctx_recv_json(l->c, "host", i, "batch_validate_info",
 				  f->flow, &o, e);
@@ -45,13 +46,19 @@ static int check_legality(struct linear_fit *f, struct err *e)
 		ctx_fail_code(l->c, "batch_too_small",
 			      "a batch must have more rows than a party has "
 			      "columns");
+		n = linear_batch_sent(&f->plan, f->plan.batches - 1);
+		if (f->plan.batches == 1)
+			return err_set(e, EINVAL,
+				       "%zu rows are too few: host %s needs at "
+				       "least %lld, more than it has columns",
+				       n, ctx_member(l->c, "host", i),
+				       (long long)least);
 		return err_set(e, EINVAL,
 			       "the last of %u batches has %zu rows, host %s "
 			       "needs at least %lld: another batch_size leaves "
 			       "a larger rest",
-			       f->plan.batches,
-			       linear_batch_sent(&f->plan, f->plan.batches - 1),
-			       ctx_member(l->c, "host", i), (long long)least);
+			       f->plan.batches, n, ctx_member(l->c, "host", i),
+			       (long long)least);
 	}
 	return 0;
 }

@@ -76,7 +76,8 @@ int linear_model_step(struct linear *l, struct linear_model *m, const char *tag,
 		if (!(fabs(m->w[j]) <= LINEAR_VALUE_MAX)) {
 			ctx_fail_code(l->c, "diverged",
 				      "the training diverged: a weight is "
-				      "beyond 1e8");
+				      "beyond 1e8; try a smaller "
+				      "learning_rate");
 			return err_set(e, ERANGE,
 				       "the training diverged in iteration "
 				       "%u: a weight is beyond 1e8; try a "

@@ -200,7 +200,9 @@ size_t linear_room(const struct linear_plan *plan, size_t n)
 
 static int diverged(struct linear *l, struct err *e)
 {
-	ctx_fail_code(l->c, "diverged", "the training diverged");
+	ctx_fail_code(l->c, "diverged",
+		      "the training diverged; try a smaller learning_rate, or "
+		      "scale features, labels and weights");
 	return err_set(e, ERANGE,
 		       "the training diverged: a row's residual, share or loss "
 		       "is too large; try a smaller learning_rate, or scale "

@@ -113,3 +113,47 @@ def test_a_model_is_deployed_that_one_side_alone_has(lab, scales):
     model = lab.deploy(r, "data_transform_0 scale_0 intersection_0 linear_0")
     p = lab.predict(model, "binary")
     assert (p.scores() == r.scores()).all()
+
+
+def failure(lab, data, at, module="HeteroLR"):
+    """What a job on the data says at the guest, and at the party itself."""
+    name = "x%d" % len(lab.data)
+    lab.upload(name, data)
+    job = lab.guest.submit(*lab.job(module, name, max_iter=1))
+    assert lab.guest.wait(job, 60) == "failed"
+    return lab.guest.error(job), lab.s[at].read("jobs", job, {GUEST: "guest"}.get(at, "host"),
+                                               "linear_0/error")
+
+
+def test_fewer_rows_than_columns_are_not_blamed_on_the_batch_size(lab):
+    """Either side may be the first to see it."""
+    said, own = failure(lab, make(1, rows=4, hosts=(6,)), GUEST)
+    assert "batch must have more rows" in said or "4 rows are too few" in said
+    assert "batch_size" not in said + own
+    assert own in ("", "4 rows are too few: host 10000 needs at least 7, "
+                   "more than it has columns\n")
+
+
+def test_a_partner_without_features_says_so_to_all(lab):
+    said, own = failure(lab, make(2, hosts=(0,)), HOSTS[0])
+    assert "host 10000: linear_0: the party's table has no feature column" in said
+    assert "id_delimiter" in own
+
+
+def test_tables_without_a_common_id_are_named_as_the_reason(lab):
+    data = make(3)
+    name = lab.upload("apart", data)
+    lab.s[HOSTS[0]].upload("linear", name, "id,h0_0\nq1,1\nq2,2\n")
+    job = lab.guest.submit(*lab.job("HeteroLR", name, max_iter=1))
+    assert lab.guest.wait(job, 60) == "failed"
+    assert "do the tables have ids in common?" in lab.guest.error(job)
+
+
+def test_another_delimiter_is_guessed_when_the_label_is_not_found(lab):
+    data = make(4)
+    name = lab.upload("semicolons", data)
+    lab.guest.upload("linear", name, "id;y;x0\n1;0;2\n2;1;3\n")
+    job = lab.guest.submit(*lab.job("HeteroLR", name, max_iter=1))
+    assert lab.guest.wait(job, 60) == "failed"
+    assert "there is no label column y (the table has only ids" in lab.guest.error(job)
+    assert "id_delimiter" in lab.guest.error(job)
