@@ -134,31 +134,33 @@ static json_t *choose(const struct order *o)
 	return ret;
 }
 
+struct wanted {
+	json_t *named, *ret;
+};
+
+static void want(void *arg, const char *name, const json_t *c, size_t i,
+		 const char *from)
+{
+	struct wanted *x = arg;
+	const json_t *one = find_one(x->named, from);
+
+	(void)name;
+	(void)c;
+	(void)i;
+	if (!find_one(x->ret, from))
+		json_array_append_new(x->ret,
+				      one ? json_deep_copy(one)
+					  : json_pack("{s:s}", "name", from));
+}
+
 /* The components whose models the DSL names, with the checkpoints that were
  * asked for. */
 static json_t *wanted(const json_t *dsl, json_t *named)
 {
-	json_t *ret = json_array(), *c, *v, *one;
-	const char *name;
-	size_t i;
+	struct wanted x = { named, json_array() };
 
-	json_object_foreach (json_object_get(dsl, "components"), name, c)
-		json_array_foreach (
-		    json_object_get(json_object_get(c, "input"), "model"), i,
-		    v) {
-			char from[NAME_MAX_LEN + 1], alias[NAME_MAX_LEN + 1];
-
-			if (!json_is_string(v) ||
-			    !pipeline_reference(json_string_value(v), from,
-						alias, sizeof(from)) ||
-			    find_one(ret, from))
-				continue;
-			one = find_one(named, from);
-			json_array_append_new(
-			    ret, one ? json_deep_copy(one)
-				     : json_pack("{s:s}", "name", from));
-		}
-	return ret;
+	model_refs_each(dsl, want, &x);
+	return x.ret;
 }
 
 static int not_used(const struct order *o, const json_t *dsl, struct err *e)

@@ -87,6 +87,12 @@ int model_to_file(struct sched *s, const char *id, const char *version,
 		  const char *role, const char *component, const char *path,
 		  struct err *e) MUST_CHECK;
 
+/* Every valid reference to a model in a DSL: component `name` (c) takes that of
+ * `from` as its input.model[i]. */
+typedef void (*model_ref_fn)(void *arg, const char *name, const json_t *c,
+			     size_t i, const char *from);
+void model_refs_each(const json_t *dsl, model_ref_fn fn, void *arg);
+
 /* ---- model_order.c --------------------------------------------------------
  */
 

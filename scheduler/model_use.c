@@ -264,11 +264,9 @@ static void check_ref(const json_t *c, const char *from, const char *at,
 		   near ? "?)" : "");
 }
 
-void model_check_refs(const json_t *dsl, const json_t *conf, const json_t *info,
-		      bool strict, struct defects *d)
+void model_refs_each(const json_t *dsl, model_ref_fn fn, void *arg)
 {
 	const json_t *components = json_object_get(dsl, "components"), *c, *v;
-	const json_t *known = json_object_get(info, "components");
 	const char *name;
 	size_t i;
 
@@ -278,18 +276,39 @@ void model_check_refs(const json_t *dsl, const json_t *conf, const json_t *info,
 
 		json_array_foreach ((json_t *)refs, i, v) {
 			char from[NAME_MAX_LEN + 1], alias[NAME_MAX_LEN + 1];
-			_cleanup_free_ char *at = NULL;
 
-			if (!json_is_string(v) ||
-			    !pipeline_reference(json_string_value(v), from,
-						alias, sizeof(from)))
-				continue;
-			at = xasprintf("dsl#/components/%s/input/model/%zu",
-				       name, i);
-			check_ref(c, from, at, known,
-				  strict && !hands_on(conf, from), d);
+			if (json_is_string(v) &&
+			    pipeline_reference(json_string_value(v), from,
+					       alias, sizeof(from)))
+				fn(arg, name, c, i, from);
 		}
 	}
+}
+
+struct refs {
+	const json_t *conf, *known;
+	bool strict;
+	struct defects *d;
+};
+
+static void see_ref(void *arg, const char *name, const json_t *c, size_t i,
+		    const char *from)
+{
+	const struct refs *x = arg;
+	_cleanup_free_ char *at =
+	    xasprintf("dsl#/components/%s/input/model/%zu", name, i);
+
+	check_ref(c, from, at, x->known, x->strict && !hands_on(x->conf, from),
+		  x->d);
+}
+
+void model_check_refs(const json_t *dsl, const json_t *conf, const json_t *info,
+		      bool strict, struct defects *d)
+{
+	struct refs x = { conf, json_object_get(info, "components"), strict,
+			  d };
+
+	model_refs_each(dsl, see_ref, &x);
 }
 
 /* predict_param of a component as a task of that party gets it; caller
@@ -335,36 +354,36 @@ static bool stays_hidden(const json_t *train, const json_t *conf,
 	return ok;
 }
 
+struct hidden {
+	struct use *u;
+	const json_t *conf, *train;
+};
+
+static void see_hidden(void *arg, const char *name, const json_t *c, size_t i,
+		       const char *from)
+{
+	const struct hidden *x = arg;
+	_cleanup_free_ char *at = NULL;
+
+	(void)c;
+	(void)i;
+	if (stays_hidden(x->train, x->conf, x->u->s->party, from, name))
+		return;
+	at = xasprintf("conf#/component_parameters/common/%s/predict_param/"
+		       "hide_scores",
+		       name);
+	refuse(x->u, at,
+	       "the model was trained with hide_scores: predictions hide them "
+	       "too, with no more score_digits",
+	       "hides the scores of this model");
+}
+
 static void check_hidden(struct use *u, const json_t *dsl, const json_t *conf,
 			 const json_t *train)
 {
-	const json_t *components = json_object_get(dsl, "components"), *c, *v;
-	const char *name;
-	size_t i;
+	struct hidden x = { u, conf, train };
 
-	json_object_foreach ((json_t *)components, name, c) {
-		const json_t *refs =
-		    json_object_get(json_object_get(c, "input"), "model");
-
-		json_array_foreach ((json_t *)refs, i, v) {
-			char from[NAME_MAX_LEN + 1], alias[NAME_MAX_LEN + 1];
-			_cleanup_free_ char *at = NULL;
-
-			if (!json_is_string(v) ||
-			    !pipeline_reference(json_string_value(v), from,
-						alias, sizeof(from)) ||
-			    stays_hidden(train, conf, u->s->party, from, name))
-				continue;
-			at = xasprintf("conf#/component_parameters/common/%s/"
-				       "predict_param/hide_scores",
-				       name);
-			refuse(u, at,
-			       "the model was trained with hide_scores: "
-			       "predictions hide them too, with no more "
-			       "score_digits",
-			       "hides the scores of this model");
-		}
-	}
+	model_refs_each(dsl, see_hidden, &x);
 }
 
 static void check_predict(struct use *u, const json_t *dsl, const json_t *conf)

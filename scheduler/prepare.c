@@ -89,20 +89,14 @@ static void own_table_missing(struct table_use *u, const char *pointer,
 {
 	struct nearest x = { .n = 0 };
 	const char *near = NULL;
-
 	struct table_id id;
 
-	if (!table_lookup(u->s->o.tables, ns, name, &id, NULL) && id.gen) {
-		defect_add(u->d, EACCES, pointer,
-			   "table %s/%s is hidden from components: chmod a+r "
-			   "it",
-			   ns, name);
-		return;
-	}
 	if (!table_lookup(u->s->o.tables, ns, name, &id, NULL)) {
-		defect_add(u->d, EINVAL, pointer,
-			   "table %s/%s is empty: its data.csv has not been "
-			   "written",
+		defect_add(u->d, id.gen ? EACCES : EINVAL, pointer,
+			   id.gen ? "table %s/%s is hidden from components: "
+				    "chmod a+r it"
+				  : "table %s/%s is empty: its data.csv has "
+				    "not been written",
 			   ns, name);
 		return;
 	}
