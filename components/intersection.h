@@ -201,19 +201,19 @@ void psi_reply_end(struct psi_reply *r);
 
 #define PSI_KEPT_MAX 64 /* lists of a party */
 
+/* Files that cannot be read or written are told of and are no failure. */
+
 /* What this host kept for this guest, if it is of the same ids. */
 int psi_cache_host(struct psi *p, struct psi_cache *c,
 		   struct err *e) MUST_CHECK;
 /* What this guest kept of host i, if it is what the host greets with. */
-int psi_cache_guest(struct psi *p, size_t i, const struct psi_greeting *g,
-		    struct psi_cache *c, struct err *e) MUST_CHECK;
+void psi_cache_guest(struct psi *p, size_t i, const struct psi_greeting *g,
+		     struct psi_cache *c);
 /* Replaces what was kept; the host with its key. A list's id follows from its
  * salt. */
-int psi_cache_save_host(struct psi *p, struct psi_cache *c,
-			const struct psi_side *key, struct spool *list,
-			struct err *e) MUST_CHECK;
-int psi_cache_save_guest(struct psi *p, size_t i, struct spool *list,
-			 struct err *e) MUST_CHECK;
+void psi_cache_save_host(struct psi *p, struct psi_cache *c,
+			 const struct psi_side *key, struct spool *list);
+void psi_cache_save_guest(struct psi *p, size_t i, struct spool *list);
 void psi_cache_end(struct psi_cache *c);
 
 /* What a file has to be of (intersection_kept.c). */

@@ -77,49 +77,52 @@ static int ids_digest(struct psi *p, uint8_t ret[32], struct err *e)
 	return rc;
 }
 
+/* It only costs time. */
+static void no_use(struct psi *p, const struct err *e)
+{
+	ctx_event(p->c, "lists of earlier runs are of no use: %s", e->text);
+}
+
 int psi_cache_host(struct psi *p, struct psi_cache *c, struct err *e)
 {
-	_cleanup_free_ char *path = cache_path(p, "guest", 0, e);
+	struct err why = { 0 };
+	_cleanup_free_ char *path = cache_path(p, "guest", 0, &why);
 	struct psi_kept want = { .count = p->rows, .ids = c->digest };
-	int rc = path ? ids_digest(p, c->digest, e) : -e->no;
-	FILE *f = rc == 0 ? fopen(path, "re") : NULL;
+	int rc = ids_digest(p, c->digest, e);
+	FILE *f = rc == 0 && path ? fopen(path, "re") : NULL;
 
 	if (f)
 		psi_kept_read(p, f, &want, c);
-	if (rc == 0 && !c->list)
+	if (!path)
+		no_use(p, &why);
+	else if (rc == 0 && !c->list)
 		ctx_log(p->c, "no list of an earlier run is of use");
 	return rc;
 }
 
-int psi_cache_guest(struct psi *p, size_t i, const struct psi_greeting *g,
-		    struct psi_cache *c, struct err *e)
+void psi_cache_guest(struct psi *p, size_t i, const struct psi_greeting *g,
+		     struct psi_cache *c)
 {
-	_cleanup_free_ char *path = cache_path(p, "host", i, e);
+	struct err why = { 0 };
+	_cleanup_free_ char *path = cache_path(p, "host", i, &why);
 	struct psi_kept want = { .count = g->count, .id = g->cache };
-	FILE *f;
+	FILE *f = path && g->cache[0] ? fopen(path, "re") : NULL;
 
 	if (!path)
-		return -e->no;
-	f = g->cache[0] ? fopen(path, "re") : NULL;
+		no_use(p, &why);
 	if (f)
 		psi_kept_read(p, f, &want, c);
-	return 0;
 }
 
-static int save(struct psi *p, const char *role, size_t i,
-		const struct psi_cache *c, const struct psi_side *key,
-		struct spool *list, struct err *e)
+static int write_kept(const char *path, const struct psi_cache *c,
+		      const struct psi_side *key, struct spool *list,
+		      struct err *e)
 {
-	_cleanup_free_ char *path = cache_path(p, role, i, e);
-	_cleanup_free_ char *temp =
-	    path ? xasprintf("%s.%d", path, (int)getpid()) : NULL;
-	int fd, rc;
-	FILE *f;
+	_cleanup_free_ char *temp = xasprintf("%s.%d", path, (int)getpid());
+	int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	FILE *f = fd >= 0 ? fdopen(fd, "w") : NULL;
+	int rc;
 
-	if (!path)
-		return -e->no;
-	fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	f = fd >= 0 ? fdopen(fd, "w") : NULL;
 	if (!f) {
 		rc = err_sys(e, errno, "%s", temp);
 		if (fd >= 0)
@@ -131,24 +134,32 @@ static int save(struct psi *p, const char *role, size_t i,
 		rc = err_sys(e, errno, "%s", path);
 	if (rc < 0)
 		(void)unlink(temp);
-	return rc < 0 ? err_wrap(e, "keeping the list") : 0;
+	return rc;
 }
 
-int psi_cache_save_host(struct psi *p, struct psi_cache *c,
-			const struct psi_side *key, struct spool *list,
-			struct err *e)
+static void save(struct psi *p, const char *role, size_t i, size_t host,
+		 struct psi_cache *c, const struct psi_side *key,
+		 struct spool *list)
 {
-	list_id(p, ctx_index(p->c), c->id);
+	struct err why = { 0 };
+	_cleanup_free_ char *path = cache_path(p, role, i, &why);
+
+	list_id(p, host, c->id);
 	memcpy(c->salt, p->salt, PSI_SALT);
-	return save(p, "guest", 0, c, key, list, e);
+	if (!path || write_kept(path, c, key, list, &why) < 0)
+		ctx_event(p->c, "the list is not kept for later runs: %s",
+			  why.text);
 }
 
-int psi_cache_save_guest(struct psi *p, size_t i, struct spool *list,
-			 struct err *e)
+void psi_cache_save_host(struct psi *p, struct psi_cache *c,
+			 const struct psi_side *key, struct spool *list)
+{
+	save(p, "guest", 0, ctx_index(p->c), c, key, list);
+}
+
+void psi_cache_save_guest(struct psi *p, size_t i, struct spool *list)
 {
 	struct psi_cache c = { 0 };
 
-	list_id(p, i, c.id);
-	memcpy(c.salt, p->salt, PSI_SALT);
-	return save(p, "host", i, &c, NULL, list, e);
+	save(p, "host", i, i, &c, NULL, list);
 }

@@ -26,7 +26,7 @@ static int guest_hello(struct psi *p, struct host *h, size_t n, struct err *e)
 		json_decref(v);
 		memcpy(all + (i + 1) * PSI_SALT, h[i].hello.salt, PSI_SALT);
 		if (rc == 0 && p->cached)
-			rc = psi_cache_guest(p, i, &h[i].hello, &h[i].cache, e);
+			psi_cache_guest(p, i, &h[i].hello, &h[i].cache);
 	}
 	for (size_t i = 0; i < n && rc == 0; i++) {
 		json_t *own = psi_hello(p, all, h[i].cache.id);
@@ -101,7 +101,7 @@ static int join_all(struct psi *p, struct host *h, struct psi_ask *ask,
 			copy = psi_spool(p, PSI_TAG, 0);
 		rc = psi_ask_join(&ask[i], cache->list, copy, e);
 		if (rc == 0 && copy)
-			rc = psi_cache_save_guest(p, i, copy, e);
+			psi_cache_save_guest(p, i, copy);
 		spool_free(copy);
 		if (rc < 0)
 			return rc;

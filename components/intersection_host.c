@@ -141,7 +141,7 @@ int intersection_host(struct psi *p, uint32_t *count, struct err *e)
 	if (rc == 0)
 		rc = psi_reply_finish(&r, !r.listed, e);
 	if (rc == 0 && p->cached && !r.listed)
-		rc = psi_cache_save_host(p, &cache, r.side, r.list, e);
+		psi_cache_save_host(p, &cache, r.side, r.list);
 	if (rc == 0)
 		rc = conclude(p, &r, &ask, count, e);
 	psi_reply_end(&r);

@@ -340,6 +340,26 @@ static void run_cache_keeps_the_hosts_list(void **state)
 	assert_int_equal(lists_sent(rsa_cached, s, "host_prvkey_ids"), 0);
 }
 
+/* A file is in the way of the directory. */
+static void without_a_place_for_lists_the_rows_come_out(void **state)
+{
+	static const struct ids s[] = { { 0, 50, 1 }, { 30, 90, 2 } };
+	static const char *const roles[] = { "guest", "host" };
+
+	(void)state;
+	for (size_t k = 0; k < 2; k++) {
+		const char *dir = cache_dir(roles[k]);
+
+		assert_int_equal(remove_tree(dir, NULL), 0);
+		assert_int_equal(file_replace(dir, "", 0, 0600, false, NULL),
+				 0);
+		common_rows_come_out(
+		    "{\"intersect_method\": \"ecdh\", \"run_cache\": true}", s,
+		    1);
+		assert_int_equal(unlink(dir), 0);
+	}
+}
+
 static void kept_lists_are_for_their_owner_only(void **state)
 {
 	_cleanup_free_ char *dir =
@@ -474,6 +494,7 @@ int main(void)
 		cmocka_unit_test(cardinality_only_gives_the_number),
 		cmocka_unit_test(run_cache_keeps_the_hosts_list),
 		cmocka_unit_test(kept_lists_are_for_their_owner_only),
+		cmocka_unit_test(without_a_place_for_lists_the_rows_come_out),
 		cmocka_unit_test(
 		    without_sync_the_host_learns_and_outputs_nothing),
 		cmocka_unit_test(only_output_key_drops_the_columns),
