@@ -51,7 +51,7 @@
 /*
  * A row at the guest, whose linear predictor (intercept and offset included)
  * is z and whose hosts' shares add up to f:
- *   residual d = a f + b; loss = p d + rest + q h, h the host's part.
+ *   residual d = a f + b; with one host loss = p f + rest + q h, h its part.
  */
 struct linear_terms {
 	double a, b, p, rest, q;

@@ -40,8 +40,8 @@ static void lr_terms(double z, double y, double weight,
 {
 	ret->a = weight;
 	ret->b = weight * (z / 4 - y / 2);
-	ret->p = z - 2 * y;
-	ret->rest = weight * (M_LN2 + z * z / 8 - y * z / 2) - ret->p * ret->b;
+	ret->p = weight * (z - 2 * y);
+	ret->rest = weight * (M_LN2 + z * z / 8 - y * z / 2);
 	ret->q = weight;
 }
 
@@ -70,8 +70,8 @@ static void linr_terms(double z, double y, double weight,
 {
 	ret->a = weight;
 	ret->b = weight * (z - y);
-	ret->p = z - y;
-	ret->rest = weight * (z - y) * (z - y) / 2 - ret->p * ret->b;
+	ret->p = ret->b;
+	ret->rest = weight * (z - y) * (z - y) / 2;
 	ret->q = weight;
 }
 
@@ -99,8 +99,8 @@ static void poisson_terms(double z, double y, double weight,
 	(void)weight;
 	ret->a = exp(z);
 	ret->b = -y;
-	ret->p = 1;
-	ret->rest = y - y * z;
+	ret->p = ret->a;
+	ret->rest = -y * z;
 	ret->q = -y;
 }
 

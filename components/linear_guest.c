@@ -442,8 +442,7 @@ static struct cipher_vec *counted_rows(const struct linear_fit *f,
  * Columns of the product with the encrypted part: the features, the
  * intercept's ones, and the factor of the loss.  With one host the shares are
  * encrypted: our factors go into the columns, and our own part of the gradient
- * comes on top in clear. With several it is the residuals.  linear_terms.rest
- * leaves p b out, which the residuals hold and the shares do not.
+ * comes on top in clear. With several it is the residuals.
  */
 static void gradient_columns(const struct linear_fit *f, const size_t *at,
 			     size_t cols, double *x, double *plain)
@@ -468,8 +467,8 @@ static void gradient_columns(const struct linear_fit *f, const size_t *at,
 		}
 		if (!f->plan.loss)
 			continue;
-		to[nw] = t->p * a / n;
-		plain[nw] += (t->rest + t->p * t->b) / n;
+		to[nw] = t->p / n;
+		plain[nw] += t->rest / n;
 	}
 }
 

@@ -299,12 +299,39 @@ static void what_is_made_ahead_is_used_once(void **state)
 						all + j * width, width);
 }
 
+/* Whether its thread has not begun, is in the middle of a block, or waits. */
+static void a_key_may_go_while_they_are_made(void **state)
+{
+	_cleanup_strbuf_ struct strbuf wire = STRBUF_INIT(1 << 16);
+	const double v = 3;
+
+	(void)state;
+	assert_int_equal(paillier_public_write(pub, &wire), 0);
+	for (unsigned round = 0; round < 12; round++) {
+		struct paillier_public *k;
+		struct cipher_vec *c;
+		double out;
+
+		assert_int_equal(
+		    paillier_public_read(wire.buf, wire.len, &k, NULL), 0);
+		paillier_ahead(k, 32, 1);
+		(void)usleep(round * 1000);
+		assert_int_equal(paillier_encrypt(k, &v, 1, SCALE, 1, &c, NULL),
+				 0);
+		assert_int_equal(paillier_decrypt(key, c, &out, 1, NULL), 0);
+		assert_true(out == v);
+		cipher_vec_free(c);
+		paillier_public_free(k);
+	}
+}
+
 #define BOTH                                                       \
 	cmocka_unit_test(products_are_the_sums_whatever_the_rows), \
 	    cmocka_unit_test(the_largest_numbers_fit),             \
 	    cmocka_unit_test(sums_of_packed_vectors_multiply),     \
 	    cmocka_unit_test(what_does_not_fit_is_refused),        \
-	    cmocka_unit_test(what_is_made_ahead_is_used_once)
+	    cmocka_unit_test(what_is_made_ahead_is_used_once),     \
+	    cmocka_unit_test(a_key_may_go_while_they_are_made)
 
 int main(void)
 {
