@@ -3,6 +3,7 @@
 generations that stay with who opened them, programs made to wear out
 filesystems (stress-ng, fio).  SOAK=1: minutes of each, and memory is watched."""
 import hashlib
+import json
 import mmap
 import os
 import re
@@ -120,6 +121,32 @@ def test_rows_that_are_known_are_those_of_the_new_table(p, by):
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     assert os.pread(fd, 100, 0) == b"38,%s\n" % rows["38"].encode()
     os.close(fd)
+
+
+def test_the_kernel_hears_of_what_another_process_publishes(p):
+    """As a task does it: a file is renamed into place.  It dies before it has counted the change
+    in the lock's file; the names of rows would be believed for a minute."""
+    p.upload("keep", "heard", "id,v\nold,1\nboth,1\n")
+    p.upload("keep", "other", "id,v\nnew,2\nboth,22\n")
+    d, names = p.path("tables/keep/heard"), os.path.join(p.state, "tables/names/keep/")
+    assert os.path.exists(d + "/rows/old") and p.read("tables/keep/heard/rows/both") == "both,1\n"
+    assert os.stat(d + "/rows/both").st_size == 7 and os.listdir(d)
+    with open(names + "heard", encoding="utf-8") as f:
+        number = json.load(f)["id"]
+    with open(names + "other", encoding="utf-8") as f:
+        data = json.load(f)["data"]
+    with open(os.path.join(p.state, "tables/data", data, "refs", str(number)), "w",
+              encoding="utf-8"):
+        pass
+    with open(names + "heard.1.1.tmp", "w", encoding="utf-8") as f:
+        f.write('{"data":"%s","id":%d}\n' % (data, number))
+    os.rename(names + "heard.1.1.tmp", names + "heard")
+    eventually(lambda: not os.path.exists(d + "/rows/old"), 20)
+    eventually(lambda: os.stat(d + "/rows/both").st_size == 8, 20)
+    assert p.read("tables/keep/heard/rows/both") == "both,22\n"
+    assert p.read("tables/keep/heard/data.csv") == "id,v\nboth,22\nnew,2\n"
+    shutil.rmtree(d)
+    assert p.read("tables/keep/other/rows/new") == "new,2\n"
 
 
 # ---- programs agree on the bytes ------------------------------------------------
