@@ -389,18 +389,26 @@ def test_what_is_made_nowhere(p, where):
         s.bind("posix_x")
     os.chdir("/")
     assert os.listdir(d) == listed
+    lines = p.read("errors").splitlines()
+    assert "posix_x" in lines[0], lines[:2]
 
 
 @pytest.mark.parametrize("where", PLACES)
 def test_no_special_files_where_files_are_made(p, where):
     top, prefix = PLACES[where]
     x, f = p.path(top, prefix + "x"), p.path(top, prefix + "real")
+
+    def told(words):
+        lines = p.read("errors").splitlines()
+        assert " %sx: " % prefix in lines[0] and words in lines[1], lines[:2]
     os.makedirs(p.path(top), exist_ok=True)
     make(f)
     assert refused(os.mkfifo, x) == "EPERM"
+    told("no pipe")
     assert refused(os.mknod, x, stat.S_IFBLK | 0o600, os.makedev(7, 0)) == "EPERM"
     assert refused(os.symlink, "a", x) == "EPERM"
     assert refused(os.link, f, x) == "EPERM"
+    told("no hard links")
     os.mknod(x, stat.S_IFREG | 0o600)
     assert stat.S_ISREG(os.lstat(x).st_mode)
     os.unlink(x)
