@@ -327,9 +327,9 @@ def measure(b):
     out.append(row("rows_first", "%.0f" % first, "1/s"))
     out.append(row("rows", "%.0f" % again, "1/s", "%.2f" % (again / 20000), "20,000 a second"))
     for name, seconds in b.many().items():
-        limit = 1 if name.startswith("ls") else 3
+        limit = (1 if name.startswith("ls") else 3) * TABLES / 10000
         out.append(row(name, "%.2f" % seconds, "s", "%.2f" % (seconds / limit),
-                       "%d s limit" % limit))
+                       "%g s limit" % limit))
     rss = memory(daemon(b.mount))
     out.append(row("peak_rollfs", "%.0f" % rss, "MiB", "%.2f" % (rss / 256), "256 MiB limit"))
     for way in ("sqlite", "duckdb", "pandas", "passthrough"):
