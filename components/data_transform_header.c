@@ -189,13 +189,17 @@ static int find_label(struct transform *d, struct err *e)
 		at = source_find(d, name);
 	else
 		name = "label"; /* it has no other name in such a row */
-	if (at < 0)
+	if (at < 0) {
+		ctx_fail_code(d->c, "no_label",
+			      "that party's table has no label column of the "
+			      "name in label_name");
 		return err_set(e, EINVAL, "there is no label column %s%s", name,
 			       d->source.n_in ? ""
 					      : " (the table has only ids: if "
 						"its file has no commas, its "
 						"upload.json needs "
 						"id_delimiter)");
+	}
 	if (in_list(d->match_ids, name))
 		return err_set(e, EINVAL,
 			       "label_name: the column %s is a match id", name);
@@ -395,8 +399,12 @@ int header_fit(struct transform *d, struct err *e)
 
 /* ---- from a model ------------------------------------------------------ */
 
-static int missing_column(const char *name, struct err *e)
+static int missing_column(const struct transform *d, const char *name,
+			  struct err *e)
 {
+	ctx_fail_code(d->c, "no_column",
+		      "that party's table lacks a column of the training "
+		      "data");
 	return err_set(e, EINVAL,
 		       "the column %s of the training data is missing", name);
 }
@@ -412,10 +420,10 @@ static int match_from_model(struct transform *d, struct err *e)
 		return 0;
 	}
 	if (d->source.row.format == FORMAT_DENSE)
-		return source_find(d, name) < 0 ? missing_column(name, e)
+		return source_find(d, name) < 0 ? missing_column(d, name, e)
 						: match_column(d, name, e);
 	if ((uint64_t)index >= d->source.row.match_ids)
-		return missing_column(name, e);
+		return missing_column(d, name, e);
 	aside_set(&d->match, name, (size_t)index, KIND_TEXT);
 	return 0;
 }
@@ -469,7 +477,7 @@ static int column_from_model(struct transform *d, const json_t *o,
 	if (d->source.row.format == FORMAT_DENSE)
 		at = source_find(d, name);
 	if (at < 0)
-		return missing_column(name, e);
+		return missing_column(d, name, e);
 	column_add(d, name, (size_t)at, kind, anonymous);
 	k = &d->columns[d->n - 1];
 	fill_from_model(o, "missing_value", &k->missing_fill, &k->missing_text);

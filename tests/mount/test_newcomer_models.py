@@ -157,3 +157,21 @@ def test_another_delimiter_is_guessed_when_the_label_is_not_found(lab):
     assert lab.guest.wait(job, 60) == "failed"
     assert "there is no label column y (the table has only ids" in lab.guest.error(job)
     assert "id_delimiter" in lab.guest.error(job)
+
+
+def test_a_partner_without_a_label_says_so_to_all(lab):
+    dsl, conf = lab.job("HeteroLR", "binary", max_iter=1)
+    conf["component_parameters"]["role"]["host"]["all"]["data_transform_0"]["with_label"] = True
+    job = lab.guest.submit(dsl, conf)
+    assert lab.guest.wait(job, 60) == "failed"
+    assert "host 10000: data_transform_0: that party's table has no label" in lab.guest.error(job)
+
+
+def test_a_partner_that_lacks_a_column_to_predict_says_so_to_all(lab):
+    r = lab.submit(*lab.job("HeteroLR", "binary", max_iter=1), "binary")
+    model = lab.deploy(r)
+    lab.upload("lacking", make(60))
+    lab.s[HOSTS[0]].upload("linear", "lacking", "id,h0_0\n1,1\n2,2\n")
+    job = lab.guest.submit_text(lab.predict_text(model, "lacking"))
+    assert lab.guest.wait(job, 60) == "failed"
+    assert "host 10000: data_transform_0: that party's table lacks a column" in lab.guest.error(job)
