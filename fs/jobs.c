@@ -824,11 +824,17 @@ static int job_unlink(const struct who *w, struct nid dir, const char *name)
 {
 	_cleanup_info_ struct sched_job_info *i =
 	    sched_job_by_number(fs.sched, dir.number);
+	char what[64];
 
-	(void)w, (void)name;
+	(void)name;
 	if (!i)
 		return -ENOENT;
-	return i->ended ? 0 : -EBUSY;
+	if (i->ended)
+		return 0;
+	(void)snprintf(what, sizeof(what), "jobs/%s", i->id);
+	errors_add(w->uid, what, -EBUSY,
+		   "the job has not ended: echo cancel to its ctl first");
+	return -EBUSY;
 }
 
 const struct tree tree_jobs = {

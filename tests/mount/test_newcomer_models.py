@@ -175,3 +175,16 @@ def test_a_partner_that_lacks_a_column_to_predict_says_so_to_all(lab):
     job = lab.guest.submit_text(lab.predict_text(model, "lacking"))
     assert lab.guest.wait(job, 60) == "failed"
     assert "host 10000: data_transform_0: that party's table lacks a column" in lab.guest.error(job)
+
+
+def test_removing_a_job_that_runs_says_to_cancel_it(lab):
+    job = lab.guest.submit(*lab.job("HeteroLR", "binary", max_iter=5000, tol=1e-30))
+    r = subprocess.run(["rm", "-r", lab.guest.path("jobs", job)], check=False,
+                       capture_output=True, text=True)
+    assert r.returncode == 1 and "busy" in r.stderr
+    assert "jobs/%s: " % job in lab.guest.read("errors").splitlines()[0]
+    assert "echo cancel" in lab.guest.read("errors").splitlines()[1]
+    with open(lab.guest.path("jobs", job, "ctl"), "w", encoding="utf-8") as f:
+        f.write("cancel\n")
+    assert lab.guest.wait(job) == "canceled"
+    subprocess.run(["rm", "-r", lab.guest.path("jobs", job)], check=True)
