@@ -120,7 +120,7 @@ static void eventually_empty(void)
 	for (int i = 0; i < 2; i++) {
 		unsigned n = 0;
 
-		for (int k = 0; k < 400 && (n = files_of_transfer(i)); k++)
+		for (int k = 0; k < 3000 && (n = files_of_transfer(i)); k++)
 			pause_ms(10);
 		if (n)
 			fail_msg("party %d: %u files are left", i + 1, n);
