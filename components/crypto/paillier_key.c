@@ -96,18 +96,6 @@ static void prime_clear(struct paillier_prime *p)
 	crypto_wipe(p->hs);
 }
 
-/* Two top bits set (so that the product has full length), 3 mod 4. */
-static void random_prime(mpz_t p, unsigned bits)
-{
-	do {
-		crypto_random_bits(p, bits);
-		mpz_setbit(p, bits - 1);
-		mpz_setbit(p, bits - 2);
-		mpz_setbit(p, 0);
-		mpz_setbit(p, 1);
-	} while (!mpz_probab_prime_p(p, 40));
-}
-
 /* r *= R^(2 times). */
 static void lift(const struct ring *g, uint64_t *r, unsigned times)
 {
@@ -237,8 +225,7 @@ int paillier_keygen(unsigned bits, struct paillier_private **ret, struct err *e)
 			       BITS_MIN, BITS_MAX);
 	k = private_new();
 	do {
-		random_prime(k->p.p, bits / 2);
-		random_prime(k->q.p, bits / 2);
+		crypto_random_primes(k->p.p, bits / 2, k->q.p, bits / 2);
 	} while (!primes_fit(k, bits));
 	private_derive(k);
 	*ret = k;
@@ -290,8 +277,7 @@ int ou_keygen(unsigned bits, struct paillier_private **ret, struct err *e)
 	mpz_inits(p, q, p1, q1, n, g, NULL);
 	/* gcd(n, order of the units) is p alone. */
 	do {
-		random_prime(p, bits / 3);
-		random_prime(q, bits - 2 * (bits / 3));
+		crypto_random_primes(p, bits / 3, q, bits - 2 * (bits / 3));
 		mpz_mul(n, p, p);
 		mpz_mul(n, n, q);
 		mpz_sub_ui(p1, p, 1);

@@ -9,10 +9,7 @@
  * that is not one (Boneh, DeMillo, Lipton 1997): e-th powers are public and
  * cheap.
  */
-#include <openssl/bn.h>
-#include <openssl/core_names.h>
 #include <openssl/evp.h>
-#include <openssl/rsa.h>
 #include <string.h>
 
 #include "components/crypto/psi_priv.h"
@@ -115,21 +112,6 @@ static int use_primes(struct rsa *k, struct err *e)
 	return rc;
 }
 
-static bool bn_number(EVP_PKEY *pkey, const char *what, mpz_t ret)
-{
-	uint8_t buf[PSI_BITS_MAX / 8];
-	BIGNUM *bn = NULL;
-	int len = 0;
-
-	if (EVP_PKEY_get_bn_param(pkey, what, &bn) &&
-	    BN_num_bytes(bn) <= (int)sizeof(buf))
-		len = BN_bn2bin(bn, buf);
-	mpz_import(ret, (size_t)MAX(len, 0), 1, 1, 0, 0, buf);
-	explicit_bzero(buf, sizeof(buf));
-	BN_clear_free(bn);
-	return len > 0;
-}
-
 static int from_primes(struct psi_side *s, const mpz_t p, const mpz_t q,
 		       struct err *e)
 {
@@ -147,8 +129,8 @@ static int from_primes(struct psi_side *s, const mpz_t p, const mpz_t q,
 
 static int rsa_keygen(struct psi_side *s, unsigned bits, struct err *e)
 {
-	EVP_PKEY *pkey;
-	mpz_t p, q;
+	mpz_t p, q, t;
+	bool fit;
 	int rc;
 
 	if (bits < BITS_MIN || bits > PSI_BITS_MAX || bits % 128)
@@ -156,16 +138,18 @@ static int rsa_keygen(struct psi_side *s, unsigned bits, struct err *e)
 			       "an RSA key of %u bits: a multiple of 128 from "
 			       "%d to %d is needed",
 			       bits, BITS_MIN, PSI_BITS_MAX);
-	mpz_inits(p, q, NULL);
-	pkey = EVP_RSA_gen(bits);
-	if (pkey && bn_number(pkey, OSSL_PKEY_PARAM_RSA_FACTOR1, p) &&
-	    bn_number(pkey, OSSL_PKEY_PARAM_RSA_FACTOR2, q))
-		rc = from_primes(s, p, q, e);
-	else
-		rc = err_set(e, EIO, "RSA key generation failed");
-	EVP_PKEY_free(pkey);
+	mpz_inits(p, q, t, NULL);
+	do { /* there must be an inverse of the exponent */
+		crypto_random_primes(p, bits / 2, q, bits / 2);
+		mpz_sub_ui(t, p, 1);
+		fit = mpz_cmp(p, q) != 0 && !mpz_divisible_ui_p(t, EXPONENT);
+		mpz_sub_ui(t, q, 1);
+		fit = fit && !mpz_divisible_ui_p(t, EXPONENT);
+	} while (!fit);
+	rc = from_primes(s, p, q, e);
 	crypto_wipe(p);
 	crypto_wipe(q);
+	crypto_wipe(t);
 	return rc;
 }
 

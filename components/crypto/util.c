@@ -183,3 +183,29 @@ const EVP_MD *crypto_shake256(void)
 	(void)pthread_once(&digests.once, fetch_digests);
 	return digests.shake256;
 }
+
+struct primes {
+	mpz_ptr p[2];
+	unsigned bits[2];
+};
+
+static void prime_share(void *arg, size_t lo, size_t hi)
+{
+	struct primes *j = arg;
+
+	for (size_t i = lo; i < hi; i++)
+		do {
+			crypto_random_bits(j->p[i], j->bits[i]);
+			mpz_setbit(j->p[i], j->bits[i] - 1);
+			mpz_setbit(j->p[i], j->bits[i] - 2);
+			mpz_setbit(j->p[i], 0);
+			mpz_setbit(j->p[i], 1);
+		} while (!mpz_probab_prime_p(j->p[i], 40));
+}
+
+void crypto_random_primes(mpz_t p, unsigned p_bits, mpz_t q, unsigned q_bits)
+{
+	struct primes j = { { p, q }, { p_bits, q_bits } };
+
+	crypto_split(2, 2, prime_share, &j);
+}

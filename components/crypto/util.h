@@ -16,6 +16,9 @@ void crypto_random(void *p, size_t n);
 /* Uniform in [0, below) resp. of at most `bits` bits. */
 void crypto_random_below(mpz_t ret, const mpz_t below);
 void crypto_random_bits(mpz_t ret, unsigned bits);
+/* Two primes, 3 mod 4, with their two top bits set (so that the product has
+ * full length): side by side on two threads. May be equal. */
+void crypto_random_primes(mpz_t p, unsigned p_bits, mpz_t q, unsigned q_bits);
 /* Overwrites the limbs, then clears. */
 void crypto_wipe(mpz_t z);
 /* GMP zeroes what it frees from here on; called by everything with keys. */
