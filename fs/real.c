@@ -446,7 +446,48 @@ int real_mkdir(const struct who *w, struct real_at at, mode_t mode,
 	return real_known(at, ret);
 }
 
-int real_unlink(const struct who *w, struct real_at at)
+pthread_mutex_t *real_turn(uint64_t number)
+{
+	static pthread_mutex_t turns[16] = { [0 ... 15] =
+						 PTHREAD_MUTEX_INITIALIZER };
+
+	return &turns[number % ARRAY_SIZE(turns)];
+}
+
+/* Waits for who hands over what has these names: a name that is gone would
+ * come back with it.  Give them back in any case; NULL: nobody. */
+static void take_turns(pthread_mutex_t *ret[2], struct real_at a,
+		       struct real_at b)
+{
+	const struct node *n;
+
+	pthread_mutex_lock(&lock);
+	n = node_find(a);
+	ret[0] = n ? real_turn(n->number) : NULL;
+	n = node_find(b);
+	ret[1] = n ? real_turn(n->number) : NULL;
+	pthread_mutex_unlock(&lock);
+	if (ret[0] == ret[1])
+		ret[1] = NULL;
+	if (ret[0] > ret[1]) {
+		pthread_mutex_t *t = ret[0];
+
+		ret[0] = ret[1];
+		ret[1] = t;
+	}
+	for (int i = 0; i < 2; i++)
+		if (ret[i])
+			pthread_mutex_lock(ret[i]);
+}
+
+static void give_turns(pthread_mutex_t *const t[2])
+{
+	for (int i = 0; i < 2; i++)
+		if (t[i])
+			pthread_mutex_unlock(t[i]);
+}
+
+static int unlink_in_turn(const struct who *w, struct real_at at)
 {
 	_cleanup_free_ char *party = real_party(at), *disk = NULL;
 	_cleanup_free_ char *vain = NULL;
@@ -479,6 +520,17 @@ int real_unlink(const struct who *w, struct real_at at)
 		return no;
 	}
 	return unlink(disk) ? -errno : 0;
+}
+
+int real_unlink(const struct who *w, struct real_at at)
+{
+	pthread_mutex_t *turns[2];
+	int no;
+
+	take_turns(turns, at, at);
+	no = unlink_in_turn(w, at);
+	give_turns(turns);
+	return no;
 }
 
 int real_rmdir(const struct who *w, struct real_at at)
@@ -679,7 +731,8 @@ static int leave_older(struct real_at from)
 		   : transfer_file_remove(fs.transfer, party, from.path, NULL);
 }
 
-int real_rename(const struct who *w, struct real_at from, struct real_at to)
+static int rename_in_turn(const struct who *w, struct real_at from,
+			  struct real_at to)
 {
 	_cleanup_free_ char *vain = NULL;
 	struct node *n, *other;
@@ -709,6 +762,17 @@ int real_rename(const struct who *w, struct real_at from, struct real_at to)
 		n->leaving = false;
 	pthread_mutex_unlock(&lock);
 	drop(to, vain);
+	return no;
+}
+
+int real_rename(const struct who *w, struct real_at from, struct real_at to)
+{
+	pthread_mutex_t *turns[2];
+	int no;
+
+	take_turns(turns, from, to);
+	no = rename_in_turn(w, from, to);
+	give_turns(turns);
 	return no;
 }
 

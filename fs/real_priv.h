@@ -17,6 +17,9 @@ void real_node_close(struct node *n);
  */
 void real_node_fd(struct node *n, int fd);
 uint64_t real_node_number(const struct node *n);
+/* Of a node, mostly: its writers hand over one after the other, and its name
+ * does not change meanwhile. */
+pthread_mutex_t *real_turn(uint64_t number);
 /* A number that grows with every change of the node's content. */
 uint64_t real_node_turn(struct node *n);
 /* What was changed at this turn (0 = now) is handed over; false when something

@@ -35,9 +35,6 @@ struct writer {
 	uint64_t turn; /* of its last change, among all writers of the node */
 };
 
-/* Of a node, mostly: its writers hand over one after the other. */
-static pthread_mutex_t turns[16] = { [0 ... 15] = PTHREAD_MUTEX_INITIALIZER };
-
 static int writer_place(struct writer *x, struct real_at *ret, char **ret_path)
 {
 	return real_place(real_node_number(x->node), ret, ret_path, NULL);
@@ -231,8 +228,7 @@ static int put_in_turn(struct handle *h, bool late)
 static int put(struct handle *h, bool late)
 {
 	const struct writer *x = h->own;
-	pthread_mutex_t *turn =
-	    &turns[real_node_number(x->node) % ARRAY_SIZE(turns)];
+	pthread_mutex_t *turn = real_turn(real_node_number(x->node));
 	int no;
 
 	if (x->direct)

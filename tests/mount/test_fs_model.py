@@ -6,6 +6,7 @@ import mmap
 import os
 import random
 import shutil
+import time
 
 import pytest
 from conftest import eventually
@@ -156,6 +157,25 @@ def test_files_that_are_sent(p):
     for name, want in f.model.items():
         eventually(lambda n=name, w=want: os.path.exists(there + "/" + n) and
                    slurp(there + "/" + n) == w, 60)
+
+
+def test_a_sent_file_that_is_removed_or_renamed_at_once_does_not_come_back(p):
+    """An empty one is handed over when its close has returned already."""
+    top = p.path("federation/10000/brief")
+    os.makedirs(top)
+    for i in range(60):
+        for name in ("gone", "old"):
+            with open(os.path.join(top, name), "wb") as f:
+                f.write(b"x" * (i % 2))  # there was another one, and there was not
+            with open(os.path.join(top, name), "wb"):
+                pass
+        os.unlink(os.path.join(top, "gone"))
+        os.rename(os.path.join(top, "old"), os.path.join(top, "new"))
+        assert os.listdir(top) == ["new"]
+    time.sleep(0.5)
+    assert os.listdir(top) == ["new"]
+    there = p.sandbox["10000"].path("federation/9999/inbox/brief")
+    eventually(lambda: slurp(os.path.join(there, "new")) == b"", 60)
 
 
 # ---- tables --------------------------------------------------------------------
