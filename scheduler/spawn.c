@@ -7,6 +7,7 @@
 #include <spawn.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -379,6 +380,14 @@ static char *how_it_ended(struct task *t)
 			 info.si_status, strsignal(info.si_status));
 }
 
+/* A result that could not be written: not enough room for one. */
+static bool disk_full(const char *dir)
+{
+	struct statvfs v;
+
+	return !statvfs(dir, &v) && v.f_bavail * v.f_frsize < (64u << 10);
+}
+
 void task_reap(struct sched *s, struct job *j, struct task *t)
 {
 	_cleanup_free_ char *attempt = attempt_dir(j, t);
@@ -405,6 +414,12 @@ void task_reap(struct sched *s, struct job *j, struct task *t)
 		t->error = xstrdup(json_str_or(o, "error", "failed"));
 		task_moved(s, j, t, ST_FAILED, json_str_or(o, "code", "failed"),
 			   json_str_or(o, "public", "the task failed"));
+	} else if (disk_full(attempt)) {
+		t->error = xasprintf("no result (%s): the disk of %s is full; "
+				     "make room, then rerun the job",
+				     how, attempt);
+		task_moved(s, j, t, ST_FAILED, "no_space",
+			   "the disk of that party is full");
 	} else {
 		t->error = xstrdup(how);
 		task_moved(s, j, t, ST_FAILED, "killed",

@@ -215,9 +215,12 @@ void peer_ping(struct site *s, const char *party)
 
 /* ---- telling ----------------------------------------------------------- */
 
-/* lock held: why a request failed since the last ping, NULL if none did */
+/* lock held: why messages wait or a request failed since the last ping, NULL if
+ * none did */
 static char *newer_trouble(const struct peer *p)
 {
+	if (p->message_trouble && p->message_failed_ms > p->asked_mono_ms)
+		return printable(p->message_trouble);
 	return p->trouble && p->failed_ms > p->asked_mono_ms
 		   ? printable(p->trouble)
 		   : NULL;

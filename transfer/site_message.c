@@ -105,6 +105,14 @@ static void gather(struct peer *p, struct batch *b)
 	}
 }
 
+/* lock held: messages wait for the partner's disk, and `ping` says so */
+static void messages_wait(struct peer *p)
+{
+	free(p->message_trouble);
+	p->message_trouble = xstrdup("it has no disk for messages of jobs");
+	p->message_failed_ms = now_mono_ms();
+}
+
 /* What the partner's answer means for one message; lock held.  Gives the
  * sentence when its session fails. */
 static const char *settle_one(struct peer *p, struct out_message *o, int status)
@@ -125,6 +133,8 @@ static const char *settle_one(struct peer *p, struct out_message *o, int status)
 	    status == -ENOSPC || status == -EIO || status == -EAGAIN) {
 		p->count.retries++;
 		p->message_after = now_mono_ms() + backoff_ms(2, 20, 2000);
+		if (status == -ENOSPC || status == -EIO)
+			messages_wait(p);
 		return NULL;
 	}
 	return status == -EEXIST   ? "other content under the same name"
@@ -140,10 +150,13 @@ static void settle(struct peer *p, struct batch *b, int r, unsigned code,
 	pthread_mutex_lock(&s->lock);
 	if (!r && code == 200 && json_array_size(results) == b->n) {
 		p->message_failures = 0;
+		free(TAKE_PTR(p->message_trouble));
 	} else {
 		int status = r ? -EAGAIN : http_to_status((long)code);
 
 		results = NULL;
+		if (status == -ENOSPC)
+			messages_wait(p);
 		if (status == -EINVAL || status == -EFBIG)
 			status = -EINVAL;
 		else

@@ -446,7 +446,9 @@ struct peer {
 	double window; /* requests of transfers that may be under way */
 	unsigned under_way, workers, chunks;
 	uint64_t turn;
-	char *trouble; /* why nothing is tried now */
+	char *trouble;	       /* why nothing is tried now */
+	char *message_trouble; /* why messages wait */
+	int64_t message_failed_ms;
 	/* reverse.c */
 	struct reverse *reverse;
 	/* route.c: what to seal to */

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The receiver's disk: 64 MiB in a file, mounted as its state directory.  What
 does not fit waits, says why, and goes on by itself; what is visible is whole."""
+import concurrent.futures
 import contextlib
 import errno
 import os
@@ -8,7 +9,8 @@ import subprocess
 
 import pytest
 from conftest import eventually
-from net import MIB, content, lab, run
+from net import MIB, Socket, content, lab, run
+from test_soak import job_close, job_open, key_of, send
 
 _ = lab  # a fixture
 
@@ -194,3 +196,45 @@ def test_a_table_that_does_not_fit_leaves_the_old_one(x, rng):
             assert f.read() == "id,v\nold,1\n"
         eventually(lambda: x.disk.free() > free - 2 * MIB)
         assert os.listdir(os.path.join(x["2"].state, "tables/building")) == []
+
+
+def test_a_job_on_a_full_disk_says_so_and_can_be_run_again(x):
+    with open(x["2"].path("parties/1/allow"), "w") as f:
+        f.write("module *\ntable *\nrole *\npush *\nlimit floor 1M\n")
+    names = ["add_%d" % i for i in range(20)]
+    dsl = {"components": {n: {"module": "SecureAddExample"} for n in names}}
+    conf = {"dsl_version": 2, "initiator": {"role": "guest", "party_id": 1},
+            "role": {"guest": [1], "host": [2]},
+            "component_parameters": {"common": {n: {"data_num": 1} for n in names}}}
+    job = x["1"].submit(dsl, conf)
+    eventually(lambda: "add_1 " in x["1"].read("jobs", job, "events"), 30)
+    fill = os.path.join(x.disk.at, "fill")
+    with open(fill, "wb", buffering=0) as f, contextlib.suppress(OSError):
+        while f.write(bytes(64 << 10)):
+            pass
+    assert x["1"].wait(job, 300) == "failed"
+    assert "the disk of that party is full" in x["1"].error(job)
+    os.unlink(fill)
+    with open(x["1"].path("jobs", job, "ctl"), "w") as f:
+        f.write("rerun\n")
+    assert x["1"].wait(job, 300) == "success", x["1"].error(job)
+
+
+def test_messages_of_jobs_that_wait_for_the_disk_of_a_partner_are_seen_in_ping(x):
+    job = "20261123120000000000009001"
+    job_open(x, job)
+    fill = os.path.join(x.disk.at, "fill")
+    with open(fill, "wb", buffering=0) as f, contextlib.suppress(OSError):
+        while f.write(bytes(64 << 10)):
+            pass
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, Socket(x["1"], 90) as s:
+        # More than the journals have room for in advance.
+        sent = pool.submit(lambda: [send(s, key_of(job, "variable", str(i)), bytes(60000))["status"]
+                                    for i in range(200)])
+        try:
+            eventually(lambda: "no disk for messages" in x["1"].read("parties/2/ping"), 20)
+        finally:
+            os.unlink(fill)
+        assert set(sent.result(60)) == {0}
+    eventually(lambda: "no disk" not in x["1"].read("parties/2/ping"), 20)
+    job_close(x, job)
