@@ -201,7 +201,7 @@ def test_a_table_that_does_not_fit_leaves_the_old_one(x, rng):
 def test_a_job_on_a_full_disk_says_so_and_can_be_run_again(x):
     with open(x["2"].path("parties/1/allow"), "w") as f:
         f.write("module *\ntable *\nrole *\npush *\nlimit floor 1M\n")
-    names = ["add_%d" % i for i in range(20)]
+    names = ["add_%d" % i for i in range(40)]
     dsl = {"components": {n: {"module": "SecureAddExample"} for n in names}}
     conf = {"dsl_version": 2, "initiator": {"role": "guest", "party_id": 1},
             "role": {"guest": [1], "host": [2]},
