@@ -137,10 +137,13 @@ int cipher_dot_end(struct cipher_vec *a, const struct packing *p,
 {
 	const unsigned low = p->bits * (p->per - 1);
 	const size_t nl = mpz_size(a->key->n);
-	uint64_t *v = ring_alloc(nl * a->n);
 	int r = dot_check(a->key, p, e);
 	mpz_t m, positive;
+	uint64_t *v;
 
+	if (r < 0)
+		return r;
+	v = ring_alloc(nl * a->n);
 	mpz_inits(m, positive, NULL);
 	mpz_setbit(positive, 2 * low + p->bits); /* whatever lies above is */
 	for (size_t i = 0; i < a->n && r >= 0; i++) {

@@ -15,7 +15,7 @@
 
 #include "components/crypto/paillier_priv.h"
 
-#define BLOCK	  16u	     /* made at once */
+#define BLOCK	  8u	     /* made at once: what the end may wait for */
 #define BYTES_MAX (4u << 20) /* of the ring */
 
 struct paillier_ahead {

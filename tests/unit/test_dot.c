@@ -10,51 +10,24 @@
 
 #include <cmocka.h>
 
-#include "components/crypto/paillier.h"
-#include "components/crypto/paillier_priv.h"
+#include "tests/unit/cipher_key.h"
 
 #define SCALE	20
 #define X_SCALE 16
 #define BITS	70
 
-static struct paillier_private *key;
-static const struct paillier_public *pub;
+static bool ou;
 
-static int set_up(void **state)
+static int make_key(struct paillier_private **ret)
 {
-	(void)state;
-	ring_force_portable(false);
-	if (paillier_keygen(1024, &key, NULL) < 0)
-		return -1;
-	pub = paillier_public(key);
-	return 0;
-}
-
-static int set_up_portable(void **state)
-{
-	(void)state;
-	ring_force_portable(true);
-	if (paillier_keygen(1024, &key, NULL) < 0)
-		return -1;
-	pub = paillier_public(key);
-	return 0;
+	return ou ? ou_keygen(2048, ret, NULL)
+		  : paillier_keygen(1024, ret, NULL);
 }
 
 static int set_up_ou(void **state)
 {
-	(void)state;
-	ring_force_portable(false);
-	if (ou_keygen(2048, &key, NULL) < 0)
-		return -1;
-	pub = paillier_public(key);
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	(void)state;
-	paillier_private_free(key);
-	return 0;
+	ou = true;
+	return set_up(state);
 }
 
 /* Multiples of 2^-scale below 2^bits. */
