@@ -399,7 +399,7 @@ int party_mkdir(const struct who *w, const char *name, struct attr *ret);
 int party_rmdir(const struct who *w, const char *name);
 bool party_known(const char *id);
 
-/* ---- real.c, real_write.c: files kept on disk, with a table of nodes --- */
+/* ---- real*.c: files kept on disk, with a table of nodes ------------------ */
 enum real_kind {
 	REAL_OUT,  /* federation/<party>/..., sent by close */
 	REAL_IN,   /* federation/<party>/inbox/..., what came */

@@ -553,81 +553,6 @@ int real_rmdir(const struct who *w, struct real_at at)
 	return rmdir(disk) ? -errno : 0;
 }
 
-/* In the kernel, by sharing the bytes where the disk can. */
-static int copy_bytes(int in, int out)
-{
-	_cleanup_free_ char *buf = NULL;
-	off_t at = 0, to = 0;
-	ssize_t k;
-
-	while ((k = copy_file_range(in, &at, out, &to, 1u << 30, 0)) > 0)
-		;
-	if (!k)
-		return 0;
-	if (errno != EXDEV && errno != EINVAL && errno != ENOSYS &&
-	    errno != EOPNOTSUPP)
-		return -errno;
-	buf = malloc(256u << 10);
-	if (!buf)
-		return -ENOMEM;
-	while ((k = pread(in, buf, 256u << 10, at)) > 0) {
-		int no = pwrite_all(out, buf, (size_t)k, (uint64_t)at);
-
-		if (no)
-			return no;
-		at += k;
-	}
-	return k < 0 ? -errno : 0;
-}
-
-int real_copy(int in, const char *to)
-{
-	_cleanup_close_ int out = -1;
-	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT } };
-	struct stat st;
-	int no;
-
-	out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (out < 0)
-		return -errno;
-	no = copy_bytes(in, out);
-	if (!no && fstat(in, &st))
-		no = -errno;
-	if (!no) {
-		times[1] = st.st_mtim;
-		(void)futimens(out, times);
-		no = fsync(out) ? -errno : 0;
-	}
-	if (no)
-		(void)unlink(to);
-	return no;
-}
-
-static int copy_path(const char *from, const char *to)
-{
-	_cleanup_close_ int in = open(from, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-
-	return in < 0 ? -errno : real_copy(in, to);
-}
-
-int real_hand_over(uid_t uid, struct real_at at, const char *spool)
-{
-	_cleanup_free_ char *party = real_party(at);
-	struct err e = { 0 };
-	int no = party
-		     ? transfer_file_put(fs.transfer, party, at.path, spool, &e)
-		     : -ENOMEM;
-
-	if (no) {
-		char what[512];
-
-		(void)snprintf(what, sizeof(what), "federation/%s/%s",
-			       party ? party : "", at.path);
-		errors_add(uid, what, no, e.text);
-	}
-	return no;
-}
-
 /* A file kept here that nobody writes any more: its bytes go to the spool as
  * they are.  -EBUSY: they must be copied. */
 static int move_to_spool(struct real_at from, const char *disk,
@@ -661,7 +586,7 @@ static int send_kept(uid_t uid, struct real_at from, struct real_at to,
 
 	moved = !no;
 	if (no == -EBUSY || no == -EXDEV)
-		no = copy_path(disk, spool);
+		no = real_copy_path(disk, spool);
 	if (no)
 		return no;
 	no = real_hand_over(uid, to, spool);
@@ -699,14 +624,14 @@ static int move_bytes(const struct who *w, struct real_at from,
 	if (real_kept_here(to)) {
 		no = real_parents(b);
 		if (!no)
-			no = copy_path(a, b);
+			no = real_copy_path(a, b);
 	} else {
 		/* What is sent is never changed, so one file may have both
 		 * names while the old one is on its way. */
 		spool = real_spool(to);
 		no = !spool ? -ENOMEM : link(a, spool) ? -errno : 0;
 		if (no && spool)
-			no = copy_path(a, spool);
+			no = real_copy_path(a, spool);
 		if (!no) {
 			no = real_hand_over(w->uid, to, spool);
 			if (no)

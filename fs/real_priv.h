@@ -51,6 +51,8 @@ char *real_spool(struct real_at at);
 int real_parents(const char *path);
 /* The bytes and the time of an open file into a new one, durable. */
 int real_copy(int in, const char *to);
+/* The same by name. */
+int real_copy_path(const char *from, const char *to);
 /* The spool file is rollsite's from now on. A refusal goes to /errors. */
 int real_hand_over(uid_t uid, struct real_at at, const char *spool);
 
