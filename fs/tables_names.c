@@ -186,6 +186,28 @@ int table_recall(uint64_t id, char **ret_ns, char **ret_name)
 	return *ret_ns && (!ret_name || *ret_name) ? 0 : -ESTALE;
 }
 
+void tables_known_each(void (*each)(uint64_t id, const char *ns,
+				    const char *name))
+{
+	_cleanup_free_ uint64_t *ids = NULL;
+	struct known *k, *tmp;
+	size_t n = 0;
+
+	pthread_mutex_lock(&known_lock);
+	ids = calloc(HASH_COUNT(known) + 1, sizeof(*ids));
+	HASH_ITER (hh, known, k, tmp)
+		if (ids)
+			ids[n++] = k->id;
+	pthread_mutex_unlock(&known_lock);
+	for (size_t i = 0; i < n; i++) {
+		_cleanup_free_ char *ns = NULL, *name = NULL;
+
+		if (!table_recall(ids[i], &ns, &name) ||
+		    !table_recall(ids[i], &ns, NULL))
+			each(ids[i], ns, name);
+	}
+}
+
 /* ---- derived files that were written ----------------------------------- */
 
 /* With the lock held. */

@@ -26,6 +26,9 @@ void table_count_lookup(uint64_t id);
 void tables_forget(struct nid n, uint64_t count);
 /* -ESTALE when it is not known.  Caller frees; ret_name NULL: a namespace. */
 int table_recall(uint64_t id, char **ret_ns, char **ret_name);
+/* Each namespace (name NULL) and table that the kernel knows. */
+void tables_known_each(void (*each)(uint64_t id, const char *ns,
+				    const char *name));
 /* For tables_attr.c: nothing is kept for it, as of so many changes. */
 bool table_attrs_none(uint64_t id, uint64_t changes, bool set);
 /* The place's present generation; NULL and 0 = the table is empty. */

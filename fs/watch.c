@@ -4,9 +4,9 @@
  * scheduler below the mount.  The store's names are files that are renamed
  * into place, so inotify(7) tells of each; the kernel is told to forget what it
  * knows of the name.  Watched are the namespaces that the kernel knows.  When
- * events are lost, or there are no watches left, the entries' timeouts of a
- * second remain.  Watched are also files that grow and are polled: tasks write
- * them.
+ * events were lost all that is known is forgotten; when there are no watches
+ * left, the entries' timeouts of a second remain.  Watched are also files that
+ * grow and are polled: tasks write them.
  */
 #include <poll.h>
 #include <pthread.h>
@@ -146,10 +146,19 @@ static void on_names(const char *name)
 	notify_inode(root_tables_ino());
 }
 
+static void table_replaced(uint64_t id)
+{
+	fuse_ino_t table = nid_ino(K_TABLE, id, T_DIR);
+
+	notify_entry(table, "data.csv");
+	notify_entry(table, "rows");
+	notify_inode(table);
+}
+
 static void on_table(uint64_t ns_id, const char *name)
 {
 	_cleanup_free_ char *ns = NULL, *plain = table_stored_name(name);
-	fuse_ino_t dir = nid_ino(K_NAMESPACE, ns_id, 0), table;
+	fuse_ino_t dir = nid_ino(K_NAMESPACE, ns_id, 0);
 	struct table_id id;
 
 	/* "NAME.PID.COUNT.tmp", before it is renamed, is none of ours. */
@@ -157,14 +166,40 @@ static void on_table(uint64_t ns_id, const char *name)
 		return;
 	table_store_recheck(fs.tables);
 	notify_inode(dir);
-	if (table_lookup(fs.tables, ns, plain, &id, NULL)) {
+	if (table_lookup(fs.tables, ns, plain, &id, NULL))
 		notify_entry(dir, name);
-		return;
+	else
+		table_replaced(id.id);
+}
+
+/* A namespace (name NULL) or table that the kernel knows. */
+static void on_known(uint64_t id, const char *ns, const char *name)
+{
+	_cleanup_free_ char *ns_esc = table_escape(ns);
+	_cleanup_free_ char *esc = name ? table_escape(name) : NULL;
+	struct table_id now;
+	uint64_t ns_id;
+	bool there = !namespace_id(fs.tables, ns, &ns_id);
+
+	if (!name) {
+		if (ns_esc && (!there || ns_id != id))
+			notify_entry(root_tables_ino(), ns_esc);
+		notify_inode(nid_ino(K_NAMESPACE, id, 0));
+	} else if (there) {
+		if (esc && (table_lookup(fs.tables, ns, name, &now, NULL) ||
+			    now.id != id))
+			notify_entry(nid_ino(K_NAMESPACE, ns_id, 0), esc);
+		table_replaced(id);
 	}
-	table = nid_ino(K_TABLE, id.id, T_DIR);
-	notify_entry(table, "data.csv");
-	notify_entry(table, "rows");
-	notify_inode(table);
+}
+
+/* Events were lost: anything may have changed. */
+static void on_all(void)
+{
+	table_store_recheck(fs.tables);
+	notify_inode(root_tables_ino());
+	tables_known_each(on_known);
+	notify_pollers();
 }
 
 static void handle_events(void)
@@ -178,6 +213,10 @@ static void handle_events(void)
 		uint64_t id;
 
 		at += (ssize_t)(sizeof(*e) + e->len);
+		if (e->mask & IN_Q_OVERFLOW) {
+			on_all();
+			continue;
+		}
 		if (e->mask & IN_MODIFY) { /* watch_growth() */
 			notify_pollers();
 			continue;

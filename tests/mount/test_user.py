@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What people and their programs do with a mount, and what went wrong."""
 import errno
+import json
 import os
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -90,3 +92,28 @@ def test_the_rows_of_a_damaged_name_stay(two):
         f.write(good)
     p.start()
     assert p.read("tables/user/damaged/data.csv") == "id,x\n1,2\n"
+
+
+def test_rows_are_new_when_more_has_changed_than_the_kernel_tells(two):
+    p = two[9999]
+    p.upload("flood", "t", "id,x\n1,old\n")
+    p.upload("flood", "other", "id,x\n1,new\n")
+    row = p.path("tables/flood/t/rows/1")
+    assert read(row) == "1,old\n"
+    names = os.path.join(p.state, "tables/names/flood")
+    name, other = ({"path": os.path.join(names, n), **json.loads(read(names, n))}
+                   for n in ("t", "other"))
+    daemon = p.pid("rollfs")
+    os.kill(daemon, signal.SIGSTOP)
+    try:
+        with open(os.path.join(names, ".a"), "w", encoding="ascii"):
+            pass
+        for _ in range(10000):  # two events each; the kernel keeps 16384
+            os.rename(os.path.join(names, ".a"), os.path.join(names, ".b"))
+            os.rename(os.path.join(names, ".b"), os.path.join(names, ".a"))
+        with open(os.path.join(names, ".a"), "w", encoding="ascii") as f:
+            json.dump({"data": other["data"], "id": name["id"]}, f, separators=(",", ":"))
+        os.rename(os.path.join(names, ".a"), name["path"])
+    finally:
+        os.kill(daemon, signal.SIGCONT)
+    eventually(lambda: read(row) == "1,new\n")
