@@ -297,12 +297,10 @@ static int in_dir(const struct who *w, struct nid dir, const char *name,
 	const struct ent *e;
 	int no;
 
-	if (name_beside(name))
-		return real_lookup(
-		    (struct real_at){ REAL_TEMP, dir.number, name }, ret);
 	e = ent_by_name(table_files, TABLE_FILES, name);
 	if (!e)
-		return -ENOENT;
+		return real_lookup(
+		    (struct real_at){ REAL_TEMP, dir.number, name }, ret);
 	if (e->slot == T_WRITE) {
 		/* Read again when it was replaced in between. */
 		for (int tries = 0; tries < 3; tries++) {

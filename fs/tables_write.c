@@ -7,6 +7,11 @@
 
 /* ---- making -------------------------------------------------------------- */
 
+static bool own_file(const char *name)
+{
+	return ent_by_name(table_files, TABLE_FILES, name) != NULL;
+}
+
 /* The place of a temporary name in a directory of a table, if it is one. */
 static bool temporary_at(struct nid dir, const char *name, struct real_at *ret)
 {
@@ -14,11 +19,20 @@ static bool temporary_at(struct nid dir, const char *name, struct real_at *ret)
 			      : dir.slot == T_COLUMNS ? REAL_TEMP_COLUMN
 						      : REAL_TEMP;
 
-	if (dir.kind != K_TABLE || (kind == REAL_TEMP && dir.slot != T_DIR) ||
-	    !(kind == REAL_TEMP ? name_beside(name) : name_temporary(name)))
+	if (dir.kind != K_TABLE || (kind == REAL_TEMP && dir.slot != T_DIR))
 		return false;
 	*ret = (struct real_at){ kind, dir.number, name };
-	return true;
+	return kind != REAL_TEMP   ? name_temporary(name)
+	       : name_beside(name) ? true
+				   : !own_file(name) && real_exists(*ret);
+}
+
+/* As mkstemp(3) makes files, whatever it calls them: perl -i and Python's
+ * tempfile write such ones and rename them to data.csv. */
+static bool by_mkstemp(mode_t mode, int flags)
+{
+	return (flags & O_EXCL) && (flags & O_ACCMODE) == O_RDWR &&
+	       (mode & 0777) == 0600;
 }
 
 unsigned table_derived_slot(struct nid dir, const char *name)
@@ -108,6 +122,9 @@ int tables_create(const struct who *w, struct nid dir, const char *name,
 	} else if (dir.slot == T_DIR && !strcmp(name, "upload.json")) {
 		n.slot = T_OPTIONS;
 		no = options_open(w, n.number, flags, ret_h);
+	} else if (dir.slot == T_DIR && by_mkstemp(mode, flags)) {
+		temp = (struct real_at){ REAL_TEMP, dir.number, name };
+		return real_create(w, temp, mode, flags, ret, ret_h);
 	} else {
 		return refuse_name(w, dir, name);
 	}

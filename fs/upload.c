@@ -15,6 +15,8 @@ struct upload {
 	struct table *linked; /* a whole copy of this generation */
 	struct table_progress progress;
 	bool published;
+	bool emptied;	  /* what was there before is to go */
+	uint64_t was;	  /* bytes of it, when it is not */
 	int64_t mtime_ns; /* data.csv gets it when it is published; 0 = none */
 };
 
@@ -153,6 +155,21 @@ static void upload_write(fuse_req_t r, struct handle *h, const char *buf,
 		fuse_reply_write(r, n);
 }
 
+/* Who opens a file without emptying it, and writes less than was there, keeps
+ * the rest of it in any other directory; this one has no such rest. */
+static int check_whole(const struct handle *h, struct err *e)
+{
+	const struct upload *x = h->own;
+
+	if (x->emptied || h->bytes >= x->was)
+		return 0;
+	return err_set(e, EINVAL,
+		       "the first %llu of its %llu bytes were written, without "
+		       "emptying it: a table is written whole",
+		       (unsigned long long)h->bytes,
+		       (unsigned long long)x->was);
+}
+
 /* With the lock held. */
 static int publish(struct handle *h)
 {
@@ -165,8 +182,12 @@ static int publish(struct handle *h)
 	if (x->published || (!x->u && !x->linked))
 		return 0; /* nothing was written, or told already */
 	no = table_place(x->id, &p);
-	if (no) {
+	if (no)
 		err_set(&e, -no, "the table has gone");
+	else
+		no = check_whole(h, &e);
+	if (no) {
+		table_upload_abort(TAKE_PTR(x->u));
 	} else if (x->linked) {
 		no = table_link(x->linked, p.ns, p.name, &e);
 	} else {
@@ -204,12 +225,6 @@ int upload_link(struct handle *h, struct table *t)
 	}
 	pthread_mutex_unlock(&h->lock);
 	return no;
-}
-
-/* Was it opened to replace what is there? touch(1) does not say so. */
-static bool empties(const struct handle *h)
-{
-	return h->flags & (O_TRUNC | O_EXCL);
 }
 
 /* Who closes a large table may be ended meanwhile: nothing is published. */
@@ -289,13 +304,14 @@ void uploads_stop(void)
 
 static void upload_flush(fuse_req_t r, struct handle *h)
 {
+	const struct upload *x = h->own;
 	enum closer who;
 	int no = 0;
 	bool full;
 
 	pthread_mutex_lock(&h->lock);
 	full = h->bytes && !h->failed;
-	who = full || empties(h) ? proc_closer(h, r) : CLOSE_OTHER;
+	who = full || x->emptied ? proc_closer(h, r) : CLOSE_OTHER;
 	/* Nothing at all where a table was to be: there is no header.
 	 * Shells flush before the first byte and ignore the answer. */
 	if (!h->bytes && !h->failed && who == CLOSE_OPENER)
@@ -334,7 +350,10 @@ static int upload_truncate(struct handle *h, off_t size)
 		x->progress.merged = 0;
 		h->bytes = 0;
 		h->failed = 0;
-	} else if ((uint64_t)size != h->bytes) {
+		x->emptied = true;
+	} else if ((uint64_t)size == h->bytes) {
+		x->emptied = true;
+	} else {
 		no = -EINVAL;
 	}
 	pthread_mutex_unlock(&h->lock);
@@ -345,7 +364,7 @@ static void upload_release(struct handle *h)
 {
 	struct upload *x = h->own;
 
-	if (!h->bytes && !h->failed && !h->killed && empties(h)) {
+	if (!h->bytes && !h->failed && !h->killed && x->emptied) {
 		struct who w = who_was(h);
 
 		table_refused(&w, x->id, "data.csv", -EINVAL,
@@ -379,6 +398,7 @@ int upload_open(const struct who *w, uint64_t id, int flags,
 		struct handle **ret)
 {
 	struct upload *x = calloc(1, sizeof(*x));
+	_cleanup_table_ struct table *t = NULL;
 	struct handle *h;
 
 	if (!x)
@@ -390,6 +410,10 @@ int upload_open(const struct who *w, uint64_t id, int flags,
 		return -ENOMEM;
 	}
 	x->id = id;
+	/* touch(1) empties nothing. */
+	x->emptied = flags & (O_TRUNC | O_EXCL);
+	if (!x->emptied && !table_now(id, &t) && t)
+		x->was = table_csv_size(t);
 	h->own = x;
 	pthread_mutex_lock(&active_lock);
 	x->next = active;

@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import subprocess
+import tempfile
 
 import pytest
 from conftest import SLOW, Refused, eventually
@@ -300,6 +301,26 @@ def test_other_users_come_as_far_as_modes_let_them(p, ns):
 
 
 # ---- editors -----------------------------------------------------------------
+
+@pytest.mark.parametrize("command", [
+    "perl -pi -e s/v7/seven/ data.csv",
+    "/usr/bin/python3 -c 'import os, tempfile\n"
+    "f = tempfile.NamedTemporaryFile(\"w\", dir=\".\", delete=False)\n"
+    "f.write(open(\"data.csv\").read().replace(\"v7,\", \"seven,\"))\n"
+    "f.close()\nos.replace(f.name, \"data.csv\")'"])
+def test_files_that_mkstemp_made_become_the_data(ns, command):
+    listed = os.listdir(ns + "/t")
+    good(ns + "/t", command)
+    assert "007,seven," in data(ns + "/t") and os.listdir(ns + "/t") == listed
+
+
+def test_files_that_mkstemp_made_can_be_removed(ns):
+    fd, name = tempfile.mkstemp(dir=ns + "/t")
+    os.close(fd)
+    assert os.path.basename(name) in os.listdir(ns + "/t")
+    os.unlink(name)
+    assert not os.path.exists(name)
+
 
 def test_sed_in_place_and_checkpoints_in_a_table(ns):
     good(ns, "sed -i s/v7,/w7,/ t/data.csv")

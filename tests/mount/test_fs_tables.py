@@ -119,6 +119,30 @@ def test_appending_is_refused_and_changes_nothing(d):
     assert data(d) == OLD
 
 
+def test_writing_over_a_part_is_refused_and_changes_nothing(d, p):
+    with pytest.raises(OSError) as e:
+        with open(d + "/data.csv", "r+", encoding="utf-8") as f:
+            f.write("id")
+    assert e.value.errno == errno.EINVAL and data(d) == OLD
+    assert "the first 2 of its %d bytes were written" % len(OLD) in p.read("errors")
+
+
+def test_writing_over_all_of_it_replaces_it(d):
+    with open(d + "/data.csv", "r+", encoding="utf-8") as f:
+        f.write(NEW)
+        f.truncate()  # rsync --inplace
+    assert data(d) == NEW
+
+
+def test_truncate_alone_is_refused_and_changes_nothing(d):
+    assert "failed to close" in sh(d, "truncate -s 0 data.csv").stderr
+    fd = os.open(d + "/data.csv", os.O_WRONLY)
+    os.ftruncate(fd, 0)
+    with pytest.raises(OSError) as e:
+        os.close(fd)
+    assert e.value.errno == errno.EINVAL and data(d) == OLD
+
+
 def test_touch_changes_nothing(d):
     assert sh(d, "touch data.csv").returncode == 0
     assert data(d) == OLD
