@@ -307,7 +307,8 @@ def test_other_users_come_as_far_as_modes_let_them(p, ns):
     "/usr/bin/python3 -c 'import os, tempfile\n"
     "f = tempfile.NamedTemporaryFile(\"w\", dir=\".\", delete=False)\n"
     "f.write(open(\"data.csv\").read().replace(\"v7,\", \"seven,\"))\n"
-    "f.close()\nos.replace(f.name, \"data.csv\")'"])
+    "f.close()\nos.replace(f.name, \"data.csv\")'"],
+    ids=["perl", "tempfile"])
 def test_files_that_mkstemp_made_become_the_data(ns, command):
     listed = os.listdir(ns + "/t")
     good(ns + "/t", command)
