@@ -161,7 +161,6 @@ static void on_table(uint64_t ns_id, const char *name)
 	fuse_ino_t dir = nid_ino(K_NAMESPACE, ns_id, 0);
 	struct table_id id;
 
-	/* "NAME.PID.COUNT.tmp", before it is renamed, is none of ours. */
 	if (!plain || table_recall(ns_id, &ns, NULL))
 		return;
 	table_store_recheck(fs.tables);

@@ -147,16 +147,21 @@ int file_replace(const char *path, const void *data, size_t n, mode_t mode,
 		 bool durable, struct err *e)
 {
 	static unsigned counter;
+	const char *slash = strrchr(path, '/');
 	_cleanup_free_ char *tmp = NULL;
 	_cleanup_close_ int fd = -1;
 	int r;
 
-	if (asprintf(&tmp, "%s.%d.%u.tmp", path, (int)getpid(),
+	if (asprintf(&tmp, "%.*s.%d.%u.tmp",
+		     slash ? (int)(slash + 1 - path) : 0, path, (int)getpid(),
 		     __atomic_add_fetch(&counter, 1, __ATOMIC_RELAXED)) < 0) {
 		tmp = NULL;
 		return err_sys(e, ENOMEM, "%s", path);
 	}
-	fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+	/* One is there when a process with our number died: after a restart of
+	 * a container, say. */
+	fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
+		  mode);
 	if (fd < 0)
 		return err_sys(e, errno, "%s", tmp);
 	r = write_all(fd, data, n);
@@ -169,6 +174,29 @@ int file_replace(const char *path, const void *data, size_t n, mode_t mode,
 		return err_sys(e, -r, "%s", path);
 	}
 	return durable ? parent_sync(path, e) : 0;
+}
+
+/* ".PID.COUNT.tmp" */
+static bool is_temporary(const char *name)
+{
+	for (int i = 0; i < 2; i++) {
+		size_t n = *name == '.' ? strspn(name + 1, "0123456789") : 0;
+
+		if (!n)
+			return false;
+		name += 1 + n;
+	}
+	return !strcmp(name, ".tmp");
+}
+
+void file_replace_sweep(const char *dir)
+{
+	_cleanup_closedir_ DIR *d = opendir(dir);
+	const struct dirent *de;
+
+	while (d && (de = readdir(d)))
+		if (is_temporary(de->d_name))
+			(void)unlinkat(dirfd(d), de->d_name, 0);
 }
 
 int mkdir_p(const char *path, mode_t mode, struct err *e)

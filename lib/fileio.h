@@ -20,12 +20,15 @@ int pwrite_all(int fd, const void *data, size_t n, uint64_t offset) MUST_CHECK;
 /* The whole file appended to ret (bounded by its maximum). */
 int file_read(const char *path, struct strbuf *ret, struct err *e) MUST_CHECK;
 /*
- * Replaces path atomically: temporary file beside it, [fsync,] rename
- * [, fsync of the directory].  durable=false survives a killed process but
- * not a power cut.
+ * Replaces path atomically: temporary file ".PID.COUNT.tmp" beside it,
+ * [fsync,] rename [, fsync of the directory].  durable=false survives a killed
+ * process but not a power cut.
  */
 int file_replace(const char *path, const void *data, size_t n, mode_t mode,
 		 bool durable, struct err *e) MUST_CHECK;
+/* What processes left in a directory that were killed in file_replace().  Not
+ * while one may be at it. */
+void file_replace_sweep(const char *dir);
 int dir_sync(const char *path, struct err *e) MUST_CHECK;
 int mkdir_p(const char *path, mode_t mode, struct err *e) MUST_CHECK;
 /* Removes a tree; never follows symlinks; a missing path is no error. */

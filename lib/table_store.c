@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Names and generations: what exists, who refers to it, what may go. */
-#include <ctype.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <sys/file.h>
@@ -113,14 +112,14 @@ static void store_unlock(int *fd)
 }
 #define _cleanup_store_unlock_ _cleanup_(store_unlock)
 
-/* Serialises publishing over all processes, until store_unlock(). */
-static int store_lock(const struct table_store *s, struct err *e)
+static int lock_file(const struct table_store *s, const char *name,
+		     struct err *e)
 {
 	char path[PATH_SIZE];
 	_cleanup_close_ int fd = -1;
 	int r;
 
-	(void)snprintf(path, sizeof(path), "%s/lock", s->dir);
+	(void)snprintf(path, sizeof(path), "%s/%s", s->dir, name);
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return err_sys(e, errno, "%s", path);
@@ -128,6 +127,12 @@ static int store_lock(const struct table_store *s, struct err *e)
 	if (r)
 		return err_sys(e, -r, "%s", path);
 	return TAKE_FD(fd);
+}
+
+/* Serialises publishing over all processes, until store_unlock(). */
+static int store_lock(const struct table_store *s, struct err *e)
+{
+	return lock_file(s, "lock", e);
 }
 
 /* NULL: the number of changes is not known. */
@@ -189,17 +194,12 @@ int table_store_numbers(struct table_store *s, uint64_t n, uint64_t *ret_first,
 {
 	char path[PATH_SIZE], text[32];
 	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(64);
-	_cleanup_close_ int lock = -1;
+	_cleanup_close_ int lock = lock_file(s, "counter.lock", e);
 	uint64_t first = 1;
 	int r;
 
-	(void)snprintf(path, sizeof(path), "%s/counter.lock", s->dir);
-	lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (lock < 0)
-		return err_sys(e, errno, "%s", path);
-	r = lock_wait(lock);
-	if (r)
-		return err_sys(e, -r, "%s", path);
+		return lock;
 	(void)snprintf(path, sizeof(path), "%s/counter", s->dir);
 	r = file_read(path, &sb, e);
 	if (r && r != -ENOENT)
@@ -353,23 +353,48 @@ int namespace_id(struct table_store *s, const char *ns, uint64_t *ret_id)
 	return 0;
 }
 
+/* Built aside, like a generation: there is none without a number. */
 static int namespace_make(struct table_store *s, const char *ns,
 			  uint64_t *ret_id, struct err *e)
 {
-	char path[PATH_SIZE], text[32];
-	int r;
+	char path[PATH_SIZE], to[PATH_SIZE], file[PATH_SIZE + 8], text[32];
+	int r = table_store_numbers(s, 1, ret_id, e);
 
-	r = table_store_numbers(s, 1, ret_id, e);
 	if (r)
 		return r;
-	name_path(s, path, ns, NULL);
-	if (mkdir(path, 0700) && errno != EEXIST)
-		return err_sys(e, errno, "%s", path);
-	(void)snprintf(path + strlen(path), sizeof(path) - strlen(path),
-		       "/.id");
+	(void)snprintf(path, sizeof(path), "%s/building/%llu", s->dir,
+		       (unsigned long long)*ret_id);
+	(void)snprintf(file, sizeof(file), "%s/.id", path);
 	(void)snprintf(text, sizeof(text), "%llu\n",
 		       (unsigned long long)*ret_id);
-	return file_replace(path, text, strlen(text), 0600, true, e);
+	name_path(s, to, ns, NULL);
+	if (mkdir(path, 0700))
+		return err_sys(e, errno, "%s", path);
+	r = file_replace(file, text, strlen(text), 0600, true, e);
+	if (!r && rename(path, to))
+		r = err_sys(e, errno, "%s", to);
+	if (r) {
+		(void)remove_tree(path, NULL);
+		return r;
+	}
+	(void)snprintf(path, sizeof(path), "%s/names", s->dir);
+	return dir_sync(path, e);
+}
+
+/* One without tables, as a whole. */
+static int namespace_away(struct table_store *s, const char *ns, uint64_t id,
+			  struct err *e)
+{
+	char path[PATH_SIZE], away[PATH_SIZE];
+
+	name_path(s, path, ns, NULL);
+	(void)snprintf(away, sizeof(away), "%s/building/%llu.gone", s->dir,
+		       (unsigned long long)id);
+	if (rename(path, away))
+		return err_sys(e, errno, "%s", path);
+	table_attrs_remove(s, id);
+	(void)remove_tree(away, NULL);
+	return 0;
 }
 
 int namespace_create(struct table_store *s, const char *ns, uint64_t *ret_id,
@@ -399,8 +424,7 @@ static int count_one(void *arg, const char *name)
 int namespace_remove(struct table_store *s, const char *ns, struct err *e)
 {
 	_cleanup_store_unlock_ int lock = -1;
-	char path[PATH_SIZE];
-	uint64_t id = 0;
+	uint64_t id;
 	size_t n = 0;
 	int r = check_names(ns, NULL, e);
 
@@ -414,10 +438,9 @@ int namespace_remove(struct table_store *s, const char *ns, struct err *e)
 		return r;
 	if (n)
 		return err_set(e, ENOTEMPTY, "namespace %s has tables", ns);
-	if (!namespace_id(s, ns, &id))
-		table_attrs_remove(s, id);
-	name_path(s, path, ns, NULL);
-	return remove_tree(path, e);
+	r = namespace_id(s, ns, &id);
+	return r ? err_set(e, -r, "no namespace %s", ns)
+		 : namespace_away(s, ns, id, e);
 }
 
 int namespace_changed(struct table_store *s, const char *ns, int64_t *ret_ns)
@@ -460,10 +483,9 @@ int namespace_move(struct table_store *s, const char *ns, const char *to,
 			r = err_set(e, ENOTEMPTY, "namespace %s has tables",
 				    to);
 		if (!r)
-			r = remove_tree(to_path, e);
+			r = namespace_away(s, to, other, e);
 		if (r)
 			return r;
-		table_attrs_remove(s, other);
 	}
 	if (rename(from_path, to_path))
 		return err_sys(e, errno, "%s", from_path);
@@ -494,24 +516,6 @@ static int by_text(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* file_replace()'s file beside a name being written: NAME.PID.COUNT.tmp */
-static bool is_temporary(const char *name)
-{
-	const char *end = name + strlen(name), *p = end - 4;
-
-	if (end - name < 8 || memcmp(p, ".tmp", 4))
-		return false;
-	for (int i = 0; i < 2; i++) {
-		const char *from = p;
-
-		while (p > name && isdigit((unsigned char)p[-1]))
-			p--;
-		if (p == from || p == name || *--p != '.')
-			return false;
-	}
-	return p > name;
-}
-
 int table_list(struct table_store *s, const char *ns,
 	       int (*fn)(void *arg, const char *name), void *arg, struct err *e)
 {
@@ -532,8 +536,6 @@ int table_list(struct table_store *s, const char *ns,
 				       : err_sys(e, errno, "%s", path);
 	while ((de = readdir(d))) {
 		if (de->d_name[0] == '.')
-			continue;
-		if (ns && is_temporary(de->d_name))
 			continue;
 		if (n == alloc) {
 			alloc = alloc ? 2 * alloc : 64;
@@ -847,8 +849,11 @@ static int use_table(void *arg, const char *name)
 static int use_namespace(void *arg, const char *ns)
 {
 	struct used *u = arg;
+	char path[PATH_SIZE];
 	struct name n = { 0 };
 
+	name_path(u->s, path, ns, NULL);
+	file_replace_sweep(path);
 	u->ns = ns;
 	if (!namespace_id(u->s, ns, &n.id)) {
 		u->list = xrealloc(u->list, (u->n + 1) * sizeof(*u->list));
@@ -900,6 +905,18 @@ static void sweep_attrs(const struct used *u)
 	}
 }
 
+/* Names and namespaces are written with the store locked. */
+static void sweep_replaced(const struct table_store *s)
+{
+	_cleanup_close_ int counter = lock_file(s, "counter.lock", NULL);
+	char path[PATH_SIZE];
+
+	if (counter >= 0)
+		file_replace_sweep(s->dir);
+	(void)snprintf(path, sizeof(path), "%s/attrs", s->dir);
+	file_replace_sweep(path);
+}
+
 int table_store_sweep(struct table_store *s, struct err *e)
 {
 	_cleanup_store_unlock_ int lock = store_lock(s, e);
@@ -911,6 +928,7 @@ int table_store_sweep(struct table_store *s, struct err *e)
 	if (lock < 0)
 		return lock;
 	sweep_building(s);
+	sweep_replaced(s);
 	if (table_list(s, NULL, use_namespace, &u, e))
 		return -EIO;
 	if (!u.damaged)

@@ -93,9 +93,9 @@ def test_a_checkpoint_is_private_and_a_half_written_one_unseen(task):
     _, t, disk = task
     os.makedirs(disk + "/checkpoints/deeper", exist_ok=True)
     append(disk + "/checkpoints/7.json", '{"module": "HeteroLR"}\n')
-    append(disk + "/checkpoints/8.json.123.1.tmp", '{"modu')
+    append(disk + "/checkpoints/.123.1.tmp", '{"modu')
     assert os.listdir(t + "/checkpoints") == ["7.json"]
-    assert not os.path.exists(t + "/checkpoints/8.json.123.1.tmp")
+    assert not os.path.exists(t + "/checkpoints/.123.1.tmp")
     assert stat.S_IMODE(os.stat(t + "/checkpoints/7.json").st_mode) == 0o600
     with open(t + "/checkpoints/7.json", encoding="utf-8") as f:
         assert f.read() == '{"module": "HeteroLR"}\n'

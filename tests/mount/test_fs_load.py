@@ -138,9 +138,9 @@ def test_the_kernel_hears_of_what_another_process_publishes(p):
     with open(os.path.join(p.state, "tables/data", data, "refs", str(number)), "w",
               encoding="utf-8"):
         pass
-    with open(names + "heard.1.1.tmp", "w", encoding="utf-8") as f:
+    with open(names + ".1.1.tmp", "w", encoding="utf-8") as f:
         f.write('{"data":"%s","id":%d}\n' % (data, number))
-    os.rename(names + "heard.1.1.tmp", names + "heard")
+    os.rename(names + ".1.1.tmp", names + "heard")
     eventually(lambda: not os.path.exists(d + "/rows/old"), 20)
     eventually(lambda: os.stat(d + "/rows/both").st_size == 8, 20)
     assert p.read("tables/keep/heard/rows/both") == "both,22\n"

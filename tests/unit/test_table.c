@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
 #include <math.h>
 #include <pthread.h>
+#include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "tests/unit/store_dir.h"
@@ -305,8 +308,11 @@ static void names_are_made_renamed_linked_and_dropped(void **state)
 	assert_int_equal(table_lookup(store, "n2", "link", &c, NULL), 0);
 	assert_int_not_equal(c.id, a.id);
 	assert_int_equal(c.gen, a.gen);
+	assert_int_equal(table_create_empty(store, "n2", "x.1.2.tmp", &b, NULL),
+			 0);
 	assert_int_equal(table_list(store, "n2", collect, &list, NULL), 0);
-	assert_string_equal(list.buf, "e/%.tmp link x.y.tmp ");
+	assert_string_equal(list.buf, "e/%.tmp link x.1.2.tmp x.y.tmp ");
+	assert_int_equal(table_drop(store, "n2", "x.1.2.tmp", NULL), 0);
 	table_unref(t);
 	/* The link alone keeps the data. */
 	assert_int_equal(table_truncate(store, "n2", "x.y.tmp", NULL), 0);
@@ -345,6 +351,64 @@ static void the_sweep_removes_what_is_half_built(void **state)
 	assert_int_equal(table_open(store, "ns", "swept", &t, NULL), 0);
 	table_unref(t);
 	schema_free(s);
+}
+
+static void the_sweep_removes_what_was_being_replaced(void **state)
+{
+	static const char *const left[] = { "names/ns/.4711.1.tmp",
+					    "attrs/.4711.2.tmp",
+					    ".4711.3.tmp" };
+	struct table_id id;
+	char path[200];
+
+	(void)state;
+	build("kept.4711.1.tmp", 5, 1);
+	for (size_t i = 0; i < 3; i++) {
+		(void)snprintf(path, sizeof(path), "%s/%s", dir, left[i]);
+		close(open(path, O_WRONLY | O_CREAT, 0600));
+	}
+	assert_int_equal(table_store_sweep(store, NULL), 0);
+	for (size_t i = 0; i < 3; i++) {
+		(void)snprintf(path, sizeof(path), "%s/%s", dir, left[i]);
+		assert_int_equal(access(path, F_OK), -1);
+	}
+	assert_int_equal(
+	    table_lookup(store, "ns", "kept.4711.1.tmp", &id, NULL), 0);
+}
+
+static int has_number(void *arg, const char *ns)
+{
+	uint64_t id;
+
+	(void)arg;
+	return namespace_id(store, ns, &id);
+}
+
+static void namespaces_are_whole_whenever_their_maker_dies(void **state)
+{
+	struct err e = { 0 };
+	char path[200];
+
+	(void)state;
+	(void)snprintf(path, sizeof(path), "%s/building/", dir);
+	for (int i = 0; i < 40; i++) {
+		pid_t pid = fork();
+		uint64_t id;
+
+		assert_true(pid >= 0);
+		while (!pid)
+			if (namespace_create(store, "whole", &id, NULL) &&
+			    namespace_remove(store, "whole", NULL))
+				_exit(1);
+		usleep((useconds_t)(500 + i * 100));
+		kill(pid, SIGKILL);
+		assert_int_equal(waitpid(pid, NULL, 0), pid);
+		assert_int_equal(table_list(store, NULL, has_number, NULL, &e),
+				 0);
+		assert_int_equal(table_store_sweep(store, NULL), 0);
+		assert_int_equal(rmdir(path), 0); /* it is empty */
+		assert_int_equal(mkdir(path, 0700), 0);
+	}
 }
 
 static void the_schema_is_kept(void **state)
@@ -480,6 +544,9 @@ int main(void)
 		cmocka_unit_test(a_reader_keeps_the_generation_it_opened),
 		cmocka_unit_test(names_are_made_renamed_linked_and_dropped),
 		cmocka_unit_test(the_sweep_removes_what_is_half_built),
+		cmocka_unit_test(the_sweep_removes_what_was_being_replaced),
+		cmocka_unit_test(
+		    namespaces_are_whole_whenever_their_maker_dies),
 		cmocka_unit_test(the_schema_is_kept),
 		cmocka_unit_test(parallel_readers_see_the_same),
 		cmocka_unit_test(more_tables_than_the_cache_holds),
