@@ -19,6 +19,7 @@ struct user_errors {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct user_errors users[USERS_MAX];
 static unsigned n_users;
+static _Thread_local bool told;
 
 /* With the lock held; the user unheard of for longest makes room. */
 static struct user_errors *user_of(uid_t uid, bool make)
@@ -68,6 +69,7 @@ void errors_add(uid_t uid, const char *what, int status, const char *text)
 	size_t n = strlen(text);
 	char *line;
 
+	told = true;
 	while (n && text[n - 1] == '\n')
 		n--;
 	time_rfc3339(when, sizeof(when), now_unix_ms());
@@ -87,6 +89,16 @@ void errors_add(uid_t uid, const char *what, int status, const char *text)
 	u->text[u->next++ % PER_USER] = line;
 	u->used_ms = now_mono_ms();
 	pthread_mutex_unlock(&lock);
+}
+
+void errors_begin(void)
+{
+	told = false;
+}
+
+bool errors_told(void)
+{
+	return told;
 }
 
 char *errors_text(uid_t uid)

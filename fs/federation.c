@@ -66,12 +66,42 @@ static int child(struct nid dir, const char *name, struct real_at *ret,
 	return 0;
 }
 
+static void place_path(struct real_at at, struct strbuf *ret)
+{
+	static const char *const beside[] = {
+		[REAL_TEMP_PART] = "/parts",
+		[REAL_TEMP_COLUMN] = "/columns",
+	};
+	static const char *const sub[] = {
+		[REAL_OUT] = "", [REAL_IN] = "/inbox", [REAL_PULL] = "/pull"
+	};
+
+	if (at.kind == REAL_TEMP_PARTY)
+		node_path((struct nid){ K_PARTY, at.owner, 0 }, ret);
+	else if (at.kind >= REAL_TEMP)
+		node_path((struct nid){ K_TABLE, at.owner, T_DIR }, ret);
+	else
+		sb_addf(ret, "federation/%llu%s", (unsigned long long)at.owner,
+			sub[at.kind]);
+	if (at.kind == REAL_TEMP_PART || at.kind == REAL_TEMP_COLUMN)
+		sb_adds(ret, beside[at.kind]);
+	sb_addf(ret, "%s%s", *at.path ? "/" : "", at.path);
+}
+
+static void tree_path(struct nid n, struct strbuf *ret)
+{
+	_cleanup_free_ char *path = NULL;
+	struct real_at at;
+
+	if (!dir_place(n, &at, &path))
+		place_path(at, ret);
+}
+
 /* Nothing can be made or changed there under that name: why, in errors. */
 static int explained(const struct who *w, struct nid dir, const char *name,
 		     int no)
 {
-	_cleanup_free_ char *path = NULL, *what = NULL;
-	static const char *const sub[] = { "", "inbox/", "pull/" };
+	_cleanup_free_ char *path = NULL;
 	struct real_at at = { 0 };
 	const char *why;
 
@@ -90,15 +120,8 @@ static int explained(const struct who *w, struct nid dir, const char *name,
 	else
 		why = "links are not sent: cp -rL and rsync -rtL send what "
 		      "they lead to";
-	if (asprintf(&what, "federation/%llu/%s%s%s%s",
-		     (unsigned long long)at.owner,
-		     at.kind == REAL_IN	    ? sub[PEER_INBOX]
-		     : at.kind == REAL_PULL ? sub[PEER_PULL]
-					    : sub[PEER_OUT],
-		     at.path, *at.path ? "/" : "", name) < 0)
-		return no;
-	errors_add(w->uid, what, no, why);
-	return no;
+	return errors_refused_as(
+	    w->uid, nid_ino(dir.kind, dir.number, dir.slot), name, no, why);
 }
 
 static void peer_attr(struct nid n, struct attr *ret)
@@ -218,7 +241,9 @@ static int tree_rmdir(const struct who *w, struct nid dir, const char *name)
 	struct real_at at;
 	int no = child(dir, name, &at, &path);
 
-	return no ? no : real_rmdir(w, at);
+	if (!no)
+		no = real_rmdir(w, at);
+	return explained(w, dir, name, no);
 }
 
 static int tree_rename(const struct who *w, struct nid dir, const char *name,
@@ -505,6 +530,7 @@ const struct tree tree_real = {
 	.user_get = real_user_get,
 	.user_set = real_user_set,
 	.forget = real_forget,
+	.path = tree_path,
 };
 const struct tree tree_peers = {
 	.lookup = tree_lookup,
@@ -517,4 +543,5 @@ const struct tree tree_peers = {
 	.rmdir = tree_rmdir,
 	.rename = tree_rename,
 	.plus = tree_plus,
+	.path = tree_path,
 };

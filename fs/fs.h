@@ -186,7 +186,10 @@ struct tree {
 	 * directory is listed: ls -l asks for all, find for directories. */
 	bool (*plus)(struct nid dir, mode_t mode);
 	void (*forget)(struct nid n, uint64_t nlookup);
+	/* From the top of the mount, for errors; nothing if it has gone. */
+	void (*path)(struct nid n, struct strbuf *ret);
 };
+const struct tree *tree_of(struct nid n);
 extern const struct tree tree_static, tree_jobs, tree_tasks, tree_tables,
     tree_data, tree_parties, tree_peers, tree_components, tree_real, tree_rows,
     tree_curves, tree_models, tree_columns;
@@ -218,6 +221,8 @@ void attr_fill(struct attr *a, fuse_ino_t ino, mode_t mode, uint64_t size,
 /* From a file on disk: kind, size, times. */
 int attr_disk(struct attr *a, fuse_ino_t ino, mode_t mode, const char *path,
 	      bool missing_is_empty);
+/* And told in errors, if it is not yet. */
+void reply_refused(fuse_req_t r, const struct handle *h, int no);
 void reply_read_text(fuse_req_t r, const struct strbuf *t, size_t n, off_t off);
 bool name_temporary(const char *name);
 /* The same where no other names can be made: also what sed -i makes, and what
@@ -284,6 +289,20 @@ fuse_ino_t root_tables_ino(void);
 /* ---- errors.c --------------------------------------------------------- */
 void errors_add(uid_t uid, const char *what, int status, const char *text);
 char *errors_text(uid_t uid);
+/* Has this thread added one since it began with its request? */
+void errors_begin(void);
+bool errors_told(void);
+
+/* ---- refusals.c --------------------------------------------------------- */
+/* Returns no.  Tells in errors why, if nobody has and it does not say so
+ * itself; what = as in "no file can be made" (here).  name in the directory
+ * node, or NULL: node itself. */
+int errors_refused(uid_t uid, fuse_ino_t node, const char *name, int no,
+		   const char *what);
+/* The same in any case, with that text. */
+int errors_refused_as(uid_t uid, fuse_ino_t node, const char *name, int no,
+		      const char *text);
+void node_path(struct nid n, struct strbuf *ret);
 
 /* ---- jobs.c, jobs_new.c ----------------------------------------------- */
 int job_lookup(const char *name, struct attr *ret);

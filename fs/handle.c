@@ -199,6 +199,13 @@ int open_text(const struct who *w, struct nid n, int flags, char *text,
 	return 0;
 }
 
+void reply_refused(fuse_req_t r, const struct handle *h, int no)
+{
+	errors_refused(h->uid, nid_ino(h->nid.kind, h->nid.number, h->nid.slot),
+		       NULL, no, "it cannot be written so");
+	fuse_reply_err(r, -no);
+}
+
 void reply_read_text(fuse_req_t r, const struct strbuf *t, size_t n, off_t off)
 {
 	size_t at = MIN((size_t)MAX(off, 0), t->len);

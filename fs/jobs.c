@@ -837,6 +837,15 @@ static int job_unlink(const struct who *w, struct nid dir, const char *name)
 	return -EBUSY;
 }
 
+/* In the mount as below STATE. */
+static void job_path(struct nid n, struct strbuf *ret)
+{
+	_cleanup_place_ struct place p = PLACE_INIT;
+
+	if (!locate(n, NULL, &p) && p.path.buf)
+		sb_adds(ret, p.path.buf + strlen(fs.conf->state) + 1);
+}
+
 const struct tree tree_jobs = {
 	.lookup = jobs_lookup,
 	.getattr = job_getattr,
@@ -844,6 +853,7 @@ const struct tree tree_jobs = {
 	.open = job_open,
 	.unlink = job_unlink,
 	.rmdir = job_unlink,
+	.path = job_path,
 };
 const struct tree tree_tasks = {
 	.lookup = tasks_lookup,
@@ -853,4 +863,5 @@ const struct tree tree_tasks = {
 	.readlink = job_readlink,
 	.unlink = job_unlink,
 	.rmdir = job_unlink,
+	.path = job_path,
 };

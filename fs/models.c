@@ -605,6 +605,14 @@ void models_start(void)
 	}
 }
 
+static void models_path(struct nid n, struct strbuf *ret)
+{
+	_cleanup_free_ char *path = named_path(n.number);
+
+	if (path)
+		sb_addf(ret, "models/%s", path);
+}
+
 const struct tree tree_models = {
 	.lookup = models_lookup,
 	.getattr = models_getattr,
@@ -620,4 +628,5 @@ const struct tree tree_models = {
 	.truncate = models_truncate,
 	.setattr = models_setattr,
 	.forget = named_forget,
+	.path = models_path,
 };

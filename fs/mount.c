@@ -36,6 +36,7 @@ struct who who_of(fuse_req_t r)
 {
 	const struct fuse_ctx *c = fuse_req_ctx(r);
 
+	errors_begin();
 	return (struct who){ r, c->uid, c->pid };
 }
 
@@ -147,7 +148,8 @@ static void op_setattr(fuse_req_t r, fuse_ino_t ino, struct stat *st, int valid,
 	if (!no)
 		no = get(&w, ino, &a);
 	if (no)
-		fuse_reply_err(r, -no);
+		fuse_reply_err(r, -errors_refused(w.uid, ino, NULL, no,
+						  "it cannot be changed so"));
 	else
 		fuse_reply_attr(r, &a.st, a.attr_s);
 }
@@ -162,16 +164,6 @@ static void op_readlink(fuse_req_t r, fuse_ino_t ino)
 		fuse_reply_err(r, -no);
 	else
 		fuse_reply_readlink(r, sb.buf);
-}
-
-/* The trees say why they refuse; this is for what they do not have at all. */
-static int nowhere(const struct who *w, const char *name, const char *what)
-{
-	_cleanup_free_ char *text = xasprintf(
-	    "%s here: docs/mount.md lists what each directory takes", what);
-
-	errors_add(w->uid, name, -EPERM, text);
-	return -EPERM;
 }
 
 static void op_mknod(fuse_req_t r, fuse_ino_t dir, const char *name,
@@ -190,10 +182,10 @@ static void op_mknod(fuse_req_t r, fuse_ino_t dir, const char *name,
 	else if (S_ISREG(mode) && t->create)
 		no = t->create(&w, n, name, mode, O_WRONLY, &a, &h);
 	else
-		no = nowhere(&w, name,
-			     S_ISREG(mode) ? "no file can be made"
-					   : "no pipe, socket or device can be "
-					     "made");
+		no = -EPERM;
+	errors_refused(w.uid, dir, name, no,
+		       S_ISREG(mode) ? "no such file can be made"
+				     : "no pipe, socket or device can be made");
 	reply_entry(r, no, &a);
 	handle_free(h);
 }
@@ -207,8 +199,9 @@ static void op_mkdir(fuse_req_t r, fuse_ino_t dir, const char *name,
 	struct attr a = { 0 };
 	int no = strlen(name) > 255 ? -ENAMETOOLONG
 		 : t->mkdir	    ? t->mkdir(&w, n, name, mode, &a)
-			    : nowhere(&w, name, "no directory can be made");
+				    : -EPERM;
 
+	errors_refused(w.uid, dir, name, no, "no such directory can be made");
 	reply_entry(r, no, &a);
 }
 
@@ -216,20 +209,20 @@ static void op_unlink(fuse_req_t r, fuse_ino_t dir, const char *name)
 {
 	struct who w = who_of(r);
 	const struct tree *t = tree_of(ino_nid(dir));
-	int no = t->unlink ? t->unlink(&w, ino_nid(dir), name)
-			   : nowhere(&w, name, "nothing can be removed");
+	int no = t->unlink ? t->unlink(&w, ino_nid(dir), name) : -EPERM;
 
-	fuse_reply_err(r, -no);
+	fuse_reply_err(
+	    r, -errors_refused(w.uid, dir, name, no, "it cannot be removed"));
 }
 
 static void op_rmdir(fuse_req_t r, fuse_ino_t dir, const char *name)
 {
 	struct who w = who_of(r);
 	const struct tree *t = tree_of(ino_nid(dir));
-	int no = t->rmdir ? t->rmdir(&w, ino_nid(dir), name)
-			  : nowhere(&w, name, "nothing can be removed");
+	int no = t->rmdir ? t->rmdir(&w, ino_nid(dir), name) : -EPERM;
 
-	fuse_reply_err(r, -no);
+	fuse_reply_err(
+	    r, -errors_refused(w.uid, dir, name, no, "it cannot be removed"));
 }
 
 /* Which trees can rename into each other. */
@@ -253,6 +246,8 @@ static void op_rename(fuse_req_t r, fuse_ino_t dir, const char *name,
 {
 	struct who w = who_of(r);
 	const struct tree *t = tree_of(ino_nid(dir));
+	_cleanup_strbuf_ struct strbuf target = STRBUF_INIT(16384);
+	_cleanup_free_ char *what = NULL;
 	int no;
 
 	if (flags & ~1u) /* RENAME_NOREPLACE only */
@@ -263,13 +258,17 @@ static void op_rename(fuse_req_t r, fuse_ino_t dir, const char *name,
 		/* mv copies and removes where both can be. */
 		no = t->rename && t->create && tree_of(ino_nid(to))->create
 			 ? -EXDEV
-			 : nowhere(&w, name, "nothing can be renamed to there");
+			 : -EPERM;
 	else if (t->rename)
 		no = t->rename(&w, ino_nid(dir), name, ino_nid(to), to_name,
 			       flags);
 	else
-		no = nowhere(&w, name, "nothing can be renamed");
-	fuse_reply_err(r, -no);
+		no = -EPERM;
+	node_path(ino_nid(to), &target);
+	sb_addf(&target, "%s%s", target.len ? "/" : "", to_name);
+	what = xasprintf("it cannot be renamed to %s",
+			 target.buf ? target.buf : "");
+	fuse_reply_err(r, -errors_refused(w.uid, dir, name, no, what));
 }
 
 static void op_link(fuse_req_t r, fuse_ino_t ino, fuse_ino_t dir,
@@ -277,8 +276,9 @@ static void op_link(fuse_req_t r, fuse_ino_t ino, fuse_ino_t dir,
 {
 	struct who w = who_of(r);
 
-	(void)ino, (void)dir;
-	fuse_reply_err(r, -nowhere(&w, name, "there are no hard links"));
+	(void)ino;
+	fuse_reply_err(r, -errors_refused(w.uid, dir, name, -EPERM,
+					  "there are no hard links"));
 }
 
 static void op_symlink(fuse_req_t r, const char *to, fuse_ino_t dir,
@@ -287,9 +287,10 @@ static void op_symlink(fuse_req_t r, const char *to, fuse_ino_t dir,
 	struct who w = who_of(r);
 	const struct tree *t = tree_of(ino_nid(dir));
 	struct attr a = { 0 };
-	int no = t->symlink ? t->symlink(&w, ino_nid(dir), name, to, &a)
-			    : nowhere(&w, name, "no symbolic link can be made");
+	int no =
+	    t->symlink ? t->symlink(&w, ino_nid(dir), name, to, &a) : -EPERM;
 
+	errors_refused(w.uid, dir, name, no, "no symbolic link can be made");
 	reply_entry(r, no, &a);
 }
 
@@ -323,6 +324,7 @@ static void op_open(fuse_req_t r, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (no == OPEN_LATER)
 		return;
 	if (no) {
+		errors_refused(w.uid, ino, NULL, no, "it cannot be opened so");
 		fuse_reply_err(r, no == -ENOENT ? ESTALE : -no);
 		return;
 	}
@@ -345,9 +347,10 @@ static void op_create(fuse_req_t r, fuse_ino_t dir, const char *name,
 	else if (t->create)
 		no = t->create(&w, n, name, mode, fi->flags, &a, &h);
 	else
-		no = nowhere(&w, name, "no file can be made");
+		no = -EPERM;
 	if (no) {
-		fuse_reply_err(r, -no);
+		fuse_reply_err(r, -errors_refused(w.uid, dir, name, no,
+						  "no such file can be made"));
 		return;
 	}
 	entry_of(&a, &p);
@@ -403,6 +406,7 @@ static void op_write(fuse_req_t r, fuse_ino_t ino, const char *buf, size_t n,
 {
 	struct handle *h = fh_of(fi);
 
+	errors_begin();
 	(void)ino;
 	if (h->ops->write)
 		h->ops->write(r, h, buf, n, off);
@@ -414,6 +418,7 @@ static void op_flush(fuse_req_t r, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct handle *h = fh_of(fi);
 
+	errors_begin();
 	(void)ino;
 	if (h && h->ops->flush)
 		h->ops->flush(r, h);
@@ -426,6 +431,7 @@ static void op_fsync(fuse_req_t r, fuse_ino_t ino, int datasync,
 {
 	struct handle *h = fh_of(fi);
 
+	errors_begin();
 	(void)ino, (void)datasync;
 	if (h && h->ops->fsync)
 		h->ops->fsync(r, h);

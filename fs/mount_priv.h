@@ -8,7 +8,6 @@
 
 /* What open or opendir made. */
 void *fh_of(const struct fuse_file_info *fi);
-const struct tree *tree_of(struct nid n);
 struct who who_of(fuse_req_t r);
 /* Counts a lookup where nodes are counted: forget_node() takes it back. */
 int find_entry(const struct who *w, fuse_ino_t dir, const char *name,

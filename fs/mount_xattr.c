@@ -5,8 +5,10 @@
 
 #include "fs/mount_priv.h"
 
-#define XATTR_OURS "user.rollfs."
-#define LATER	   256u
+#define XATTR_OURS    "user.rollfs."
+#define LATER	      256u
+
+#define NO_ATTRIBUTES "such an attribute cannot be set or removed"
 
 static int xattrs_of(fuse_ino_t ino, struct strbuf *sb)
 {
@@ -99,13 +101,12 @@ void op_listxattr(fuse_req_t r, fuse_ino_t ino, size_t n)
 		reply_xattr(r, names.buf, names.len, n);
 }
 
-static int set_xattr(fuse_req_t r, fuse_ino_t ino, const char *name,
+static int set_xattr(const struct who *w, fuse_ino_t ino, const char *name,
 		     const char *value)
 {
 	const struct tree *t = tree_of(ino_nid(ino));
-	struct who w = who_of(r);
 
-	return t->set_xattr ? t->set_xattr(&w, ino_nid(ino), name, value)
+	return t->set_xattr ? t->set_xattr(w, ino_nid(ino), name, value)
 			    : -EPERM;
 }
 
@@ -123,11 +124,12 @@ void op_setxattr(fuse_req_t r, fuse_ino_t ino, const char *name,
 		 const char *value, size_t n, int flags)
 {
 	_cleanup_free_ char *text = NULL;
+	struct who w = who_of(r);
 	int no;
 
 	if (is_ours(name)) {
 		text = strndup(value, n);
-		no = text ? set_xattr(r, ino, name + strlen(XATTR_OURS), text)
+		no = text ? set_xattr(&w, ino, name + strlen(XATTR_OURS), text)
 			  : -ENOMEM;
 	} else {
 		_cleanup_strbuf_ struct strbuf old = STRBUF_INIT(64u << 10);
@@ -138,15 +140,16 @@ void op_setxattr(fuse_req_t r, fuse_ino_t ino, const char *name,
 			 ? -ENODATA
 			 : user_set(ino, name, value, n);
 	}
-	fuse_reply_err(r, -no);
+	fuse_reply_err(r, -errors_refused(w.uid, ino, NULL, no, NO_ATTRIBUTES));
 }
 
 void op_removexattr(fuse_req_t r, fuse_ino_t ino, const char *name)
 {
+	struct who w = who_of(r);
 	int no = is_ours(name)
-		     ? set_xattr(r, ino, name + strlen(XATTR_OURS), NULL)
+		     ? set_xattr(&w, ino, name + strlen(XATTR_OURS), NULL)
 		 : is_user(name) ? user_set(ino, name, NULL, 0)
 				 : -ENODATA;
 
-	fuse_reply_err(r, -no);
+	fuse_reply_err(r, -errors_refused(w.uid, ino, NULL, no, NO_ATTRIBUTES));
 }

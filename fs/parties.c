@@ -508,6 +508,14 @@ static int parties_unlink(const struct who *w, struct nid dir, const char *name)
 	return 0;
 }
 
+static void parties_path(struct nid n, struct strbuf *ret)
+{
+	const char *name = name_of(n);
+
+	sb_addf(ret, "parties/%llu%s%s", (unsigned long long)n.number,
+		*name ? "/" : "", name);
+}
+
 const struct tree tree_parties = {
 	.lookup = parties_lookup,
 	.getattr = parties_getattr,
@@ -516,4 +524,5 @@ const struct tree tree_parties = {
 	.create = parties_create,
 	.unlink = parties_unlink,
 	.rename = parties_rename,
+	.path = parties_path,
 };

@@ -433,14 +433,16 @@ int real_mkdir(const struct who *w, struct real_at at, mode_t mode,
 	       struct attr *ret)
 {
 	_cleanup_free_ char *disk = real_disk_of(at, real_kept_here(at));
+	int no;
 
 	(void)w, (void)mode;
 	if (at.kind == REAL_IN || at.kind == REAL_PULL)
 		return -EPERM;
 	if (!real_path_ok(at.path))
 		return -EINVAL;
-	if (!disk || real_parents(disk))
-		return -ENOMEM;
+	no = disk ? real_parents(disk) : -ENOMEM;
+	if (no)
+		return no;
 	if (mkdir(disk, 0700))
 		return -errno;
 	return real_known(at, ret);

@@ -324,7 +324,7 @@ static void real_write(fuse_req_t r, struct handle *h, const char *buf,
 	}
 	pthread_mutex_unlock(&h->lock);
 	if (no)
-		fuse_reply_err(r, -no);
+		reply_refused(r, h, no);
 	else
 		fuse_reply_write(r, n);
 }
@@ -375,7 +375,7 @@ static void real_flush(fuse_req_t r, struct handle *h)
 		}
 	}
 	pthread_mutex_unlock(&h->lock);
-	fuse_reply_err(r, -no);
+	reply_refused(r, h, no);
 }
 
 /* ---- fsync -------------------------------------------------------------- */
@@ -505,7 +505,7 @@ static void real_fsync(fuse_req_t r, struct handle *h)
 	no = put(h, false);
 	pthread_mutex_unlock(&h->lock);
 	if (no)
-		fuse_reply_err(r, -no);
+		reply_refused(r, h, no);
 	else
 		wait_place(r, h->own);
 }

@@ -323,6 +323,18 @@ static bool root_plus(struct nid dir, mode_t mode)
 	return dir.slot == S_TABLES;
 }
 
+static void root_path(struct nid n, struct strbuf *ret)
+{
+	const struct ent *e = ent_by_slot(top, ARRAY_SIZE(top), n.slot);
+
+	if (!e && (e = ent_by_slot(in_jobs, ARRAY_SIZE(in_jobs), n.slot)))
+		sb_adds(ret, "jobs/");
+	if (!e && (e = ent_by_slot(in_models, ARRAY_SIZE(in_models), n.slot)))
+		sb_adds(ret, "models/");
+	if (e)
+		sb_adds(ret, e->name);
+}
+
 const struct tree tree_static = {
 	.lookup = root_lookup,
 	.getattr = root_getattr,
@@ -333,4 +345,5 @@ const struct tree tree_static = {
 	.rmdir = root_rmdir,
 	.rename = root_rename,
 	.plus = root_plus,
+	.path = root_path,
 };

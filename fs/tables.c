@@ -612,6 +612,21 @@ static int tables_user_set(struct nid n, const char *name, const void *value,
 			     : -EPERM;
 }
 
+static void tables_path(struct nid n, struct strbuf *ret)
+{
+	const struct ent *e =
+	    n.slot ? ent_by_slot(table_files, TABLE_FILES, n.slot) : NULL;
+	_cleanup_free_ char *ns = NULL, *name = NULL;
+	_cleanup_free_ char *ns_esc = NULL, *esc = NULL;
+
+	if (table_recall(n.number, &ns, n.kind == K_NAMESPACE ? NULL : &name))
+		return;
+	ns_esc = table_escape(ns);
+	esc = name ? table_escape(name) : NULL;
+	sb_addf(ret, "tables/%s%s%s%s%s", ns_esc ? ns_esc : "", esc ? "/" : "",
+		esc ? esc : "", e ? "/" : "", e ? e->name : "");
+}
+
 const struct tree tree_tables = {
 	.lookup = tables_lookup,
 	.getattr = table_getattr,
@@ -633,4 +648,5 @@ const struct tree tree_tables = {
 	.user_set = tables_user_set,
 	.plus = tables_plus,
 	.forget = tables_forget,
+	.path = tables_path,
 };

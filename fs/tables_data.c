@@ -285,6 +285,14 @@ static int data_set_xattr(const struct who *w, struct nid n, const char *name,
 	return 0;
 }
 
+static void data_path(struct nid n, struct strbuf *ret)
+{
+	struct shown x;
+
+	if (known(n, &x))
+		node_path((struct nid){ K_TABLE, x.owner, T_WRITE }, ret);
+}
+
 const struct tree tree_data = {
 	.getattr = data_getattr,
 	.open = data_open,
@@ -296,4 +304,5 @@ const struct tree tree_data = {
 	.user_get = data_user_get,
 	.user_set = data_user_set,
 	.forget = data_forget,
+	.path = data_path,
 };

@@ -476,6 +476,14 @@ char *table_stored_name(const char *name)
 	return TAKE_PTR(plain);
 }
 
+int table_name_refused(const struct who *w, fuse_ino_t dir, const char *name)
+{
+	return errors_refused_as(
+	    w->uid, dir, name, -EINVAL,
+	    "a name is 1 to 200 bytes of UTF-8; %25 stands for a "
+	    "percent sign, %2F for a slash, %2E for a dot in front");
+}
+
 int table_job_busy(const struct who *w, const char *ns)
 {
 	static const char outputs[] = "output_data_";
@@ -537,7 +545,7 @@ int namespace_mkdir(const struct who *w, const char *name, mode_t mode,
 	int no;
 
 	if (!ns)
-		return -EINVAL;
+		return table_name_refused(w, root_tables_ino(), name);
 	no = namespace_create(fs.tables, ns, &id, &e);
 	if (!no)
 		no = table_attr_made(w, id, mode);
@@ -562,7 +570,9 @@ int namespace_rename(const struct who *w, const char *name, const char *to,
 	struct known *k, *tmp;
 	struct err e = { 0 };
 	uint64_t id;
-	int no = a && b ? table_job_busy(w, a) : -EINVAL;
+	int no = !a   ? -ENOENT
+		 : !b ? table_name_refused(w, root_tables_ino(), to)
+		      : table_job_busy(w, a);
 
 	if (!no && flags && !namespace_id(fs.tables, b, &id))
 		no = -EEXIST;

@@ -35,6 +35,8 @@ bool table_attrs_none(uint64_t id, uint64_t changes, bool set);
 int table_open_place(const struct table_place *p, struct table **ret);
 /* The store's name of a name in the mount; NULL if it cannot be one. */
 char *table_stored_name(const char *name);
+/* -EINVAL: a table or namespace cannot be called so; told in errors. */
+int table_name_refused(const struct who *w, fuse_ino_t dir, const char *name);
 /* -EBUSY for the tables of a job that runs, and told in errors. */
 int table_job_busy(const struct who *w, const char *ns);
 int namespace_attr(const char *ns, uint64_t id, struct attr *ret);

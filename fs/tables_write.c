@@ -74,15 +74,13 @@ static void ghost_add(struct nid n, const char *name)
 
 static int refuse_name(const struct who *w, struct nid dir, const char *name)
 {
-	if (dir.kind == K_NAMESPACE)
-		errors_add(w->uid, name, -EPERM,
-			   "a table is a directory: mkdir tables/NAMESPACE/"
-			   "NAME, then cp FILE tables/NAMESPACE/NAME/data.csv");
-	else
-		table_refused(w, dir.number, name, -EPERM,
-			      "a table's rows are its data.csv: cp FILE "
-			      "tables/NAMESPACE/NAME/data.csv");
-	return -EPERM;
+	return errors_refused_as(
+	    w->uid, nid_ino(dir.kind, dir.number, dir.slot), name, -EPERM,
+	    dir.kind == K_NAMESPACE
+		? "a table is a directory: mkdir tables/NAMESPACE/NAME, then "
+		  "cp FILE tables/NAMESPACE/NAME/data.csv"
+		: "a table's rows are its data.csv: cp FILE "
+		  "tables/NAMESPACE/NAME/data.csv");
 }
 
 /* data.csv of a table that has none yet, or for a writer who has not looked. */
@@ -150,7 +148,9 @@ static int make_table(const struct who *w, struct nid dir, const char *name,
 {
 	_cleanup_free_ char *ns = NULL, *plain = table_stored_name(name);
 	struct table_id id = { 0 };
-	int no = plain ? table_recall(dir.number, &ns, NULL) : -EINVAL;
+	int no = plain ? table_recall(dir.number, &ns, NULL)
+		       : table_name_refused(
+			     w, nid_ino(K_NAMESPACE, dir.number, 0), name);
 
 	if (!no)
 		no = table_create_empty(fs.tables, ns, plain, &id, NULL);
@@ -314,7 +314,10 @@ static int rename_table(const struct who *w, struct nid dir, const char *name,
 	_cleanup_free_ char *b = table_stored_name(to_name);
 	struct table_id id, other = { 0 };
 	struct err e = { 0 };
-	int no = a && b ? 0 : -EINVAL;
+	int no = !a   ? -ENOENT
+		 : !b ? table_name_refused(
+			    w, nid_ino(K_NAMESPACE, to.number, 0), to_name)
+		      : 0;
 
 	if (!no)
 		no = table_recall(dir.number, &ns, NULL);

@@ -505,7 +505,7 @@ static void options_write(fuse_req_t r, struct handle *h, const char *buf,
 	}
 	pthread_mutex_unlock(&h->lock);
 	if (no)
-		fuse_reply_err(r, -no);
+		reply_refused(r, h, no);
 	else
 		fuse_reply_write(r, n);
 }
@@ -548,7 +548,7 @@ static void options_flush(fuse_req_t r, struct handle *h)
 	if (h->bytes && proc_closer(h, r) == CLOSE_OPENER)
 		no = options_store(h);
 	pthread_mutex_unlock(&h->lock);
-	fuse_reply_err(r, -no);
+	reply_refused(r, h, no);
 }
 
 static const struct handle_ops options_ops = {

@@ -399,7 +399,7 @@ def test_no_special_files_where_files_are_made(p, where):
 
     def told(words):
         lines = p.read("errors").splitlines()
-        assert " %sx: " % prefix in lines[0] and words in lines[1], lines[:2]
+        assert "/%sx: " % prefix in lines[0] and words in lines[1], lines[:2]
     os.makedirs(p.path(top), exist_ok=True)
     make(f)
     assert refused(os.mkfifo, x) == "EPERM"
