@@ -8,7 +8,7 @@
  *   STORE/data/<seq>/<gen>/          meta.json, index, rocksdb/, refs/<...>
  *   STORE/attrs/<id>                 what chmod, chown and setfattr left
  *   STORE/counter                    persistent number, never reused
- *   STORE/building/<gen>/            half-built, swept at start
+ *   STORE/building/                  half-built, swept at start
  *
  * A published generation never changes.  Replacing a table publishes the next
  * one; readers of the old one keep it; it is deleted when no name and no open

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Private to the table store: table_store.c owns names and generations,
- * table_read.c open tables, table_view.c their CSV view, table_build.c new
- * ones, which table_sort.c sorts and table_sst.c writes; table_row.c knows what
- * a row looks like. */
+/* Private to the table store: table_store.c owns generations, table_names.c
+ * their names (and what both are: table_store_priv.h), table_read.c open
+ * tables, table_view.c their CSV view, table_build.c new ones, which
+ * table_sort.c sorts and table_sst.c writes; table_row.c knows what a row looks
+ * like. */
 #ifndef LIB_TABLE_PRIV_H
 #define LIB_TABLE_PRIV_H
 

@@ -133,6 +133,25 @@ static uint64_t le64(const char *p)
 	return v;
 }
 
+/* From the first row on, forward, and within the view: who looks something up
+ * in it relies on that. */
+static bool in_order(const struct table *t, const struct index_entry *x,
+		     size_t n)
+{
+	if (n && (x[0].offset != t->header_len || !x[0].key_len))
+		return false;
+	for (size_t i = 1; i < n; i++) {
+		const char *a = t->keys + x[i - 1].key_at;
+		const char *b = t->keys + x[i].key_at;
+		int c = memcmp(a, b, MIN(x[i - 1].key_len, x[i].key_len));
+
+		if (x[i].offset <= x[i - 1].offset || c > 0 ||
+		    (!c && x[i].key_len <= x[i - 1].key_len))
+			return false;
+	}
+	return !n || x[n - 1].offset < t->csv_size;
+}
+
 /* index file: u64 entries, u64 parts, then u64 offset, u64 key length, key
  * for each entry and each part. */
 static int load_index(struct table *t, struct err *e)
@@ -171,6 +190,10 @@ static int load_index(struct table *t, struct err *e)
 		used += len;
 		at += 16 + len;
 	}
+	if (!in_order(t, t->index, t->n_index) ||
+	    !in_order(t, t->parts, t->n_parts) || !t->rows != !t->n_index ||
+	    !t->rows != !t->n_parts)
+		return err_set(e, EIO, "%s: damaged", path);
 	return 0;
 }
 
@@ -227,16 +250,15 @@ static int table_load(struct table_store *s, uint64_t seq, uint64_t gen,
 	if (r)
 		goto bad;
 	t->stats = table_stats_from_json(o, t->schema);
-	t->rows = (uint64_t)json_int_or(o, "count", 0);
-	t->csv_size = (uint64_t)json_int_or(o, "csv_size", 0);
+	t->rows = (uint64_t)MAX(json_int_or(o, "count", 0), 0);
+	t->csv_size = (uint64_t)MAX(json_int_or(o, "csv_size", 0), 0);
 	t->published_ms = json_int_or(o, "published_ms", 0);
 	t->header = table_header_line(t->schema, &t->header_len);
-	json_decref(o);
-	r = load_index(t, e);
-	if (r) {
-		o = NULL;
+	r = t->csv_size < t->header_len ? err_set(e, EIO, "%s: damaged", meta)
+					: load_index(t, e);
+	if (r)
 		goto bad;
-	}
+	json_decref(o);
 	*ret = t;
 	return 0;
 bad:

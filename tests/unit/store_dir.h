@@ -13,12 +13,16 @@
 #include "lib/fileio.h"
 #include "lib/table.h"
 
-static char dir[] = "/tmp/rollfs-test-tables-XXXXXX";
+static char dir[100];
 static struct table_store *store;
 
 static int setup(void **state)
 {
+	const char *tmp = getenv("TMPDIR");
+
 	(void)state;
+	(void)snprintf(dir, sizeof(dir), "%s/rollfs-test-tables-XXXXXX",
+		       tmp ? tmp : "/tmp");
 	if (!mkdtemp(dir))
 		return -1;
 	return table_store_open(dir, &store, NULL);

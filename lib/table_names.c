@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Names: how they look on disk, which there are, and namespaces. */
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "lib/table_store_priv.h"
+
+bool table_name_valid(const char *s)
+{
+	size_t n = strlen(s);
+
+	if (!n || n > TABLE_NAME_MAX || !utf8_valid(s, n) || !strcmp(s, ".") ||
+	    !strcmp(s, ".."))
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if ((unsigned char)s[i] < ' ' || s[i] == 0x7f)
+			return false;
+	return true;
+}
+
+char *table_escape(const char *s)
+{
+	struct strbuf sb = STRBUF_INIT(4096);
+
+	for (size_t i = 0; s[i]; i++) {
+		unsigned char c = (unsigned char)s[i];
+
+		if (c == '/' || c == '%' || c < ' ' || c == 0x7f ||
+		    (!i && c == '.'))
+			sb_addf(&sb, "%%%02X", c);
+		else
+			sb_addc(&sb, (char)c);
+	}
+	return sb_detach(&sb);
+}
+
+static int hex(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	return -1;
+}
+
+char *table_unescape(const char *s)
+{
+	struct strbuf sb = STRBUF_INIT(4096);
+
+	for (; *s; s++) {
+		if (*s == '%' && hex(s[1]) >= 0 && hex(s[2]) >= 0) {
+			sb_addc(&sb, (char)(hex(s[1]) * 16 + hex(s[2])));
+			s += 2;
+		} else {
+			sb_addc(&sb, *s);
+		}
+	}
+	return sb_detach(&sb);
+}
+
+void name_path(const struct table_store *s, char *buf, const char *ns,
+	       const char *name)
+{
+	_cleanup_free_ char *a = table_escape(ns);
+	_cleanup_free_ char *b = name ? table_escape(name) : NULL;
+
+	(void)snprintf(buf, PATH_SIZE, "%s/names/%s%s%s", s->dir, a,
+		       b ? "/" : "", b ? b : "");
+}
+
+int check_names(const char *ns, const char *name, struct err *e)
+{
+	if (!table_name_valid(ns))
+		return err_set(e, EINVAL, "not a namespace: \"%.100s\"", ns);
+	if (name && !table_name_valid(name))
+		return err_set(e, EINVAL, "not a table name: \"%.100s\"", name);
+	return 0;
+}
+
+/* ---- a name's file ------------------------------------------------------- */
+
+int name_read(const struct table_store *s, const char *ns, const char *name,
+	      struct name *ret, struct err *e)
+{
+	char path[PATH_SIZE], text[128];
+	unsigned long long id = 0, seq = 0, gen = 0;
+	_cleanup_close_ int fd = -1;
+	struct stat st;
+	ssize_t n;
+
+	name_path(s, path, ns, name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
+		return -ENOENT;
+	if (fd < 0 || fstat(fd, &st))
+		return err_sys(e, errno, "%s", path);
+	if (S_ISDIR(st.st_mode))
+		return -ENOENT;
+	n = read(fd, text, sizeof(text) - 1);
+	if (n < 0)
+		return err_sys(e, errno, "%s", path);
+	text[n] = '\0';
+	if (sscanf(text, "{\"data\":\"%llu/%llu\",\"id\":%llu}", &seq, &gen,
+		   &id) != 3)
+		return err_set(e, EIO, "%s: damaged", path);
+	*ret = (struct name){ .id = id,
+			      .seq = seq,
+			      .gen = gen,
+			      .changed_ns =
+				  st.st_mtim.tv_sec * (int64_t)1000000000 +
+				  st.st_mtim.tv_nsec };
+	return 0;
+}
+
+int name_write(const struct table_store *s, const char *ns, const char *name,
+	       const struct name *n, struct err *e)
+{
+	char path[PATH_SIZE], text[128];
+
+	name_path(s, path, ns, name);
+	(void)snprintf(text, sizeof(text),
+		       "{\"data\":\"%llu/%llu\",\"id\":%llu}\n",
+		       (unsigned long long)n->seq, (unsigned long long)n->gen,
+		       (unsigned long long)n->id);
+	return file_replace(path, text, strlen(text), 0600, true, e);
+}
+
+int table_lookup(struct table_store *s, const char *ns, const char *name,
+		 struct table_id *ret, struct err *e)
+{
+	struct name n;
+	int r;
+
+	if (check_names(ns, name, NULL))
+		return -ENOENT;
+	r = name_read(s, ns, name, &n, e);
+	if (r)
+		return r;
+	*ret = (struct table_id){ .id = n.id,
+				  .gen = n.gen,
+				  .made_by = n.seq,
+				  .changed_ns = n.changed_ns };
+	return 0;
+}
+
+/* ---- lists ----------------------------------------------------------------
+ */
+
+static int by_text(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+int table_list(struct table_store *s, const char *ns,
+	       int (*fn)(void *arg, const char *name), void *arg, struct err *e)
+{
+	_cleanup_closedir_ DIR *d = NULL;
+	char path[PATH_SIZE];
+	char **names = NULL;
+	size_t n = 0, alloc = 0;
+	struct dirent *de;
+	int r = 0;
+
+	if (ns)
+		name_path(s, path, ns, NULL);
+	else
+		(void)snprintf(path, sizeof(path), "%s/names", s->dir);
+	d = opendir(path);
+	if (!d)
+		return errno == ENOENT ? -ENOENT
+				       : err_sys(e, errno, "%s", path);
+	while ((errno = 0, de = readdir(d))) {
+		if (de->d_name[0] == '.')
+			continue;
+		if (n == alloc) {
+			alloc = alloc ? 2 * alloc : 64;
+			names = xrealloc(names, alloc * sizeof(*names));
+		}
+		names[n++] = table_unescape(de->d_name);
+	}
+	if (errno) /* half a list may be taken for all there is */
+		r = err_sys(e, errno, "%s", path);
+	if (n)
+		qsort(names, n, sizeof(*names), by_text);
+	for (size_t i = 0; i < n; i++) {
+		if (!r)
+			r = fn(arg, names[i]);
+		free(names[i]);
+	}
+	free(names);
+	return r;
+}
+
+/* ---- namespaces -----------------------------------------------------------
+ */
+
+int namespace_id(struct table_store *s, const char *ns, uint64_t *ret_id)
+{
+	char path[PATH_SIZE];
+	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(64);
+	int r;
+
+	name_path(s, path, ns, NULL);
+	(void)snprintf(path + strlen(path), sizeof(path) - strlen(path),
+		       "/.id");
+	r = file_read(path, &sb, NULL);
+	if (r)
+		return r == -ENOTDIR ? -ENOENT : r;
+	*ret_id = strtoull(sb.buf, NULL, 10);
+	return 0;
+}
+
+/* Whole or not at all: with its number it is moved to its place. */
+static int namespace_make(struct table_store *s, const char *ns,
+			  uint64_t *ret_id, struct err *e)
+{
+	char path[PATH_SIZE], made[PATH_SIZE], id[PATH_SIZE + 8], text[32];
+	int r = table_store_numbers(s, 1, ret_id, e);
+
+	if (r)
+		return r;
+	name_path(s, path, ns, NULL);
+	(void)snprintf(made, sizeof(made), "%s/building/%llu", s->dir,
+		       (unsigned long long)*ret_id);
+	(void)snprintf(id, sizeof(id), "%s/.id", made);
+	(void)snprintf(text, sizeof(text), "%llu\n",
+		       (unsigned long long)*ret_id);
+	if (mkdir(made, 0700))
+		return err_sys(e, errno, "%s", made);
+	r = file_replace(id, text, strlen(text), 0600, true, e);
+	if (!r && rename(made, path))
+		r = err_sys(e, errno, "%s", path);
+	if (r) {
+		(void)remove_tree(made, NULL);
+		return r;
+	}
+	(void)snprintf(path, sizeof(path), "%s/names", s->dir);
+	return dir_sync(path, e);
+}
+
+/* One without tables goes, also whole or not at all. */
+static int namespace_away(struct table_store *s, const char *ns, uint64_t id,
+			  struct err *e)
+{
+	char path[PATH_SIZE], away[PATH_SIZE];
+
+	name_path(s, path, ns, NULL);
+	(void)snprintf(away, sizeof(away), "%s/building/%llu.gone", s->dir,
+		       (unsigned long long)id);
+	if (rename(path, away))
+		return err_sys(e, errno, "%s", path);
+	table_attrs_remove(s, id);
+	(void)remove_tree(away, NULL); /* else by the sweep */
+	return 0;
+}
+
+int namespace_need(struct table_store *s, const char *ns, struct err *e)
+{
+	uint64_t id;
+
+	return namespace_id(s, ns, &id) ? namespace_make(s, ns, &id, e) : 0;
+}
+
+int namespace_create(struct table_store *s, const char *ns, uint64_t *ret_id,
+		     struct err *e)
+{
+	_cleanup_store_unlock_ int lock = -1;
+	uint64_t id;
+	int r = check_names(ns, NULL, e);
+
+	if (r)
+		return r;
+	lock = store_lock(s, e);
+	if (lock < 0)
+		return lock;
+	if (!namespace_id(s, ns, &id))
+		return err_set(e, EEXIST, "namespace %s exists", ns);
+	return namespace_make(s, ns, ret_id, e);
+}
+
+static int count_one(void *arg, const char *name)
+{
+	(void)name;
+	++*(size_t *)arg;
+	return 0;
+}
+
+int namespace_remove(struct table_store *s, const char *ns, struct err *e)
+{
+	_cleanup_store_unlock_ int lock = -1;
+	uint64_t id;
+	size_t n = 0;
+	int r = check_names(ns, NULL, e);
+
+	if (r)
+		return r;
+	lock = store_lock(s, e);
+	if (lock < 0)
+		return lock;
+	r = table_list(s, ns, count_one, &n, e);
+	if (r)
+		return r;
+	if (n)
+		return err_set(e, ENOTEMPTY, "namespace %s has tables", ns);
+	r = namespace_id(s, ns, &id);
+	return r ? err_set(e, -r, "no namespace %s", ns)
+		 : namespace_away(s, ns, id, e);
+}
+
+int namespace_changed(struct table_store *s, const char *ns, int64_t *ret_ns)
+{
+	char path[PATH_SIZE];
+	struct stat st;
+
+	name_path(s, path, ns, NULL);
+	if (stat(path, &st))
+		return -errno;
+	*ret_ns = st.st_mtim.tv_sec * (int64_t)1000000000 + st.st_mtim.tv_nsec;
+	return 0;
+}
+
+int namespace_move(struct table_store *s, const char *ns, const char *to,
+		   struct err *e)
+{
+	_cleanup_store_unlock_ int lock = -1;
+	char from_path[PATH_SIZE], to_path[PATH_SIZE];
+	uint64_t id, other = 0;
+	size_t n = 0;
+	int r = check_names(ns, NULL, e);
+
+	if (!r)
+		r = check_names(to, NULL, e);
+	if (r)
+		return r;
+	lock = store_lock(s, e);
+	if (lock < 0)
+		return lock;
+	if (namespace_id(s, ns, &id))
+		return err_set(e, ENOENT, "no namespace %s", ns);
+	if (!strcmp(ns, to))
+		return 0;
+	name_path(s, from_path, ns, NULL);
+	name_path(s, to_path, to, NULL);
+	if (!namespace_id(s, to, &other)) {
+		r = table_list(s, to, count_one, &n, e);
+		if (!r && n)
+			r = err_set(e, ENOTEMPTY, "namespace %s has tables",
+				    to);
+		if (!r)
+			r = namespace_away(s, to, other, e);
+		if (r)
+			return r;
+	}
+	if (rename(from_path, to_path))
+		return err_sys(e, errno, "%s", from_path);
+	(void)snprintf(to_path, sizeof(to_path), "%s/names", s->dir);
+	return dir_sync(to_path, e);
+}
