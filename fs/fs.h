@@ -185,6 +185,9 @@ struct tree {
 	/* Lookups of such entries (S_IF...) are cheap, and are done while the
 	 * directory is listed: ls -l asks for all, find for directories. */
 	bool (*plus)(struct nid dir, mode_t mode);
+	/* Its listing changes only by requests, or is told (notify_inode): the
+	 * kernel keeps it, so that find asks for it once. */
+	bool (*steady)(struct nid dir);
 	void (*forget)(struct nid n, uint64_t nlookup);
 	/* From the top of the mount, for errors; nothing if it has gone. */
 	void (*path)(struct nid n, struct strbuf *ret);
@@ -264,6 +267,9 @@ int notifier_start(struct err *e) MUST_CHECK;
 void notifier_stop(void);
 void notify_entry(fuse_ino_t dir, const char *name);
 void notify_inode(fuse_ino_t ino);
+/* Of its attributes, before the request is answered: the one notification that
+ * waits for no lock of the kernel's. */
+void notify_attr_now(fuse_ino_t ino);
 /* Answered with 0 or a negative errno when the kernel has heard of what was
  * to be notified until now.  Not for requests that lock a directory. */
 void notify_reply(fuse_req_t r, int status);
@@ -283,6 +289,11 @@ void watch_namespace(uint64_t id, const char *ns);
 void watch_forget(uint64_t id);
 /* The next write to the open file wakes up who polls. */
 void watch_growth(int fd);
+/* The kernel asks again for the attributes of a table's directories, and so for
+ * listings that it keeps; before the present request is answered. */
+void watch_touched(uint64_t table);
+/* Another generation, or none: the same, and it forgets the names inside. */
+void watch_changed(uint64_t table);
 /* root.c: the directory /tables */
 fuse_ino_t root_tables_ino(void);
 

@@ -2,7 +2,8 @@
 /*
  * Directories.  A listing is made at opendir and at rewind; a name's place in
  * it is its cookie, so that removing while reading skips nothing.  Where
- * lookups are cheap (tree.plus) the kernel gets the attributes with the names.
+ * lookups are cheap (tree.plus) the kernel gets the attributes with the names;
+ * where it keeps the listing (tree.steady) one is made when it asks.
  */
 #include <pthread.h>
 #include <sys/stat.h>
@@ -21,7 +22,7 @@ struct listing {
 		mode_t mode;
 	} * e;
 	size_t n, room;
-	bool failed, fresh;
+	bool failed, made, fresh;
 	struct listing *prev, *next; /* of all that are open */
 };
 
@@ -108,16 +109,19 @@ static int listing_make(const struct who *w, fuse_ino_t ino, struct listing *l)
 	listing_add(l, ".", ino, S_IFDIR);
 	listing_add(l, "..", INO_UNKNOWN, S_IFDIR);
 	no = t->list ? t->list(w, ino_nid(ino), l) : -ENOTDIR;
-	l->fresh = true;
+	l->made = l->fresh = true;
 	return no ? no : l->failed ? -ENOMEM : 0;
 }
 
 void op_opendir(fuse_req_t r, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct who w = who_of(r);
+	const struct tree *t = tree_of(ino_nid(ino));
+	bool steady = t->steady && t->steady(ino_nid(ino));
 	struct listing *l = calloc(1, sizeof(*l));
-	int no = l ? listing_make(&w, ino, l) : -ENOMEM;
+	int no = !l ? -ENOMEM : steady ? 0 : listing_make(&w, ino, l);
 
+	fi->cache_readdir = fi->keep_cache = steady;
 	fi->fh = (uintptr_t)l;
 	if (l)
 		listing_opened(l);
@@ -206,7 +210,7 @@ static void read_dir(fuse_req_t r, fuse_ino_t ino, size_t n, off_t off,
 			no = -ENOMEM;
 	}
 	/* The kernel serialises the reads of one directory handle. */
-	if (!no && off == 0 && !l->fresh)
+	if (!no && (!l->made || (off == 0 && !l->fresh)))
 		no = listing_make(&a.w, ino, l);
 	l->fresh = false;
 	if (no) {

@@ -223,6 +223,11 @@ void notify_inode(fuse_ino_t ino)
 	note_add(NOTE_INODE, ino, NULL);
 }
 
+void notify_attr_now(fuse_ino_t ino)
+{
+	(void)fuse_lowlevel_notify_inval_inode(fs.session, ino, -1, 0);
+}
+
 void notify_reply(fuse_req_t r, int status)
 {
 	struct note *x = calloc(1, sizeof(*x) + 1);

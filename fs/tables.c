@@ -12,6 +12,8 @@
 
 #include "fs/tables_priv.h"
 
+#define STEADY_S 60 /* that the kernel keeps, and is told of changes */
+
 const struct ent table_files[TABLE_FILES] = {
 	{ "upload.json", T_OPTIONS, S_IFREG | 0664, 0 },
 	{ "schema.json", T_SCHEMA, S_IFREG | 0664, 0 },
@@ -102,6 +104,13 @@ static int rows_mode(const struct table_place *p, mode_t *mode)
 	return no;
 }
 
+/* Has rows, and nobody is about to make it look otherwise. */
+static bool steady(const struct table_place *p)
+{
+	return p->id.gen && watch_works() && !upload_active(p->id.id) &&
+	       !table_copier_any(p->id.id);
+}
+
 static int dir_attr(const struct table_place *p, struct nid n, struct attr *ret)
 {
 	int no;
@@ -112,7 +121,8 @@ static int dir_attr(const struct table_place *p, struct nid n, struct attr *ret)
 	no = table_attr_apply(n.number, ATTR_DIR, 0, p->id.changed_ns, ret);
 	if (!no && n.slot == T_ROWS)
 		no = rows_mode(p, &ret->st.st_mode);
-	ret->attr_s = 1; /* watch.c tells of changes */
+	/* watch.c tells of changes */
+	ret->attr_s = ret->entry_s = steady(p) ? STEADY_S : 1;
 	if (table_copier_any(n.number))
 		ret->entry_s = 0;
 	return no;
@@ -499,6 +509,14 @@ static bool tables_plus(struct nid dir, mode_t mode)
 	return dir.kind == K_NAMESPACE || S_ISDIR(mode);
 }
 
+static bool tables_steady(struct nid dir)
+{
+	_cleanup_table_place_ struct table_place p = { 0 };
+
+	return dir.kind == K_TABLE && dir.slot != T_ROWS &&
+	       !table_place(dir.number, &p) && steady(&p);
+}
+
 static int tables_readlink(struct nid n, struct strbuf *ret)
 {
 	_cleanup_table_ struct table *t = NULL;
@@ -647,6 +665,7 @@ const struct tree tree_tables = {
 	.user_get = tables_user_get,
 	.user_set = tables_user_set,
 	.plus = tables_plus,
+	.steady = tables_steady,
 	.forget = tables_forget,
 	.path = tables_path,
 };

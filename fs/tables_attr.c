@@ -182,10 +182,11 @@ int table_attr_set(uint64_t id, enum attr_of what, const struct stat *st,
 	if (!table_place(id, &p))
 		x.gen = p.id.gen;
 	no = change(id, set, &x);
-	/* The same file may be known under the node of its readers. */
+	/* The same file may be known under the node of its readers; and the
+	 * directories inside have the modes of theirs. */
 	if (!no && x.gen) {
-		notify_inode(table_data_ino(&p.id));
-		notify_inode(nid_ino(K_TABLE, id, T_ROWS));
+		notify_attr_now(table_data_ino(&p.id));
+		watch_touched(id);
 	}
 	return no;
 }

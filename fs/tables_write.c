@@ -232,7 +232,11 @@ int tables_unlink(const struct who *w, struct nid dir, const char *name)
 		no = p.id.gen			 ? table_job_busy(w, p.ns)
 		     : upload_active(dir.number) ? -EBUSY
 						 : -ENOENT;
-		return no ? no : table_truncate(fs.tables, p.ns, p.name, NULL);
+		if (!no)
+			no = table_truncate(fs.tables, p.ns, p.name, NULL);
+		if (!no)
+			watch_changed(dir.number);
+		return no;
 	}
 	/* Derived files go with the data. */
 	slot = dir.slot == T_PARENTS ? table_ghost_named(dir.number, name)

@@ -202,9 +202,7 @@ static int publish(struct handle *h)
 	set_time(x->id, mtime_ns);
 	if (h->flags & O_EXCL)
 		table_copier_add(h->opener, x->id);
-	notify_entry(nid_ino(K_TABLE, x->id, T_DIR), "data.csv");
-	notify_entry(nid_ino(K_TABLE, x->id, T_DIR), "rows");
-	notify_inode(nid_ino(K_TABLE, x->id, T_DIR));
+	watch_changed(x->id);
 	return 0;
 }
 
@@ -449,12 +447,14 @@ int upload_file(const struct who *w, uint64_t id, const char *path)
 		table_upload_abort(u);
 	else
 		no = table_upload_publish(u, p.ns, p.name, &e);
-	if (no)
+	if (no) {
 		table_refused(w, id, "data.csv", no, e.text);
-	else /* a file keeps its time when it is renamed */
-		set_time(id,
-			 st.st_mtim.tv_sec * 1000000000ll + st.st_mtim.tv_nsec);
-	return no;
+		return no;
+	}
+	/* A file keeps its time when it is renamed. */
+	set_time(id, st.st_mtim.tv_sec * 1000000000ll + st.st_mtim.tv_nsec);
+	watch_changed(id);
+	return 0;
 }
 
 /* ---- upload.json: small, kept whole, replaced at close ---------------- */

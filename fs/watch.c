@@ -146,13 +146,32 @@ static void on_names(const char *name)
 	notify_inode(root_tables_ino());
 }
 
-static void table_replaced(uint64_t id)
+void watch_touched(uint64_t table)
 {
-	fuse_ino_t table = nid_ino(K_TABLE, id, T_DIR);
+	static const unsigned dirs[] = { T_DIR, T_PARTS, T_PARENTS, T_COLUMNS,
+					 T_ROWS };
 
-	notify_entry(table, "data.csv");
-	notify_entry(table, "rows");
-	notify_inode(table);
+	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++)
+		notify_attr_now(nid_ino(K_TABLE, table, dirs[i]));
+}
+
+void watch_changed(uint64_t table)
+{
+	static const char *const names[] = { "data.csv", "rows", "parts",
+					     "parents", "columns" };
+
+	watch_touched(table);
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		notify_entry(nid_ino(K_TABLE, table, T_DIR), names[i]);
+}
+
+/* The kernel knows this table by this name. */
+static bool known_as(uint64_t table, const char *ns, const char *name)
+{
+	_cleanup_free_ char *its_ns = NULL, *its_name = NULL;
+
+	return !table_recall(table, &its_ns, &its_name) &&
+	       !strcmp(its_ns, ns) && !strcmp(its_name, name);
 }
 
 static void on_table(uint64_t ns_id, const char *name)
@@ -165,10 +184,12 @@ static void on_table(uint64_t ns_id, const char *name)
 		return;
 	table_store_recheck(fs.tables);
 	notify_inode(dir);
-	if (table_lookup(fs.tables, ns, plain, &id, NULL))
+	/* Gone, or another table: the kernel may still know the former. */
+	if (table_lookup(fs.tables, ns, plain, &id, NULL) ||
+	    !known_as(id.id, ns, plain))
 		notify_entry(dir, name);
 	else
-		table_replaced(id.id);
+		watch_changed(id.id);
 }
 
 /* A namespace (name NULL) or table that the kernel knows. */
@@ -188,7 +209,7 @@ static void on_known(uint64_t id, const char *ns, const char *name)
 		if (esc && (table_lookup(fs.tables, ns, name, &now, NULL) ||
 			    now.id != id))
 			notify_entry(nid_ino(K_NAMESPACE, ns_id, 0), esc);
-		table_replaced(id);
+		watch_changed(id);
 	}
 }
 

@@ -8,6 +8,7 @@ import mmap
 import os
 import re
 import shutil
+import stat
 import signal
 import subprocess
 import sys
@@ -127,10 +128,12 @@ def test_the_kernel_hears_of_what_another_process_publishes(p):
     """As a task does it: a file is renamed into place.  It dies before it has counted the change
     in the lock's file; the names of rows would be believed for a minute."""
     p.upload("keep", "heard", "id,v\nold,1\nboth,1\n")
-    p.upload("keep", "other", "id,v\nnew,2\nboth,22\n")
+    p.upload("keep", "other", "id,w\nnew,2\nboth,22\n")
     d, names = p.path("tables/keep/heard"), os.path.join(p.state, "tables/names/keep/")
     assert os.path.exists(d + "/rows/old") and p.read("tables/keep/heard/rows/both") == "both,1\n"
     assert os.stat(d + "/rows/both").st_size == 7 and os.listdir(d)
+    for _ in range(2):
+        assert os.listdir(d + "/columns") == ["id.npy", "v.npy"]
     with open(names + "heard", encoding="utf-8") as f:
         number = json.load(f)["id"]
     with open(names + "other", encoding="utf-8") as f:
@@ -144,9 +147,72 @@ def test_the_kernel_hears_of_what_another_process_publishes(p):
     eventually(lambda: not os.path.exists(d + "/rows/old"), 20)
     eventually(lambda: os.stat(d + "/rows/both").st_size == 8, 20)
     assert p.read("tables/keep/heard/rows/both") == "both,22\n"
-    assert p.read("tables/keep/heard/data.csv") == "id,v\nboth,22\nnew,2\n"
+    assert p.read("tables/keep/heard/data.csv") == "id,w\nboth,22\nnew,2\n"
+    assert os.listdir(d + "/columns") == ["id.npy", "w.npy"]
     shutil.rmtree(d)
     assert p.read("tables/keep/other/rows/new") == "new,2\n"
+
+
+def inside(d):
+    """What find sees in a table's directory."""
+    return sorted(os.path.relpath(os.path.join(at, x), d) for at, dirs, files in os.walk(d)
+                  for x in dirs + files)
+
+
+def as_table(columns, rows):
+    """inside() of a table of number columns, without parents."""
+    return sorted(["columns", "columns/id.npy", "count", "data.csv", "data.npy", "parents", "parts",
+                   "schema.json"] + ["columns/%s.npy" % c for c in columns] +
+                  ["parts/%d.csv" % k for k in range(min(rows, 4))])
+
+
+@pytest.mark.parametrize("by", ["cp", "mv", "temporary", "empty", "drop"])
+def test_listings_that_are_known_are_those_of_the_new_table(p, by):
+    """The kernel keeps listings of what is in a table's directory."""
+    d = p.path("tables/keep/listed_" + by)
+    for k in range(8):
+        columns, rows = ["c%d" % (k + i) for i in range(1 + k % 3)], 1 + k % 5
+        text = "".join("%s\n" % ",".join([str(i)] + [str(i)] * len(columns)) for i in range(rows))
+        text = "id,%s\n%s" % (",".join(columns), text)
+        if by == "mv":
+            p.upload("keep", "listed_mv_new", text)
+            inside(d + "_new")
+            os.rename(d + "_new", d)
+        elif by == "temporary":
+            os.makedirs(d, exist_ok=True)
+            with open(d + "/.data.csv", "w", encoding="utf-8") as f:
+                f.write(text)
+            os.rename(d + "/.data.csv", d + "/data.csv")
+        else:
+            p.upload("keep", "listed_" + by, text)
+        for _ in range(3):
+            assert inside(d) == as_table(columns, rows)
+        os.chmod(d, 0o700 + k)
+        assert {stat.S_IMODE(os.stat(os.path.join(d, x)).st_mode) for x in ("", "parts", "columns")} \
+            == {0o700 + k}
+        if by == "empty":
+            os.unlink(d + "/data.csv")
+            assert not inside(d) and not os.path.exists(d + "/parts")
+        elif by == "drop":
+            shutil.rmtree(d)
+            assert not os.path.exists(d + "/columns")
+
+
+def test_names_that_begin_with_a_dot_come_and_go_in_a_kept_listing(p):
+    p.upload("keep", "dots", "id,v\n1,2\n")
+    d = p.path("tables/keep/dots")
+    for at in (d, d + "/parts", d + "/columns"):
+        before = sorted(os.listdir(at))
+        for _ in range(3):
+            with open(at + "/.x", "w", encoding="utf-8"):
+                assert sorted(os.listdir(at)) == sorted(before + [".x"])
+            os.unlink(at + "/.x")
+            assert sorted(os.listdir(at)) == before
+    with open(d + "/upload.json", "w", encoding="utf-8") as f:
+        f.write("{}")
+    assert "upload.json" in os.listdir(d)
+    os.unlink(d + "/upload.json")
+    assert "upload.json" not in os.listdir(d)
 
 
 # ---- programs agree on the bytes ------------------------------------------------
