@@ -238,6 +238,8 @@ int open_text(const struct who *w, struct nid n, int flags, char *text,
 	      struct handle **ret);
 
 /* ---- proc.c: who flushes ---------------------------------------------- */
+/* Once, when it is mounted. */
+void proc_mounted(const char *mountpoint);
 pid_t proc_tgid(pid_t tid);
 enum closer {
 	CLOSE_OTHER, /* a forked child, not the opener */

@@ -397,6 +397,7 @@ static int serve(const struct args *a, int ready_fd)
 		goto stop;
 	}
 	mounted = true;
+	proc_mounted(a->mountpoint);
 	if (fuse_set_signal_handlers(fs.session) || notifier_start(&e))
 		goto stop;
 	watch_start();

@@ -12,6 +12,8 @@
 
 #define PF_EXITING 0x4u
 
+static char our_device[32]; /* "0:40"; "" = not known */
+
 static int slurp(pid_t tid, const char *what, char *buf, size_t n)
 {
 	char path[64];
@@ -72,6 +74,82 @@ bool proc_being_killed(pid_t tid)
 	return at && strtoull(at + 8, NULL, 16) & 1ull << (SIGKILL - 1);
 }
 
+/*
+ * A line of mountinfo: "36 35 98:0 /root /mount/point options - type ...".  The
+ * mount's number, its device and where it is, which ends at the blank.
+ */
+static bool parse_mount(const char *line, long *ret_id, char device[32],
+			const char **ret_at)
+{
+	int at = 0;
+
+	if (sscanf(line, "%ld %*d %31[0-9:] %*s %n", ret_id, device, &at) < 2 ||
+	    !at)
+		return false;
+	*ret_at = line + at;
+	return true;
+}
+
+/* Blanks and backslashes are written in octal there. */
+static bool same_place(const char *s, const char *path)
+{
+	for (; *s && *s != ' '; path++) {
+		char *end;
+		char c = *s++;
+
+		if (c == '\\') {
+			char octal[4] = { s[0], s[0] ? s[1] : 0,
+					  s[0] && s[1] ? s[2] : 0 };
+
+			c = (char)strtoul(octal, &end, 8);
+			s += end - octal;
+		}
+		if (c != *path)
+			return false;
+	}
+	return !*path;
+}
+
+/* The device of the mount with this number, or (0) of what is mounted at the
+ * place last; empty: there is none. */
+static void device_of(const char *who, long id, const char *place,
+		      char ret[static 32])
+{
+	_cleanup_free_ char *path = xasprintf("/proc/%s/mountinfo", who);
+	_cleanup_fclose_ FILE *f = fopen(path, "re");
+	_cleanup_free_ char *line = NULL;
+	size_t room = 0;
+
+	ret[0] = '\0';
+	while (f && getline(&line, &room, f) > 0) {
+		char device[32];
+		const char *at;
+		long k;
+
+		if (parse_mount(line, &k, device, &at) &&
+		    (id ? k == id : same_place(at, place)))
+			memcpy(ret, device, sizeof(device));
+	}
+}
+
+void proc_mounted(const char *mountpoint)
+{
+	device_of("self", 0, mountpoint, our_device);
+}
+
+/* The same inode number may be one of another party's mount. */
+static bool on_our_mount(pid_t tid, const char *info)
+{
+	const char *at = strstr(info, "mnt_id:");
+	char who[16], device[32];
+
+	if (!at || !*our_device)
+		return true;
+	(void)snprintf(who, sizeof(who), "%d", (int)tid);
+	device_of(who, strtol(at + 7, NULL, 10), NULL, device);
+	return !*device || !strcmp(device, our_device);
+}
+
 /* Does the process hold the descriptor to write to the node? */
 static bool writes_to(pid_t tid, const char *fd, fuse_ino_t ino)
 {
@@ -84,7 +162,8 @@ static bool writes_to(pid_t tid, const char *fd, fuse_ino_t ino)
 	flags = strstr(buf, "flags:");
 	node = strstr(buf, "\nino:"); /* since Linux 5.14 */
 	return flags && node && strtoull(node + 5, NULL, 10) == ino &&
-	       (strtoul(flags + 6, NULL, 8) & O_ACCMODE) != O_RDONLY;
+	       (strtoul(flags + 6, NULL, 8) & O_ACCMODE) != O_RDONLY &&
+	       on_our_mount(tid, buf);
 }
 
 /* A shell's builtin makes a copy of descriptor 3 and closes it for each

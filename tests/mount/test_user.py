@@ -78,6 +78,22 @@ def test_an_empty_object_is_refused_by_the_write(two):
     assert "neither a dsl" in two[9999].read("errors")
 
 
+def test_a_close_is_heard_beside_the_same_number_of_another_mount(sandboxes):
+    s = sandboxes("1", "2")
+    fds = []
+    for party in 1, 2:
+        s[party].upload("same", "t", "id,x\n1,2\n")
+        fds.append(os.open(s[party].path("tables/same/t/data.csv"), os.O_WRONLY | os.O_TRUNC))
+    assert os.fstat(fds[0]).st_ino == os.fstat(fds[1]).st_ino
+    os.write(fds[0], b"id,x\n1,\"2")
+    with pytest.raises(OSError) as e:
+        os.close(fds[0])
+    assert e.value.errno == errno.EINVAL
+    os.write(fds[1], b"id,x\n3,4\n")
+    os.close(fds[1])
+    assert s[2].read("tables/same/t/data.csv") == "id,x\n3,4\n"
+
+
 def test_the_rows_of_a_damaged_name_stay(two):
     p = two[9999]
     p.upload("user", "damaged", "id,x\n1,2\n")
