@@ -167,9 +167,13 @@ static void report_rows(const struct transform *d, struct strbuf *sb)
 		sb_addf(sb, "; match id %s: %llu rows without one",
 			d->match.name, (unsigned long long)d->match.bad);
 	if (d->label.bad)
-		sb_addf(sb, "; label %s: %llu rows without a value of type %s",
-			d->label.name, (unsigned long long)d->label.bad,
-			kind_name(d->label.kind));
+		sb_addf(sb, "; label %s: %llu rows without %s", d->label.name,
+			(unsigned long long)d->label.bad,
+			d->label.kind == KIND_INT
+			    ? "a whole number (others: label_type float)"
+			: d->label.kind == KIND_TEXT
+			    ? "a value"
+			    : "a number (words: label_type str)");
 }
 
 /* Columns and counts only: this sentence must not hold values. */

@@ -380,6 +380,16 @@ static char *how_it_ended(struct task *t)
 			 info.si_status, strsignal(info.si_status));
 }
 
+static char *how_to_go_on(const struct job *j, const char *how)
+{
+	return j->ours ? xasprintf("%s; echo rerun > jobs/%s/ctl continues the "
+				   "job",
+				   how, j->id)
+		       : xasprintf("%s; party %s can continue the job: echo "
+				   "rerun > jobs/%s/ctl there",
+				   how, j->initiator, j->id);
+}
+
 /* A result that could not be written: not enough room for one. */
 static bool disk_full(const char *dir)
 {
@@ -421,9 +431,10 @@ void task_reap(struct sched *s, struct job *j, struct task *t)
 		task_moved(s, j, t, ST_FAILED, "no_space",
 			   "the disk of that party is full");
 	} else {
-		t->error = xstrdup(how);
+		t->error = how_to_go_on(j, how);
 		task_moved(s, j, t, ST_FAILED, "killed",
-			   "the task's process was killed or crashed");
+			   "the task's process was killed or crashed: a rerun "
+			   "of the job goes on from there");
 	}
 	t->stopping = false;
 	json_decref(o);

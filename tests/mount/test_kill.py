@@ -35,7 +35,9 @@ def test_a_killed_task_fails_its_job_with_the_reason(s):
     os.kill(s[10000].pid("rollfs-task"), 9)
     assert s[9999].wait(job, 30) == "failed"
     assert "hetero_lr_0" in s[9999].error(job)
-    assert "kill" in s[10000].error(job).lower() or "signal" in s[10000].error(job).lower()
+    assert "killed by signal 9" in s[10000].error(job)
+    assert "party 9999 can continue the job" in s[10000].error(job)
+    assert "a rerun of the job goes on from there" in s[9999].error(job)
     nothing_runs(s)
 
 

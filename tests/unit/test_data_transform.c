@@ -171,9 +171,9 @@ static void bad_cells_are_told_by_column_and_count_only(void **state)
 	local_upload("t", "id,x0,x1,y\na,1,secret7,1\nb,2,inf,0\nc,?,3,yes\n");
 	assert_int_equal(transform("t", "{" LABEL "}"), -EINVAL);
 	assert_string_equal(local_err.text,
-			    "label y: 1 rows without a value of type int64; "
-			    "column x0: 1 rows without a number; column x1: 2 "
-			    "rows without a number");
+			    "label y: 1 rows without a whole number (others: "
+			    "label_type float); column x0: 1 rows without a "
+			    "number; column x1: 2 rows without a number");
 	assert_string_equal(local_code, "bad_data");
 }
 
@@ -372,8 +372,8 @@ static void malformed_svmlight_rows_are_counted(void **state)
 	assert_string_equal(
 	    local_err.text,
 	    "column value: 3 rows with fields that are not number:value, or "
-	    "with a number twice; label label: 1 rows without a value of type "
-	    "int64; column x0: 1 rows without a number");
+	    "with a number twice; label label: 1 rows without a whole number "
+	    "(others: label_type float); column x0: 1 rows without a number");
 	assert_string_equal(local_code, "bad_data");
 }
 
@@ -471,8 +471,8 @@ static void malformed_tags_are_counted(void **state)
 	assert_string_equal(
 	    local_err.text,
 	    "column value: 3 rows with fields that are not tag and value, or "
-	    "with a tag twice; label label: 1 rows without a value of type "
-	    "int64; column h: 1 rows without a number");
+	    "with a tag twice; label label: 1 rows without a whole number "
+	    "(others: label_type float); column h: 1 rows without a number");
 }
 
 static void a_name_for_two_columns_is_refused(void **state)
