@@ -9,13 +9,21 @@
 
 json_t *json_parse(const char *text, size_t n, struct err *e)
 {
+	static const char either[] = "'[' or '{' expected";
 	json_error_t je;
 	json_t *v = json_loadb(text, n, JSON_REJECT_DUPLICATES, &je);
 
-	if (!v)
+	if (v)
+		return v;
+	/* "'[' or '{' expected near 'null'": no list stands anywhere alone. */
+	if (!strncmp(je.text, either, strlen(either)))
+		err_set(e, EINVAL,
+			"line %d column %d: expected an object, {...}%s",
+			je.line, je.column, je.text + strlen(either));
+	else
 		err_set(e, EINVAL, "line %d column %d: %s", je.line, je.column,
 			je.text);
-	return v;
+	return NULL;
 }
 
 json_t *json_read_file(const char *path, struct err *e)

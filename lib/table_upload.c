@@ -8,6 +8,13 @@
 
 #define SID "extend_sid"
 
+/* A character that may be the delimiter, though nobody said so. */
+struct guess {
+	char c;
+	size_t n;	/* there are so many in each line; 0: no guess */
+	unsigned lines; /* seen so far */
+};
+
 struct table_upload {
 	struct table_store *store;
 	struct csv csv;
@@ -17,6 +24,7 @@ struct table_upload {
 	struct table_schema *schema; /* NULL before the first line */
 	struct table_build *build;
 	struct cell *cells;
+	struct guess guess;
 	struct strbuf text;		 /* a value without its quotes */
 	struct table_progress *progress; /* NULL: nobody looks */
 	struct err failed; /* the first error; every later call repeats it */
@@ -200,6 +208,74 @@ static int on_simple(void *arg, uint64_t line, const char *text, size_t n,
 	    n - MIN(first + 1, n), u->csv.delimiter, line, e);
 }
 
+/* Rows that need no look at their fields go a shorter way. */
+static void go_simple(struct table_upload *u)
+{
+	if (!u->keyed || u->o.value || u->csv.rest != u->csv.delimiter)
+		return;
+	u->csv.simple = on_simple;
+	u->csv.simple_fields = u->schema->n_columns + 1;
+}
+
+/* ---- a delimiter that nobody named ------------------------------------- */
+
+#define GUESS_LINES 10
+
+static size_t occurrences(const char *s, size_t n, char c)
+{
+	size_t k = 0;
+
+	for (size_t i = 0; i < n; i++)
+		k += s[i] == c;
+	return k;
+}
+
+/* Of the first line. */
+static void guess_begin(struct table_upload *u, const char *s, size_t n)
+{
+	static const char usual[] = { ';', '\t', '|' };
+
+	for (size_t i = 0; i < ARRAY_SIZE(usual); i++) {
+		size_t k = occurrences(s, n, usual[i]);
+
+		if (k >= 2 && k > u->guess.n)
+			u->guess = (struct guess){ usual[i], k, 1 };
+	}
+}
+
+static int guess_error(const struct table_upload *u, struct err *e)
+{
+	const char *c = u->guess.c == '\t'  ? "\\t"
+			: u->guess.c == ';' ? ";"
+					    : "|";
+
+	return err_set(e, EINVAL,
+		       "line 1 column 1: no comma, but %zu times \"%s\", as in "
+		       "each line: write \"id_delimiter\": \"%s\" into "
+		       "upload.json (if a line is one id, \",\")",
+		       u->guess.n, c, c);
+}
+
+/* A table of ids alone is one that has no comma, and not in each line as many
+ * of what others take for it. */
+static int guess_line(struct table_upload *u, const char *s, size_t n,
+		      struct err *e)
+{
+	if (occurrences(s, n, u->guess.c) != u->guess.n) {
+		u->guess.n = 0;
+		go_simple(u);
+		return 0;
+	}
+	return ++u->guess.lines < GUESS_LINES ? 0 : guess_error(u, e);
+}
+
+static int guess_end(const struct table_upload *u, struct err *e)
+{
+	return u->guess.n && u->guess.lines > 1 ? guess_error(u, e) : 0;
+}
+
+/* ---- the first line ---------------------------------------------------- */
+
 /* Sets *ret_header when the line was one, and no row. */
 static int first_line(struct table_upload *u, uint64_t line, const char *text,
 		      const struct csv_field *f, size_t n, bool *ret_header,
@@ -237,10 +313,10 @@ static int first_line(struct table_upload *u, uint64_t line, const char *text,
 	u->cells = xcalloc(s->n_columns, sizeof(*u->cells));
 	if (u->progress)
 		table_build_watch(u->build, u->progress);
-	if (u->keyed && !u->o.value && u->csv.rest == u->csv.delimiter) {
-		u->csv.simple = on_simple;
-		u->csv.simple_fields = s->n_columns + 1;
-	}
+	if (n == 1 && !u->o.value && !u->o.named && !copy)
+		guess_begin(u, text, f[0].len);
+	if (!u->guess.n)
+		go_simple(u);
 	*ret_header = u->o.head;
 	return 0;
 }
@@ -313,8 +389,12 @@ static int on_row(void *arg, uint64_t line, const char *text,
 {
 	struct table_upload *u = arg;
 	bool header = false;
-	int r = u->schema ? 0 : first_line(u, line, text, f, n, &header, e);
+	int r = 0;
 
+	if (!u->schema)
+		r = first_line(u, line, text, f, n, &header, e);
+	else if (u->guess.n)
+		r = guess_line(u, text, f[0].len, e);
 	if (!r && !header)
 		r = check_width(u, line, n, e);
 	if (r || header)
@@ -423,6 +503,8 @@ int table_upload_publish(struct table_upload *u, const char *ns,
 		r = -u->failed.no;
 	} else {
 		r = csv_end(&u->csv, e);
+		if (!r)
+			r = guess_end(u, e);
 	}
 	if (!r && !u->schema)
 		r = err_set(e, EINVAL, "line 1: %sthe file is empty",

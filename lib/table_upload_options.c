@@ -19,7 +19,7 @@ static int read_flag(const json_t *v, const char *at, const char *key,
 {
 	if (!json_is_boolean(v) &&
 	    !(json_is_integer(v) && (uint64_t)json_integer_value(v) <= 1))
-		return bad(e, at, key, "true or false");
+		return bad(e, at, key, "1, 0, true or false");
 	*ret = json_is_true(v) || json_integer_value(v) == 1;
 	return 0;
 }
@@ -120,9 +120,9 @@ static const struct {
 	{ "label_name", is_name, "the name of a column" },
 	{ "label_type", is_type, "one of " TYPES },
 	{ "tag_value_delimiter", is_word, "1 to 16 bytes of text" },
-	{ "tag_with_value", is_flag, "true or false" },
-	{ "with_label", is_flag, "true or false" },
-	{ "with_match_id", is_flag, "true or false" },
+	{ "tag_with_value", is_flag, "1, 0, true or false" },
+	{ "with_label", is_flag, "1, 0, true or false" },
+	{ "with_match_id", is_flag, "1, 0, true or false" },
 };
 
 /* A copy without what is null; flags are booleans in it. */
@@ -183,6 +183,7 @@ static int apply_meta(struct upload_options *o, struct err *e)
 		return bad(e, "meta/", "delimiter",
 			   "one character in dense input");
 	o->rest = *json_string_value(v);
+	o->named = true;
 	if (o->extend_sid)
 		o->delimiter = o->rest;
 	return 0;
@@ -238,6 +239,7 @@ static int read_member(struct reading *x, const char *key, const json_t *v,
 		if (!separator(v))
 			return bad(e, "", key, "one character");
 		o->delimiter = o->rest = *json_string_value(v);
+		o->named = true;
 	} else if (!strcmp(key, "partition")) {
 		if (!json_is_integer(v) || json_integer_value(v) < 1 ||
 		    json_integer_value(v) > 1000)

@@ -8,6 +8,7 @@
 struct upload_options {
 	bool head;	      /* the first line names the columns */
 	char delimiter, rest; /* behind the first field, behind others */
+	bool named;	      /* what they are was said, and is not a default */
 	unsigned partitions;
 	bool extend_sid; /* ids are made here, the line is all value */
 	bool counted;	 /* they are the numbers of the rows */

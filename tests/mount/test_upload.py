@@ -62,6 +62,7 @@ def test_ways_to_write(p, how):
     ("open_quote", 'id,a\n1,"2\n', ["2"]),
     ("empty_id", "id,a\n,2\n", ["2"]),
     ("duplicate_column", "id,a,a\n1,2,3\n", ["1"]),
+    ("semicolons", "id;y;x\n1;2;3\n", ["1", "write \"id_delimiter\": \";\" into upload.json"]),
 ])
 def test_a_malformed_upload_leaves_the_old_table(p, name, text, words):
     p.upload("bad", name, SMALL)

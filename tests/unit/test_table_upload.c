@@ -64,6 +64,61 @@ static void the_delimiter_can_be_chosen(void **state)
 	expect("id,x\na,\"1,5\"\n");
 }
 
+static void a_file_with_another_delimiter_is_not_one_of_ids_alone(void **state)
+{
+	static const struct {
+		const char *text, *options, *want;
+	} t[] = {
+		{ "id;y;x\na;1;2\n", NULL, "\"id_delimiter\": \";\"" },
+		{ "id\ty\tx\na\t1\t2\n", NULL, "\"id_delimiter\": \"\\t\"" },
+		{ "id|y|x\na|1|2\n", "{\"partition\": 1}", "\"|\"" },
+		{ "a;1;2\nb;1;2\n", "{\"head\": 0}", "\";\"" },
+		{ "id;y;x\n1;;\n2;;\n3;;\n4;;\n5;;\n6;;\n7;;\n8;;\n9;;\n10\n",
+		  NULL, "line 1 column 1: no comma, but 2 times \";\"" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
+		struct err e = { 0 };
+
+		assert_int_equal(upload(t[i].text, t[i].options, &e), -EINVAL);
+		if (!strstr(e.text, t[i].want))
+			fail_msg("%s", e.text);
+	}
+}
+
+static void a_table_of_ids_alone_may_have_any_name(void **state)
+{
+	static const struct {
+		const char *text, *options;
+	} t[] = {
+		{ "id;y;x\na;1;2\n", "{\"id_delimiter\": \",\"}" },
+		{ "id;y;x\na;1;2\nb;1\n", NULL },
+		{ "id;y\na;1\n", NULL },
+		{ "id;y;x\n", NULL },
+		{ "id\na\n", NULL },
+		{ "id\na;b;c\n", NULL },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
+		assert_int_equal(upload(t[i].text, t[i].options, NULL), 0);
+		expect(t[i].text);
+	}
+}
+
+static void wrong_flags_say_what_is_right(void **state)
+{
+	struct err e = { 0 };
+
+	(void)state;
+	assert_int_equal(upload("id,x\n", "{\"head\": \"no\"}", &e), -EINVAL);
+	assert_non_null(strstr(e.text, "#/head: expected 1, 0, true or false"));
+	assert_null(json_parse("null", 4, &e));
+	assert_string_equal(e.text, "line 1 column 4: expected an object, "
+				    "{...} near 'null'");
+}
+
 static void bad_options_are_refused(void **state)
 {
 	static const char *const bad[] = {
@@ -353,6 +408,10 @@ int main(void)
 		cmocka_unit_test(text_stays_as_it_was),
 		cmocka_unit_test(a_header_alone_is_a_table_without_rows),
 		cmocka_unit_test(the_delimiter_can_be_chosen),
+		cmocka_unit_test(
+		    a_file_with_another_delimiter_is_not_one_of_ids_alone),
+		cmocka_unit_test(a_table_of_ids_alone_may_have_any_name),
+		cmocka_unit_test(wrong_flags_say_what_is_right),
 		cmocka_unit_test(bad_options_are_refused),
 		cmocka_unit_test(
 		    defects_name_line_and_column_and_change_nothing),
