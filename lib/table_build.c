@@ -16,11 +16,13 @@
 #include "lib/table_npy.h"
 #include "lib/table_sort.h"
 
-#define ARENAS	    3		/* one fills while others are written */
-#define THREADS_MAX 4		/* of a merge */
-#define SORT_BYTES  (48u << 20) /* arenas of all builders, if they are few */
-#define LIMIT_MIN   (2u << 20)
-#define LIMIT_FIRST (4u << 20) /* small tables take little memory */
+#define ARENAS	     3		 /* one fills while others are written */
+#define THREADS_MAX  4		 /* of a merge */
+#define SORT_BYTES   (48u << 20) /* arenas of all builders, if they are few */
+#define MERGED_BYTES (64u << 20) /* of rows, in all threads of a merge */
+#define ROW_USUAL    (64u << 10) /* larger ones are counted by their size */
+#define LIMIT_MIN    (2u << 20)
+#define LIMIT_FIRST  (4u << 20) /* small tables take little memory */
 
 struct work {
 	struct table_build *b;
@@ -44,6 +46,7 @@ struct table_build {
 	struct work work[ARENAS];
 	unsigned now;		   /* the one whose arena fills */
 	size_t limit, limit_first; /* of its bytes */
+	bool grows;		   /* the limit */
 	uint64_t bytes;		   /* of full ones */
 	bool spilled;
 	struct run *runs;
@@ -67,8 +70,7 @@ static pthread_mutex_t merge_lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* ---- threads ------------------------------------------------------------- */
 
-/* Without signals: they are the main thread's. */
-static int thread_start(pthread_t *t, void *(*fn)(void *), void *arg)
+int table_thread(pthread_t *t, void *(*fn)(void *), void *arg)
 {
 	sigset_t all, old;
 	int r;
@@ -82,7 +84,7 @@ static int thread_start(pthread_t *t, void *(*fn)(void *), void *arg)
 
 static int work_end(struct work *w, struct err *e)
 {
-	int r = w->r;
+	int r;
 
 	if (!w->running)
 		return 0;
@@ -113,14 +115,16 @@ static int all_work_ends(struct table_build *b, struct err *e)
 	return r;
 }
 
-/* Tests have runs without many rows. */
-static size_t first_limit(void)
+/* Tests have runs without many rows, and "=BYTES" are all so small. */
+static size_t first_limit(bool *ret_grows)
 {
+	*ret_grows = true;
 #ifdef ROLLFS_TEST_HOOKS
 	const char *s = getenv("ROLLFS_TEST_SORT_BYTES");
 
+	*ret_grows = !s || *s != '=';
 	if (s)
-		return strtoul(s, NULL, 10);
+		return strtoul(s + !*ret_grows, NULL, 10);
 #endif
 	return LIMIT_FIRST;
 }
@@ -184,7 +188,7 @@ int table_build_begin(struct table_store *s, const struct table_schema *schema,
 	b->in_order = true;
 	b->last_line = 1;
 	b->progress = &b->own;
-	b->limit = b->limit_first = first_limit();
+	b->limit = b->limit_first = first_limit(&b->grows);
 	for (unsigned i = 0; i < ARENAS; i++)
 		b->work[i].b = b;
 	r = table_store_numbers(s, 1, &b->gen, e);
@@ -271,6 +275,7 @@ static int copy_rows(struct table_build *b, rocksdb_iterator_t *it,
 {
 	struct line_note next = { UINT64_MAX, 0 };
 	uint64_t line = b->last_line ? 1 : 0;
+	char *text = NULL;
 	int r = 0;
 
 	if (b->lines) {
@@ -297,7 +302,9 @@ static int copy_rows(struct table_build *b, rocksdb_iterator_t *it,
 		r = run_writer_add(out, &row, e);
 		rocksdb_iter_next(it);
 	}
-	return r;
+	if (!r)
+		rocksdb_iter_get_error(it, &text);
+	return text ? table_rocks_error(e, b->dir, text) : r;
 }
 
 /* The ids are not in order after all: what went straight becomes a run. */
@@ -342,7 +349,9 @@ static void set_limit(struct table_build *b)
 	size_t grown = (size_t)MIN(b->bytes / 8, ARENA_BYTES);
 	size_t share = MAX(SORT_BYTES / (ARENAS * n), LIMIT_MIN);
 
-	b->limit = MIN(MAX(grown, b->limit_first), MIN(share, ARENA_BYTES));
+	if (b->grows)
+		b->limit =
+		    MIN(MAX(grown, b->limit_first), MIN(share, ARENA_BYTES));
 }
 
 /* The arena goes to a thread, another one is there to be filled. */
@@ -367,7 +376,7 @@ static int spill(struct table_build *b, struct err *e)
 	b->bytes += w->arena.len;
 	set_limit(b);
 	work_start(w);
-	r = thread_start(&w->thread, work_thread, w);
+	r = table_thread(&w->thread, work_thread, w);
 	if (r) {
 		w->running = false;
 		return err_sys(e, -r, "a thread that sorts rows");
@@ -541,7 +550,7 @@ static int merge_parts(struct merge_part *p, size_t n, struct err *e)
 
 	for (size_t i = 0; i < n; i++) {
 		p[i].running =
-		    n > 1 && !thread_start(&p[i].thread, merge_thread, &p[i]);
+		    n > 1 && !table_thread(&p[i].thread, merge_thread, &p[i]);
 		if (!p[i].running)
 			merge_thread(&p[i]);
 	}
@@ -564,15 +573,26 @@ static size_t threads(void)
 	return n < 1 ? 1 : MIN((size_t)n, THREADS_MAX);
 }
 
-/* More runs than may be open: the first ones become fewer. */
+/* How many runs may be merged: a row of each is in memory, in each thread. */
+static size_t runs_at_once(const struct table_build *b)
+{
+	size_t largest = ROW_USUAL;
+
+	for (size_t i = 0; i < b->n_runs; i++)
+		largest = MAX(largest, b->runs[i].largest);
+	return MAX(MIN(RUNS_MERGED, MERGED_BYTES / (largest * threads())),
+		   2 * threads());
+}
+
+/* More runs than that: the first ones become fewer. */
 static int merge_level(struct table_build *b, struct err *e)
 {
 	struct merge_part p[THREADS_MAX] = { 0 };
-	size_t n = 0, used = 0;
+	size_t n = 0, used = 0, runs = runs_at_once(b);
 	int r;
 
 	while (n < threads()) {
-		size_t k = MIN(RUNS_MERGED / threads(), b->n_runs - used);
+		size_t k = MIN(runs / threads(), b->n_runs - used);
 
 		p[n++] = (struct merge_part){
 			.b = b,
@@ -605,7 +625,7 @@ static int merge_all(struct table_build *b, struct err *e)
 	size_t n;
 	int r = 0;
 
-	while (!r && b->n_runs > RUNS_MERGED)
+	while (!r && b->n_runs > runs_at_once(b))
 		r = merge_level(b, e);
 	if (!r)
 		r = runs_open(b->runs, b->n_runs, e);
@@ -634,6 +654,23 @@ static int merge_all(struct table_build *b, struct err *e)
 	return r;
 }
 
+/* Waits for the merge_lock, unless it is told to stop. */
+static int merge_turn(const struct table_build *b, struct err *e)
+{
+	int r;
+
+	do {
+		struct timespec until;
+
+		if (b->progress->stop)
+			return err_set(e, EINTR, "stopped");
+		(void)clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_sec++;
+		r = pthread_mutex_timedlock(&merge_lock, &until);
+	} while (r == ETIMEDOUT);
+	return r ? err_sys(e, r, "a merge of rows") : 0;
+}
+
 static int write_runs(struct table_build *b, struct err *e)
 {
 	int r = spill(b, e);
@@ -644,9 +681,11 @@ static int write_runs(struct table_build *b, struct err *e)
 		arena_free(&b->work[i].arena);
 	if (r)
 		return r;
-	pthread_mutex_lock(&merge_lock);
-	r = merge_all(b, e);
-	pthread_mutex_unlock(&merge_lock);
+	r = merge_turn(b, e);
+	if (!r) {
+		r = merge_all(b, e);
+		pthread_mutex_unlock(&merge_lock);
+	}
 	for (size_t i = 0; i < b->n_runs; i++)
 		run_free(&b->runs[i]);
 	b->n_runs = 0;

@@ -182,8 +182,7 @@ int table_job_run(struct table_job *j, unsigned n,
 	atomic_store(&j->next, 0);
 	atomic_store(&j->failed, UINT32_MAX);
 	pthread_mutex_init(&w.lock, NULL);
-	while (started + 1 < want &&
-	       !pthread_create(&ids[started], NULL, work, &w))
+	while (started + 1 < want && !table_thread(&ids[started], work, &w))
 		started++;
 	work(&w); /* fewer threads are only slower */
 	while (started)

@@ -111,6 +111,8 @@ int row_view_line(struct row_view *v, struct strbuf *sb, const char *key,
 int row_view_line_size(struct row_view *v, const char *key, size_t key_len,
 		       const char *data, size_t n, size_t *ret);
 
+/* pthread_create without signals, which are the main thread's; -errno. */
+int table_thread(pthread_t *t, void *(*fn)(void *), void *arg);
 /* Opens the database if it is not yet. */
 int table_open_db(struct table *t, struct err *e) MUST_CHECK;
 /* As table_next(), of a table of numbers: the row into x[n_columns]. */

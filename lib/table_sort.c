@@ -9,6 +9,7 @@
 #define RECORD_MAX   (sizeof(struct record) + TABLE_KEY_MAX + CSV_LINE_MAX)
 #define ARENA_MAPPED (ARENA_BYTES + RECORD_MAX + ROW_SLACK)
 #define MARK_EVERY   (256u << 10)
+#define MARK_KEYS    1024 /* times its key: marks stay far below the rows */
 #define MERGE_BYTES  (16u << 20)  /* of buffers, over all runs of a merge */
 #define SOURCE_BYTES (256u << 10) /* of one of them at most */
 
@@ -324,6 +325,7 @@ int run_writer_add(void *arg, const struct row *row, struct err *e)
 	struct run_writer *w = arg;
 	struct record r = { row->key_len, row->val_len, row->line };
 	char *p = w->buf + w->len;
+	size_t n;
 
 	if (w->run.rows && w->last_len == row->key_len &&
 	    !memcmp(w->last, row->key, w->last_len))
@@ -331,7 +333,8 @@ int run_writer_add(void *arg, const struct row *row, struct err *e)
 	memcpy(w->last, row->key, row->key_len);
 	w->last_len = row->key_len;
 	w->last_line = row->line;
-	if ((!w->run.n_marks || w->run.size - w->marked >= MARK_EVERY) &&
+	if ((!w->run.n_marks ||
+	     w->run.size - w->marked >= MARK_EVERY + MARK_KEYS * w->last_len) &&
 	    add_mark(w, row))
 		return err_set(e, EFBIG, "too many rows");
 	memcpy(p, &r, sizeof(r));
@@ -340,8 +343,10 @@ int run_writer_add(void *arg, const struct row *row, struct err *e)
 	p += row->key_len;
 	if (row->val_len)
 		memcpy(p, row->val, row->val_len);
-	w->len += sizeof(r) + row->key_len + row->val_len;
-	w->run.size += sizeof(r) + row->key_len + row->val_len;
+	n = sizeof(r) + row->key_len + row->val_len;
+	w->len += n;
+	w->run.size += n;
+	w->run.largest = MAX(w->run.largest, n);
 	w->run.rows++;
 	return w->len < WRITE_BYTES ? 0 : write_out(w, e);
 }

@@ -15,7 +15,7 @@
 #include "lib/table_priv.h"
 
 #define ARENA_BYTES (16u << 20)
-#define RUNS_MERGED 192 /* at a time: so many files are open */
+#define RUNS_MERGED 192 /* at a time at most: so many files are open */
 #define ROW_SLACK   16	/* bytes that may be read behind a row's value */
 
 struct row {
@@ -56,7 +56,8 @@ struct run {
 	char *path;
 	int fd; /* while it is merged, else -1 */
 	uint64_t size, rows;
-	struct strbuf keys; /* about every 256 KiB a key and its offset */
+	size_t largest;	    /* bytes of a row */
+	struct strbuf keys; /* about every 256 KiB: a key and its offset */
 	struct run_mark *marks;
 	size_t n_marks;
 };

@@ -7,16 +7,30 @@
 
 #define FILE_BYTES (512u << 20) /* of rows in one SST file */
 #define MARKS_MAX  65536
+#define KEYS_MAX   (4u << 20) /* bytes of their keys: they stay in memory */
+
+/* Tests have large indexes without many rows. */
+static uint64_t index_every(void)
+{
+#ifdef ROLLFS_TEST_HOOKS
+	const char *s = getenv("ROLLFS_TEST_INDEX_EVERY");
+
+	if (s)
+		return strtoull(s, NULL, 10);
+#endif
+	return INDEX_EVERY;
+}
 
 void sst_init(struct sst *w, const struct table_schema *s, const char *dir,
 	      unsigned number)
 {
-	*w = (struct sst){
-		.schema = s, .dir = dir, .number = number, .every = INDEX_EVERY
-	};
+	*w = (struct sst){ .schema = s,
+			   .dir = dir,
+			   .number = number,
+			   .every = index_every() };
 	row_view_init(&w->view, row_format(s), s);
 	w->stats = table_stats_new(s);
-	sb_init(&w->keys, MARKS_MAX * TABLE_KEY_MAX);
+	sb_init(&w->keys, KEYS_MAX);
 	w->options = table_rocks_options();
 	w->env = rocksdb_envoptions_create();
 }
@@ -89,7 +103,7 @@ static void thin_out(struct sst *w)
 
 static int mark(struct sst *w, const struct row *row)
 {
-	if (w->n_marks == MARKS_MAX)
+	if (w->n_marks == MARKS_MAX || w->keys.len + row->key_len > KEYS_MAX)
 		thin_out(w);
 	if (w->n_marks == w->marks_alloc) {
 		w->marks_alloc = w->marks_alloc ? 2 * w->marks_alloc : 16;
@@ -216,8 +230,14 @@ static int add_part(struct sst *w, rocksdb_iterator_t *it, uint64_t base,
 
 	rocksdb_iter_seek(it, w->keys.buf + m->key_at, m->key_len);
 	for (uint64_t k = m->row;; k++) {
-		if (!rocksdb_iter_valid(it))
-			return err_set(e, EIO, "%s: rows are missing", w->dir);
+		if (!rocksdb_iter_valid(it)) {
+			char *text = NULL;
+
+			rocksdb_iter_get_error(it, &text);
+			return text ? table_rocks_error(e, w->dir, text)
+				    : err_set(e, EIO, "%s: rows are missing",
+					      w->dir);
+		}
 		key = rocksdb_iter_key(it, &key_len);
 		if (k == row)
 			break;

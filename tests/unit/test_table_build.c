@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Rows that come in any order, in more arenas and runs than one. */
+#include <fcntl.h>
+#include <glob.h>
+#include <sys/stat.h>
+
 #include "tests/unit/store_dir.h"
 
 static void sort_bytes(const char *n)
@@ -123,7 +127,7 @@ static void more_runs_than_may_be_open_are_merged_in_steps(void **state)
 	static const struct rows x = { .n = 20001, .step = 7919 };
 
 	(void)state;
-	sort_bytes("3000"); /* 300 runs */
+	sort_bytes("=3000"); /* 300 runs */
 	build(&x, "levels");
 	check(&x, "levels");
 }
@@ -185,6 +189,163 @@ static void rows_of_a_megabyte_are_sorted(void **state)
 	table_unref(t);
 	schema_free(s);
 	free(text);
+}
+
+/* Kilobytes of a line of /proc/self/status. */
+static size_t status_of(const char *key)
+{
+	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(100000);
+	const char *at;
+
+	assert_int_equal(file_read("/proc/self/status", &sb, NULL), 0);
+	at = strstr(sb.buf, key);
+	assert_non_null(at);
+	return strtoul(at + strlen(key), NULL, 10);
+}
+
+static void large_rows_in_many_runs_take_little_memory(void **state)
+{
+	const unsigned n = 150;
+	struct table_schema *s = schema_new();
+	struct table_build *b = NULL;
+	char *text = xmalloc(TABLE_ROW_MAX);
+	struct cell c = { .type = CELL_STRING,
+			  .str = text,
+			  .len = TABLE_ROW_MAX };
+	struct table *t = NULL;
+	size_t before;
+	int fd;
+
+	(void)state;
+	sort_bytes("=1"); /* each row is a run */
+	memset(text, 'x', TABLE_ROW_MAX);
+	schema_add_column(s, "text", CELL_STRING, NULL);
+	assert_int_equal(table_build_begin(store, s, &b, NULL), 0);
+	for (unsigned i = 0; i < n; i++) {
+		char key[8];
+		int len = snprintf(key, sizeof(key), "%03u", i * 59 % n);
+
+		assert_int_equal(table_build_add(b, key, (size_t)len, &c, NULL),
+				 0);
+	}
+	fd = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC);
+	assert_true(fd >= 0 && write_all(fd, "5", 1) == 0); /* VmHWM */
+	close(fd);
+	before = status_of("VmRSS:");
+	assert_int_equal(table_build_publish(b, "ns", "large", NULL), 0);
+#ifndef __SANITIZE_ADDRESS__ /* which keeps what was freed */
+	assert_true(status_of("VmHWM:") < before + (110u << 10));
+#endif
+	(void)before;
+	assert_int_equal(table_open(store, "ns", "large", &t, NULL), 0);
+	assert_int_equal(table_csv_size(t),
+			 strlen("id,text\n") + n * (TABLE_ROW_MAX + 5ul));
+	table_unref(t);
+	schema_free(s);
+	free(text);
+}
+
+/* What lies on the disk is not what was written. */
+static void rows_that_went_straight_are_not_lost(void **state)
+{
+	_cleanup_free_ char *path = NULL;
+	struct table_schema *s = schema_new();
+	struct table_build *b = NULL;
+	struct err e = { 0 };
+	char text[400];
+	glob_t g;
+	uint32_t x = 1;
+	int r = 0, fd;
+
+	(void)state;
+	sort_bytes("40000");
+	schema_add_column(s, "text", CELL_STRING, NULL);
+	assert_int_equal(table_build_begin(store, s, &b, NULL), 0);
+	for (unsigned i = 0; i < 10000; i++) {
+		struct cell c = { .str = text, .len = sizeof(text) };
+		char key[16];
+		int n = snprintf(key, sizeof(key), "%08u", i);
+
+		for (size_t k = 0; k < sizeof(text); k++)
+			text[k] = (char)((x = x * 1103515245 + 12345) >> 16);
+		assert_int_equal(table_build_add(b, key, (size_t)n, &c, NULL),
+				 0);
+	}
+	path = xasprintf("%s/building/*/rows.0.0.sst", dir);
+	assert_int_equal(glob(path, 0, NULL, &g), 0);
+	fd = open(g.gl_pathv[0], O_WRONLY | O_CLOEXEC);
+	globfree(&g);
+	assert_true(fd >= 0);
+	assert_int_equal(pwrite_all(fd, "damaged", 7, 100), 0);
+	close(fd);
+	/* Now one that is not in order, and more than an arena. */
+	for (unsigned i = 0; i < 1000 && !r; i++) {
+		struct cell c = { .str = text, .len = sizeof(text) };
+		char key[16];
+		int n = snprintf(key, sizeof(key), "0%07ux", 999 - i);
+
+		r = table_build_add(b, key, (size_t)n, &c, &e);
+	}
+	if (r)
+		table_build_abort(b);
+	else
+		r = table_build_publish(b, "ns", "lost", &e);
+	assert_int_equal(r, -EIO);
+	assert_non_null(strstr(e.text, "Corruption"));
+	schema_free(s);
+}
+
+static void a_large_index_is_thinned_out(void **state)
+{
+	static const struct rows x = { .n = 70001, .step = 1 };
+
+	(void)state;
+	setenv("ROLLFS_TEST_INDEX_EVERY", "1", 1);
+	unsetenv("ROLLFS_TEST_SORT_BYTES");
+	build(&x, "thin");
+	unsetenv("ROLLFS_TEST_INDEX_EVERY");
+	check(&x, "thin");
+}
+
+static void an_index_of_large_ids_is_small(void **state)
+{
+	_cleanup_free_ char *index = NULL;
+	struct table_schema *s = schema_new();
+	struct table_build *b = NULL;
+	struct table *t = NULL;
+	struct table_id id;
+	struct stat st;
+	char key[TABLE_KEY_MAX + 1], got[40];
+
+	(void)state;
+	unsetenv("ROLLFS_TEST_SORT_BYTES");
+	setenv("ROLLFS_TEST_INDEX_EVERY", "1", 1);
+	assert_int_equal(table_build_begin(store, s, &b, NULL), 0);
+	for (unsigned i = 0; i < 6000; i++) {
+		(void)snprintf(key, sizeof(key), "%0*u", TABLE_KEY_MAX, i);
+		assert_int_equal(
+		    table_build_add(b, key, TABLE_KEY_MAX, NULL, NULL), 0);
+	}
+	assert_int_equal(table_build_publish(b, "ns", "ids", NULL), 0);
+	unsetenv("ROLLFS_TEST_INDEX_EVERY");
+	assert_int_equal(table_open(store, "ns", "ids", &t, NULL), 0);
+	assert_int_equal(table_lookup(store, "ns", "ids", &id, NULL), 0);
+	index = xasprintf("%s/data/%llu/%llu/index", dir,
+			  (unsigned long long)id.made_by,
+			  (unsigned long long)id.gen);
+	assert_int_equal(stat(index, &st), 0);
+	assert_true(st.st_size < 4500000);
+	for (unsigned i = 0; i < 6000; i += 7) {
+		const uint64_t line = TABLE_KEY_MAX + 1;
+
+		(void)snprintf(key, sizeof(key), "%032u", i);
+		assert_int_equal(
+		    table_csv_read(t, 3 + (i + 1) * line - 33, got, 32, NULL),
+		    32);
+		assert_memory_equal(got, key, 32);
+	}
+	table_unref(t);
+	schema_free(s);
 }
 
 static int upload(const char *text, struct err *e)
@@ -251,6 +412,13 @@ static void a_builder_can_be_stopped(void **state)
 	schema_free(s);
 }
 
+/* In the place of as many other characters. */
+static void put(char *at, const char *s)
+{
+	while (*s)
+		*at++ = *s++;
+}
+
 /* What table_open() finds was made by an older rollfs: cells without a word. */
 static void tables_of_older_and_newer_versions(void **state)
 {
@@ -269,14 +437,14 @@ static void tables_of_older_and_newer_versions(void **state)
 	assert_int_equal(file_read(path.buf, &meta, NULL), 0);
 	at = strstr(meta.buf, "\"rows\"");
 	assert_non_null(at);
-	memcpy(at, "\"sowr\"", 6);
+	put(at, "\"sowr\"");
 	assert_int_equal(
 	    file_replace(path.buf, meta.buf, meta.len, 0600, false, NULL), 0);
 	check(&x, "old");
-	memcpy(at, "\"rows\"", 6);
+	put(at, "\"rows\"");
 	at = strstr(meta.buf, "cells");
 	assert_non_null(at);
-	memcpy(at, "bytes", 5);
+	put(at, "bytes");
 	assert_int_equal(
 	    file_replace(path.buf, meta.buf, meta.len, 0600, false, NULL), 0);
 	table_store_close(store); /* which has it open */
@@ -297,6 +465,10 @@ int main(void)
 		cmocka_unit_test(ids_in_order_go_straight),
 		cmocka_unit_test(ids_that_are_in_order_at_first_only),
 		cmocka_unit_test(rows_of_a_megabyte_are_sorted),
+		cmocka_unit_test(large_rows_in_many_runs_take_little_memory),
+		cmocka_unit_test(rows_that_went_straight_are_not_lost),
+		cmocka_unit_test(a_large_index_is_thinned_out),
+		cmocka_unit_test(an_index_of_large_ids_is_small),
 		cmocka_unit_test(
 		    duplicates_in_any_runs_are_named_with_both_lines),
 		cmocka_unit_test(a_builder_can_be_stopped),
