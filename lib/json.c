@@ -2,7 +2,6 @@
 #include "lib/json.h"
 
 #include <ctype.h>
-#include <float.h>
 #include <math.h>
 
 #include "lib/fileio.h"
@@ -37,45 +36,6 @@ json_t *json_read_file(const char *path, struct err *e)
 	if (!v)
 		err_wrap(e, "%s", path);
 	return v;
-}
-
-size_t num_format(char *buf, double v)
-{
-	int n = 0;
-
-	if (isnan(v))
-		return (size_t)snprintf(buf, NUM_MAX, "nan");
-	if (isinf(v))
-		return (size_t)snprintf(buf, NUM_MAX, v < 0 ? "-inf" : "inf");
-	/* Fifteen digits always survive, but a denormal number has fewer. */
-	for (int digits = fabs(v) < DBL_MIN ? 1 : 15; digits <= 17; digits++) {
-		n = snprintf(buf, NUM_MAX, "%.*g", digits, v);
-		if (digits == 17 || strtod(buf, NULL) == v)
-			break;
-	}
-	return (size_t)n;
-}
-
-bool num_parse(const char *s, size_t n, double *ret)
-{
-	char copy[400], *end;
-
-	while (n && isspace((unsigned char)*s)) {
-		s++;
-		n--;
-	}
-	while (n && isspace((unsigned char)s[n - 1]))
-		n--;
-	if (!n || n >= sizeof(copy))
-		return false;
-	/* strtod also knows hexadecimal, which no data set means. */
-	for (size_t i = 0; i < n; i++)
-		if (s[i] == 'x' || s[i] == 'X' || !s[i])
-			return false;
-	memcpy(copy, s, n);
-	copy[n] = '\0';
-	*ret = strtod(copy, &end);
-	return *end == '\0';
 }
 
 static void add_string(struct strbuf *sb, const char *s, size_t n)
