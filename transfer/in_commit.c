@@ -177,6 +177,8 @@ static int complete(struct serve *v, struct incoming *t, const struct object *o,
 		serve_json(v, 409, json_pack("{s:s}", "code", "root_mismatch"));
 		return 1;
 	}
+	if (!fstat(t->fd, &st) && (uint64_t)st.st_size < o->size)
+		return err_set(e, EIO, "the disk has lost chunks of it");
 	/* Gives back what was allocated ahead, too. */
 	if (fstat(t->fd, &st) || ftruncate(t->fd, (off_t)o->size) ||
 	    ((uint64_t)st.st_size != o->size && fdatasync(t->fd)))

@@ -339,6 +339,118 @@ void journal_again(struct journal *j)
 	pthread_mutex_unlock(&j->lock);
 }
 
+/* A head without payload, and its mark. */
+static int write_head(FILE *f, const struct message_head *head)
+{
+	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(HEAD_MAX + 4);
+	static const char zero[4];
+	struct message_head h = *head;
+	int r;
+
+	h.file = true;
+	r = head_write(&sb, &h);
+	if (r)
+		return r;
+	return fwrite(sb.buf ? sb.buf : "", 1, sb.len, f) == sb.len &&
+		       fwrite(zero, 1, 4, f) == 4 &&
+		       fwrite(h.tid, 1, 64, f) == 64
+		   ? 0
+		   : -errno;
+}
+
+/* Marks of what is kept are written with it. */
+static int write_all_kept(int fd, const char *all, size_t n,
+			  enum journal_keep (*keep)(void *arg, const char *tid),
+			  void *arg)
+{
+	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	_cleanup_fclose_ FILE *f = copy < 0 ? NULL : fdopen(copy, "w");
+	size_t at = 0, len, used = 0;
+	struct message_head h = { 0 };
+	const char *tid;
+	int r = 0;
+
+	if (!f) {
+		r = errno ? -errno : -EIO;
+		if (copy >= 0)
+			close(copy);
+		return r;
+	}
+	while (!r && (len = record(all + at, n - at, &h, &used, &tid))) {
+		enum journal_keep k = tid ? JOURNAL_DROP : keep(arg, h.tid);
+
+		if (k == JOURNAL_HEAD)
+			r = write_head(f, &h);
+		else if (k == JOURNAL_WHOLE &&
+			 fwrite(all + at, 1, len, f) != len)
+			r = -errno;
+		at += len;
+	}
+	if (!r && at != n)
+		r = -EIO;
+	if (!r && (fflush(f) || fdatasync(fd)))
+		r = -errno;
+	return r;
+}
+
+/* lock held, nobody syncs: fd, at tmp, is the journal from now on */
+static int take_place(struct journal *j, int fd, const char *tmp,
+		      const char *path)
+{
+	_cleanup_free_ char *dir = strndup(path, strrchr(path, '/') - path);
+	struct stat st;
+
+	if (!dir)
+		return -ENOMEM;
+	hook_die("journal-written");
+	if (fstat(fd, &st) || rename(tmp, path))
+		return -errno;
+	hook_die("journal-placed");
+	close(j->fd);
+	j->fd = fd;
+	j->base = j->len - (uint64_t)st.st_size;
+	j->synced = j->ahead = j->len;
+	sb_reset(&j->marks); /* what they tell is written */
+	/* Or else a power cut brings back the old one. */
+	j->failed = dir_sync(dir, NULL);
+	return 0;
+}
+
+int journal_rewrite(struct journal *j, const char *path,
+		    enum journal_keep (*keep)(void *arg, const char *tid),
+		    void *arg, struct err *e)
+{
+	_cleanup_free_ char *tmp = xasprintf("%s.new", path);
+	int fd = open(tmp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	int r = fd < 0 ? -errno : 0;
+	void *all = MAP_FAILED;
+	size_t n;
+
+	pthread_mutex_lock(&j->lock);
+	while (j->syncing)
+		pthread_cond_wait(&j->done, &j->lock);
+	n = (size_t)(j->len - j->base);
+	if (!r && (j->fd < 0 || j->failed || !n))
+		r = j->failed ? j->failed : -EBADF;
+	if (!r)
+		all = mmap(NULL, n, PROT_READ, MAP_PRIVATE, j->fd, 0);
+	if (!r && all == MAP_FAILED)
+		r = -errno;
+	if (!r)
+		r = write_all_kept(fd, all, n, keep, arg);
+	if (!r)
+		r = take_place(j, fd, tmp, path);
+	pthread_mutex_unlock(&j->lock);
+	if (all != MAP_FAILED)
+		munmap(all, n);
+	if (!r)
+		return 0;
+	if (fd >= 0)
+		close(fd);
+	(void)unlink(tmp);
+	return err_sys(e, -r, "%s", tmp);
+}
+
 struct journal *journal_of(struct site *s, const char *party, const char *end)
 {
 	static struct named {

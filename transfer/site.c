@@ -23,6 +23,12 @@
 #endif
 
 #define PIECE (256u << 10)
+/* Taken, and three quarters of the journal: it is written anew. */
+#ifdef ROLLFS_TEST_HOOKS
+#define REWRITE_MIN (64u << 10)
+#else
+#define REWRITE_MIN (32u << 20)
+#endif
 
 struct message {
 	UT_hash_handle hh;
@@ -40,6 +46,8 @@ struct site_job {
 	json_t *roles;
 	json_t *closed; /* sessions */
 	struct journal *log;
+	uint64_t taken; /* bytes of payloads in it that nobody wants any more */
+	bool grows;	/* it could not be written anew */
 };
 
 struct session_error {
@@ -57,6 +65,11 @@ static char *job_path(const struct site *s, const char *job)
 static char *in_dir(const struct site *s, const char *job)
 {
 	return xasprintf("%s/transfer/in/%s", s->conf->state, job);
+}
+
+static char *log_path(const struct site *s, const char *job)
+{
+	return xasprintf("%s/transfer/in/%s/log", s->conf->state, job);
 }
 
 static void message_free(struct message *m)
@@ -240,6 +253,7 @@ static int add_message(struct site *s, const struct message_head *head,
 		m->data = xmalloc(h.size);
 		memcpy(m->data, data, h.size);
 	}
+	hook_die("message-placed");
 	if (!r)
 		r = j ? journal_add(j->log, &h, data) : -EACCES;
 	if (r) {
@@ -478,6 +492,32 @@ int site_recv(struct site *s, const struct key *k, const char *tid,
 	return ret->fd < 0 ? err_sys(e, errno, "%s", path) : 0;
 }
 
+static enum journal_keep kept(void *arg, const char *tid)
+{
+	const struct site *s = arg;
+	const struct message *m = NULL;
+
+	HASH_FIND_STR(s->in, tid, m);
+	return !m ? JOURNAL_DROP : m->done ? JOURNAL_HEAD : JOURNAL_WHOLE;
+}
+
+/* lock held: a job of many messages does not fill the disk */
+static void shrink(struct site *s, struct site_job *j)
+{
+	_cleanup_free_ char *path = NULL;
+	struct err e = { 0 };
+
+	if (j->grows || j->taken < REWRITE_MIN ||
+	    j->taken < journal_bytes(j->log) / 4 * 3)
+		return;
+	path = log_path(s, j->id);
+	j->grows = journal_rewrite(j->log, path, kept, s, &e) != 0;
+	if (j->grows)
+		log_warn("rollsite", "a job's messages stay on the disk: %s",
+			 e.text);
+	j->taken = 0;
+}
+
 void site_drop(struct site *s, const struct key *k)
 {
 	_cleanup_free_ char *path = NULL;
@@ -488,19 +528,26 @@ void site_drop(struct site *s, const struct key *k)
 	pthread_mutex_lock(&s->lock);
 	HASH_FIND_STR(s->in, tid, m);
 	if (m && !m->done) {
-		const struct site_job *j = find_job(s, m->job);
+		struct site_job *j = find_job(s, m->job);
 
 		m->done = true;
 		if (m->file)
 			path = in_path(s, m);
-		if (j && journal_mark(j->log, tid))
+		/* Its file does not go before the mark is there. */
+		if (j && (journal_mark(j->log, tid) ||
+			  (m->file && journal_raw(j->log, "", 0))))
 			log_warn("rollsite", "could not drop a message");
 		free(m->data);
 		m->data = NULL;
+		if (j && !m->file) {
+			j->taken += m->size;
+			shrink(s, j);
+		}
 	}
 	pthread_mutex_unlock(&s->lock);
 	if (path && unlink(path) && errno != ENOENT)
 		log_warn("rollsite", "could not drop a message");
+	hook_die("message-dropped");
 }
 
 void site_session_fail(struct site *s, const char *session, int status,
@@ -558,7 +605,7 @@ static bool roles_valid(const json_t *roles)
 
 struct replay {
 	struct site *s;
-	const struct site_job *j;
+	struct site_job *j;
 };
 
 /* lock held */
@@ -572,6 +619,7 @@ static void on_record(void *arg, const struct message_head *h, const char *tid,
 	HASH_FIND_STR(s->in, tid, m);
 	if (!h && m) {
 		m->done = true;
+		x->j->taken += m->file ? 0 : m->size;
 		free(m->data);
 		m->data = NULL;
 	} else if (h && !m && !in_list(x->j->closed, h->key.f[KEY_SESSION])) {
@@ -587,8 +635,7 @@ static void on_record(void *arg, const struct message_head *h, const char *tid,
 /* lock held */
 static int job_log_open(struct site *s, struct site_job *j, struct err *e)
 {
-	_cleanup_free_ char *path =
-	    xasprintf("%s/transfer/in/%s/log", s->conf->state, j->id);
+	_cleanup_free_ char *path = log_path(s, j->id);
 	struct replay x = { s, j };
 
 	return journal_open(path, on_record, &x, &j->log, e);

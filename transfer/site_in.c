@@ -640,6 +640,7 @@ void in_sweep(struct site *s)
 static void load_partial(struct site *s, const char *tid)
 {
 	_cleanup_free_ char *path = in_path(s, tid, ".json");
+	_cleanup_free_ char *data = in_path(s, tid, ".data");
 	json_t *doc = json_read_file(path, NULL);
 	struct receipt_rec *rec = NULL;
 	struct object o = { 0 };
@@ -648,8 +649,10 @@ static void load_partial(struct site *s, const char *tid)
 	struct stat st;
 
 	rec = receipt_find(tid);
-	if (rec || !doc || object_parse(doc, false, &o, &e) ||
-	    strcmp(o.tid, tid) ||
+	/* Data that went to their place, and whose record was not written yet
+	 * when rollsite died, are not there: they are sent again. */
+	if (rec || !doc || access(data, F_OK) ||
+	    object_parse(doc, false, &o, &e) || strcmp(o.tid, tid) ||
 	    (o.kind == OBJECT_MESSAGE &&
 	     !site_session_open(s, o.key->f[KEY_SESSION]))) {
 		in_remove_files(s, tid);

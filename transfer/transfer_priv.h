@@ -91,6 +91,15 @@ uint64_t journal_bytes(struct journal *j); /* of the file */
 /* On disk up to here: whoever comes first syncs for all that have appended by
  * then, the others wait for it.  Without the lock above. */
 int journal_sync(struct journal *j, uint64_t upto) MUST_CHECK;
+/* What is still wanted of a message: nothing, that it was here (its head; it is
+ * marked done), or all of it. */
+enum journal_keep { JOURNAL_DROP, JOURNAL_HEAD, JOURNAL_WHOLE };
+/* Writes a journal of messages anew, without what is not wanted, and puts it
+ * in its place at path; when that fails, the old one stays.  The caller holds
+ * the lock that orders appends. */
+int journal_rewrite(struct journal *j, const char *path,
+		    enum journal_keep (*keep)(void *arg, const char *tid),
+		    void *arg, struct err *e) MUST_CHECK;
 /* Nothing in it matters any more: it gets empty, or its space is used again. */
 void journal_clear(struct journal *j);
 void journal_again(struct journal *j);

@@ -229,7 +229,7 @@ def test_messages_of_1_kib(two_sites, job, senders):
 @pytest.mark.skipif(os.path.basename(BUILD) == "release", reason="a release has no hooks")
 @pytest.mark.parametrize("point,n,size", [
     ("message-written", 1, 1000), ("message-written", 3, 1000), ("message-synced", 1, 1000),
-    ("message-synced", 3, 1000), ("in-chunk-written", 2, 9 * MIB), ("in-chunk-synced", 2, 9 * MIB),
+    ("message-synced", 3, 1000), ("message-placed", 1, 9 * MIB), ("in-chunk-written", 2, 9 * MIB), ("in-chunk-synced", 2, 9 * MIB),
     ("out-announced", 1, 9 * MIB), ("out-chunk-acked", 2, 9 * MIB),
     ("out-before-commit", 1, 9 * MIB), ("out-committed", 1, 9 * MIB)])
 def test_death_at(two_sites, job, point, n, size):
@@ -262,6 +262,57 @@ def test_death_at(two_sites, job, point, n, size):
         # Taken is taken: it does not come a second time.
         again, data = recv(r, key_of(job, point, "0"))
         assert again["status"] < 0 and data is None
+
+
+@pytest.mark.skipif(os.path.basename(BUILD) == "release", reason="a release has no hooks")
+def test_a_large_message_that_was_taken_at_a_death_is_known_as_such(two_sites, job):
+    """Its file has gone: there is nothing to be taken again."""
+    x, key = two_sites, key_of(job, "dropped", "-")
+    with Socket(x["1"]) as s:
+        assert send(s, key, payload(1, 50) * 6000)["status"] == 0
+    with Socket(x["2"]) as s:
+        assert s.ask({"op": "recv", "key": key})["status"] == 0
+    x["2"].kill("rollsite")
+    doomed = x["2"].start_site(ROLLFS_HOOK_DIE="message-dropped:1")
+    with Socket(x["2"]) as s, pytest.raises(OSError):
+        s.ask({"op": "drop", "key": key})
+    assert doomed.wait(10)
+    x["2"].start()
+    with Socket(x["2"]) as s:
+        assert s.ask({"op": "recv", "key": key})["status"] == -errno.ESTALE
+
+
+@pytest.mark.skipif(os.path.basename(BUILD) == "release", reason="a release has no hooks")
+@pytest.mark.parametrize("point", ["", "journal-written", "journal-placed"])
+def test_the_journal_of_what_came_is_written_anew(two_sites, job, point):
+    """Without what was taken; by a release when that is 32 MiB, here from 64 KiB on."""
+    x, n = two_sites, 300
+    log = os.path.join(x["2"].state, "transfer/in", job, "log")
+    with Socket(x["1"]) as s:
+        for i in range(n):
+            assert send(s, key_of(job, "w", str(i)), payload(i, 1000))["status"] == 0
+    eventually(lambda: os.path.getsize(log) > n * 1000, 20)
+    if point:
+        x["2"].kill("rollsite")
+        doomed = x["2"].start_site(ROLLFS_HOOK_DIE=point + ":1")
+    for i in range(n):
+        had = []
+        for _again in range(2):
+            try:
+                with Socket(x["2"]) as r:
+                    recv(r, key_of(job, "w", str(i)), had)
+                break
+            except OSError:
+                assert point and doomed.wait(10) != 0
+                x["2"].start()
+        assert had == [payload(i, 1000)]
+    with Socket(x["2"]) as r:
+        for i in range(n):
+            got, data = recv(r, key_of(job, "w", str(i)))
+            # Marks that were not written yet went with the process.
+            assert got["status"] < 0 or (point == "journal-written" and data == payload(i, 1000)), i
+    assert os.path.getsize(log) < n * 1000
+    assert os.listdir(os.path.dirname(log)) == ["log"]
 
 
 def test_messages_survive_deaths_of_both(two_sites, job, rng):

@@ -88,6 +88,89 @@ static off_t file_size(void)
 	return st.st_size;
 }
 
+/* a is taken, b is wanted, c is of a session that has ended. */
+static enum journal_keep by_name(void *arg, const char *tid)
+{
+	const char(*tids)[65] = arg;
+
+	return !strcmp(tid, tids[0])   ? JOURNAL_HEAD
+	       : !strcmp(tid, tids[1]) ? JOURNAL_WHOLE
+				       : JOURNAL_DROP;
+}
+
+struct heads {
+	char *with, *without; /* names of those with a payload, or none */
+	char marked[65];      /* the last one */
+};
+
+static void on_kept(void *arg, const struct message_head *h, const char *tid,
+		    const char *data)
+{
+	struct heads *x = arg;
+
+	if (!h)
+		(void)snprintf(x->marked, sizeof(x->marked), "%s", tid);
+	else
+		*(data ? x->with++ : x->without++) = h->key.f[KEY_NAME][0];
+}
+
+static void a_rewritten_journal_has_what_is_wanted(void **state)
+{
+	char payload[3000], tids[2][65];
+	char with[10] = "", without[10] = "";
+	struct heads x = { .with = with, .without = without };
+	struct seen s;
+	struct journal *j = reopen(NULL, &s);
+	uint64_t len;
+
+	(void)state;
+	for (int i = 0; i < 2; i++)
+		memcpy(tids[i], message(i ? "b" : "a", payload).tid, 65);
+	for (const char *p = "a\0b\0c\0"; *p; p += 2)
+		add(j, p);
+	assert_int_equal(journal_mark(j, tids[0]), 0);
+	len = journal_len(j);
+	assert_int_equal(journal_rewrite(j, path, by_name, tids, NULL), 0);
+	/* Positions go on, and what was written is on the disk. */
+	assert_true(journal_len(j) == len);
+	assert_int_equal(journal_sync(j, len), 0);
+	assert_true(journal_bytes(j) == (uint64_t)file_size());
+	assert_in_range(file_size(), 3000, 5000);
+	add(j, "d");
+	assert_int_equal(journal_sync(j, journal_len(j)), 0);
+	journal_unref(j);
+	assert_int_equal(journal_open(path, on_kept, &x, &j, NULL), 0);
+	assert_string_equal(with, "bd");
+	assert_string_equal(without, "a");
+	assert_string_equal(x.marked, tids[0]);
+	/* Once more: a head stays a head. */
+	assert_int_equal(journal_rewrite(j, path, by_name, tids, NULL), 0);
+	journal_unref(j);
+	assert_int_equal(journal_open(path, on_kept, &x, &j, NULL), 0);
+	assert_string_equal(with, "bdb");
+	assert_string_equal(without, "aa");
+	journal_clear(j);
+	journal_unref(j);
+}
+
+static void a_journal_that_cannot_be_rewritten_stays(void **state)
+{
+	char tids[2][65] = { "", "" }, elsewhere[100];
+	struct seen s;
+	struct journal *j = reopen(NULL, &s);
+
+	(void)state;
+	add(j, "a");
+	(void)snprintf(elsewhere, sizeof(elsewhere), "%s/none/log", dir);
+	assert_int_equal(journal_rewrite(j, elsewhere, by_name, tids, NULL),
+			 -ENOENT);
+	add(j, "b");
+	j = reopen(j, &s);
+	assert_string_equal(s.names, "ab");
+	journal_clear(j);
+	journal_unref(j);
+}
+
 static void records_are_read_back(void **state)
 {
 	struct message_head h;
@@ -196,6 +279,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(records_are_read_back),
+		cmocka_unit_test(a_rewritten_journal_has_what_is_wanted),
+		cmocka_unit_test(a_journal_that_cannot_be_rewritten_stays),
 		cmocka_unit_test(a_record_that_came_in_part_is_left_out),
 		cmocka_unit_test(space_is_used_again),
 		cmocka_unit_test(many_marks_do_not_wait_for_a_message),
