@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -245,9 +246,9 @@ class Sandbox:
                     text = read(top, n)
                 except (OSError, UnicodeDecodeError):
                     continue
-                if "ERROR: AddressSanitizer" in text or "runtime error:" in text or \
-                        "WARNING: ThreadSanitizer" in text or "ERROR: LeakSanitizer" in text:
-                    out.append(os.path.join(top, n) + "\n" + text[-4000:])
+                m = re.search(r"(Address|Leak|Thread)Sanitizer|runtime error:", text)
+                if m:
+                    out.append(os.path.join(top, n) + "\n" + text[m.start():][:6000])
         return out
 
 

@@ -401,7 +401,7 @@ def test_publishing_holds_up_nobody(sandboxes):
 # What does something that a folder of a partner has: regular files, folders,
 # names, times.  Left out: links, devices, fifos, modes, owners (not kept),
 # fallocate and holes (not offered by FUSE here), quotas, mounts.
-STRESSORS = ("access", "chdir", "copy-file", "dentry", "dir", "dirdeep", "dirmany", "dup", "fcntl",
+STRESSORS = ("chdir", "copy-file", "dentry", "dir", "dirdeep", "dirmany", "dup", "fcntl",
              "filename", "flock", "fstat", "getdent", "handle", "hdd", "lease", "locka", "lockf",
              "mmap", "open", "readahead", "rename", "seek", "sendfile", "utime")
 
