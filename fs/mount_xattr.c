@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Attributes with names: user.rollfs.* is computed, other user.* is kept where
  * a tree keeps it; nothing else exists. */
+#include <pthread.h>
 #include <sys/xattr.h>
 
 #include "fs/mount_priv.h"
@@ -50,12 +51,77 @@ static int user_get(fuse_ino_t ino, const char *name, struct strbuf *ret)
 		   : -ENODATA;
 }
 
+/*
+ * mv and rsync ask how long a value is and then for the value; meanwhile a
+ * transfer goes on: "9" becomes "10", or there is none any more.  Who has asked
+ * the first gets what he was told of.
+ */
+struct asked {
+	pid_t pid;
+	fuse_ino_t ino;
+	struct strbuf text; /* name, '\0', value */
+	int64_t until_ms;
+};
+static pthread_mutex_t asked_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct asked asked[16];
+static unsigned asked_next;
+
+/* With the lock held. */
+static struct asked *asked_find(pid_t pid, fuse_ino_t ino, const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(asked); i++)
+		if (asked[i].until_ms && asked[i].pid == pid &&
+		    asked[i].ino == ino && !strcmp(asked[i].text.buf, name))
+			return &asked[i];
+	return NULL;
+}
+
+static void asked_add(pid_t pid, fuse_ino_t ino, const char *name,
+		      const char *value)
+{
+	struct asked *a;
+
+	pthread_mutex_lock(&asked_lock);
+	a = asked_find(pid, ino, name);
+	if (!a)
+		a = &asked[asked_next++ % ARRAY_SIZE(asked)];
+	a->pid = pid;
+	a->ino = ino;
+	if (!a->text.max)
+		sb_init(&a->text, 65u << 10);
+	sb_reset(&a->text);
+	sb_add(&a->text, name, strlen(name) + 1);
+	a->until_ms = sb_adds(&a->text, value) ? 0 : now_mono_ms() + 1000;
+	pthread_mutex_unlock(&asked_lock);
+}
+
+/* The value that he was told of; NULL: none, or too long ago. */
+static char *asked_take(pid_t pid, fuse_ino_t ino, const char *name)
+{
+	char *value = NULL;
+	struct asked *a;
+
+	pthread_mutex_lock(&asked_lock);
+	a = asked_find(pid, ino, name);
+	if (a && a->until_ms > now_mono_ms())
+		value = strdup(a->text.buf + strlen(name) + 1);
+	if (a)
+		a->until_ms = 0;
+	pthread_mutex_unlock(&asked_lock);
+	return value;
+}
+
 void op_getxattr(fuse_req_t r, fuse_ino_t ino, const char *name, size_t n)
 {
 	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(64u << 10);
-
+	pid_t pid = fuse_req_ctx(r)->pid;
+	_cleanup_free_ char *told = n ? asked_take(pid, ino, name) : NULL;
 	int no;
 
+	if (told) {
+		reply_xattr(r, told, strlen(told), n);
+		return;
+	}
 	if (!is_ours(name)) {
 		no = user_get(ino, name, &sb);
 		if (no)
@@ -69,6 +135,8 @@ void op_getxattr(fuse_req_t r, fuse_ino_t ino, const char *name, size_t n)
 			const char *v = p + strlen(p) + 1;
 
 			if (!strcmp(p, name)) {
+				if (!n)
+					asked_add(pid, ino, name, v);
 				reply_xattr(r, v, strlen(v), n);
 				return;
 			}

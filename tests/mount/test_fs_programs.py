@@ -404,7 +404,7 @@ def test_what_the_scheduler_drops_is_gone_for_everybody(p, ns):
     names = os.listdir(d)
     assert names and all(os.path.isdir(os.path.join(d, n)) for n in names)
     good(p.mount, "rm -r jobs/" + job)
-    assert not os.path.exists(os.path.join(d, names[0]))
+    eventually(lambda: not os.path.exists(os.path.join(d, names[0])), 2)
     eventually(lambda: not os.path.exists(d), 2)
     os.mkdir(d)  # the kernel must not believe that it is there
     os.rmdir(d)

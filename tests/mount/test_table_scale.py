@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables that need more than one arena of rows: what comes out, what it takes,
 and deaths in the midst of it.  SOAK=1: ten million rows and many deaths."""
+import ctypes
 import errno
 import glob
 import os
@@ -90,6 +91,27 @@ def test_the_progress_of_an_upload_is_read_while_it_runs(p):
         os.getxattr(d, "user.rollfs.upload")
     assert e.value.errno == errno.ENODATA
     assert read(d, "count") == "9000\n"
+
+
+def test_who_asks_how_long_an_attribute_is_gets_that_value(p):
+    """mv and rsync ask twice, and say that something is wrong when it has become longer."""
+    d, name = p.path("tables/scale/asked"), "user.rollfs.upload"
+    os.makedirs(d)
+    fd = os.open(d + "/data.csv", os.O_WRONLY | os.O_CREAT)
+    os.write(fd, b"id,x\n")
+    libc, value = ctypes.CDLL(None, use_errno=True), ctypes.create_string_buffer(100)
+
+    def ask(n):
+        return libc.getxattr(d.encode(), name.encode(), value if n else None, n)
+    n = ask(0)
+    assert n == len("taken 0 rows")
+    os.write(fd, b"".join(b"k%06d,1\n" % i for i in range(9000)))
+    assert ask(n) == n and value.value == b"taken 0 rows"
+    assert os.getxattr(d, name) == b"taken 8192 rows"
+    n = ask(0)
+    os.close(fd)
+    assert ask(n) == n and value.value == b"taken 8192 rows"
+    assert ask(n) == -1 and ctypes.get_errno() == errno.ENODATA
 
 
 WRITER = """
