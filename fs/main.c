@@ -372,6 +372,7 @@ static int serve(const struct args *a, int ready_fd)
 	 * rest of the spool is swept. */
 	if (table_store_open(tables, &fs.tables, &e) ||
 	    table_store_sweep(fs.tables, &e) ||
+	    table_store_collect_aside(fs.tables, &e) ||
 	    transfer_start(fs.conf, rollsite, &fs.transfer, &e) ||
 	    real_start(&e))
 		goto stop;

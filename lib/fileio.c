@@ -143,8 +143,8 @@ static int parent_sync(const char *path, struct err *e)
 	return dir_sync(dir, e);
 }
 
-int file_replace(const char *path, const void *data, size_t n, mode_t mode,
-		 bool durable, struct err *e)
+static int replace(const char *path, const void *data, size_t n, mode_t mode,
+		   bool durable, struct err *e)
 {
 	static unsigned counter;
 	const char *slash = strrchr(path, '/');
@@ -173,7 +173,21 @@ int file_replace(const char *path, const void *data, size_t n, mode_t mode,
 		(void)unlink(tmp);
 		return err_sys(e, -r, "%s", path);
 	}
-	return durable ? parent_sync(path, e) : 0;
+	return 0;
+}
+
+int file_replace(const char *path, const void *data, size_t n, mode_t mode,
+		 bool durable, struct err *e)
+{
+	int r = replace(path, data, n, mode, durable, e);
+
+	return !r && durable ? parent_sync(path, e) : r;
+}
+
+int file_replace_unsynced(const char *path, const void *data, size_t n,
+			  mode_t mode, struct err *e)
+{
+	return replace(path, data, n, mode, true, e);
 }
 
 /* ".PID.COUNT.tmp" */

@@ -26,6 +26,9 @@ int file_read(const char *path, struct strbuf *ret, struct err *e) MUST_CHECK;
  */
 int file_replace(const char *path, const void *data, size_t n, mode_t mode,
 		 bool durable, struct err *e) MUST_CHECK;
+/* As durable, but for the fsync of the directory, which the caller owes. */
+int file_replace_unsynced(const char *path, const void *data, size_t n,
+			  mode_t mode, struct err *e) MUST_CHECK;
 /* What processes left in a directory that were killed in file_replace().  Not
  * while one may be at it. */
 void file_replace_sweep(const char *dir);

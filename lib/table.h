@@ -82,6 +82,9 @@ json_t *schema_to_json(const struct table_schema *s, uint64_t rows);
 int table_store_open(const char *dir, struct table_store **ret,
 		     struct err *e) MUST_CHECK;
 void table_store_close(struct table_store *s);
+/* From now on a thread removes the rows of names that go, some time after;
+ * a power cut may bring the last of them back. */
+int table_store_collect_aside(struct table_store *s, struct err *e) MUST_CHECK;
 /* Another number after each change of what a name means, by any process; what
  * was read after the number was, is true as long as it stays.  0: read again.
  */

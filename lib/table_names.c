@@ -114,8 +114,11 @@ int name_read(const struct table_store *s, const char *ns, const char *name,
 	return 0;
 }
 
-int name_write(const struct table_store *s, const char *ns, const char *name,
-	       const struct name *n, struct err *e)
+static int put_name(const struct table_store *s, const char *ns,
+		    const char *name, const struct name *n,
+		    int (*put)(const char *path, const void *data, size_t n,
+			       mode_t mode, struct err *e),
+		    struct err *e)
 {
 	char path[PATH_SIZE], text[128];
 
@@ -124,7 +127,25 @@ int name_write(const struct table_store *s, const char *ns, const char *name,
 		       "{\"data\":\"%llu/%llu\",\"id\":%llu}\n",
 		       (unsigned long long)n->seq, (unsigned long long)n->gen,
 		       (unsigned long long)n->id);
-	return file_replace(path, text, strlen(text), 0600, true, e);
+	return put(path, text, strlen(text), 0600, e);
+}
+
+static int put_durable(const char *path, const void *data, size_t n,
+		       mode_t mode, struct err *e)
+{
+	return file_replace(path, data, n, mode, true, e);
+}
+
+int name_write(const struct table_store *s, const char *ns, const char *name,
+	       const struct name *n, struct err *e)
+{
+	return put_name(s, ns, name, n, put_durable, e);
+}
+
+int name_write_unsynced(const struct table_store *s, const char *ns,
+			const char *name, const struct name *n, struct err *e)
+{
+	return put_name(s, ns, name, n, file_replace_unsynced, e);
 }
 
 int table_lookup(struct table_store *s, const char *ns, const char *name,

@@ -65,6 +65,7 @@ struct table_store {
 	pthread_mutex_t lock; /* guards all below and table.refs */
 	struct table *open;
 	uint64_t clock;
+	struct collector *collector; /* table_collect.c; NULL: none */
 	const _Atomic uint64_t *changes;
 	_Atomic uint64_t rechecks;
 };

@@ -5,7 +5,7 @@
 #include <sys/mman.h>
 
 #include "lib/table_npy.h"
-#include "lib/table_priv.h"
+#include "lib/table_store_priv.h"
 
 #define CACHE_MAX   16		/* open handles nobody uses */
 #define CACHE_BYTES (16u << 20) /* of blocks, over all tables */
@@ -419,6 +419,7 @@ void table_store_close(struct table_store *s)
 {
 	if (!s)
 		return;
+	collect_stop(s);
 	while (s->open) {
 		struct table *t = s->open;
 

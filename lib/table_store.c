@@ -56,10 +56,11 @@ int ref_add(const struct table_store *s, const struct name *n, struct err *e)
 	if (fd < 0)
 		return err_sys(e, errno, "%s", path);
 	close(fd);
+	collect_cancel(s, n);
 	return 0;
 }
 
-static void ref_remove(const struct table_store *s, const struct name *n)
+void ref_remove(const struct table_store *s, const struct name *n)
 {
 	char path[PATH_SIZE], tail[64];
 
@@ -96,7 +97,7 @@ void table_collect(struct table_store *s, uint64_t seq, uint64_t gen)
 	(void)rmdir(path);
 }
 
-static void uncache(struct table_store *s, uint64_t gen)
+void store_uncache(struct table_store *s, uint64_t gen)
 {
 	struct table *t = NULL;
 
@@ -120,8 +121,27 @@ static void let_go(struct table_store *s, int lock, const struct name *old)
 	ref_remove(s, old);
 	store_count_change(
 	    lock); /* for who reads it now: the last one removes it */
-	uncache(s, old->gen);
+	store_uncache(s, old->gen);
 	table_collect(s, old->seq, old->gen);
+}
+
+/* The name is gone, or another table's: it must not come back without its
+ * rows. */
+static int gone(struct table_store *s, int lock, const char *ns,
+		const char *name, const struct name *n, struct err *e)
+{
+	char path[PATH_SIZE];
+	int r;
+
+	if (collect_aside(s, ns, name, n, true))
+		return 0;
+	name_path(s, path, ns, NULL);
+	r = n->gen ? dir_sync(path, e) : 0;
+	if (r)
+		return r;
+	table_attrs_remove(s, n->id);
+	let_go(s, lock, n);
+	return 0;
 }
 
 /* ---- names ----------------------------------------------------------------
@@ -177,20 +197,14 @@ int table_drop(struct table_store *s, const char *ns, const char *name,
 	name_path(s, path, ns, name);
 	if (unlink(path))
 		return err_sys(e, errno, "%s", path);
-	/* A name must not come back without its rows. */
-	name_path(s, path, ns, NULL);
-	r = n.gen ? dir_sync(path, e) : 0;
-	if (r)
-		return r;
-	table_attrs_remove(s, n.id);
-	let_go(s, lock, &n);
-	return 0;
+	return gone(s, lock, ns, name, &n, e);
 }
 
 int table_truncate(struct table_store *s, const char *ns, const char *name,
 		   struct err *e)
 {
 	_cleanup_store_unlock_ int lock = -1;
+	char path[PATH_SIZE];
 	struct name n, empty;
 	int r = check_names(ns, name, e);
 
@@ -203,7 +217,13 @@ int table_truncate(struct table_store *s, const char *ns, const char *name,
 	if (r)
 		return r;
 	empty = (struct name){ .id = n.id };
-	r = name_write(s, ns, name, &empty, e);
+	if (!n.gen)
+		return 0;
+	r = name_write_unsynced(s, ns, name, &empty, e);
+	if (r || collect_aside(s, ns, name, &n, false))
+		return r;
+	name_path(s, path, ns, NULL);
+	r = dir_sync(path, e);
 	if (!r)
 		let_go(s, lock, &n);
 	return r;
@@ -236,15 +256,8 @@ int table_rename(struct table_store *s, const char *ns, const char *name,
 	name_path(s, to, to_ns, to_name);
 	if (rename(from, to))
 		return err_sys(e, errno, "%s", from);
-	name_path(s, to, to_ns, NULL);
-	if (over && old.id != n.id) {
-		r = dir_sync(to, e); /* before the rows of the old one go */
-		if (r)
-			return r;
-		table_attrs_remove(s, old.id);
-		let_go(s, lock, &old);
-	}
-	return 0;
+	return over && old.id != n.id ? gone(s, lock, to_ns, to_name, &old, e)
+				      : 0;
 }
 
 /* ---- publishing -----------------------------------------------------------

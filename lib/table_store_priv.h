@@ -41,6 +41,10 @@ int name_read(const struct table_store *s, const char *ns, const char *name,
 /* With the lock; durable when it returns. */
 int name_write(const struct table_store *s, const char *ns, const char *name,
 	       const struct name *n, struct err *e) MUST_CHECK;
+/* The same, but for the fsync of the directory. */
+int name_write_unsynced(const struct table_store *s, const char *ns,
+			const char *name, const struct name *n,
+			struct err *e) MUST_CHECK;
 /* With the lock: the namespace is there, made when it is not. */
 int namespace_need(struct table_store *s, const char *ns,
 		   struct err *e) MUST_CHECK;
@@ -53,5 +57,19 @@ void gen_path(const struct table_store *s, char *buf, uint64_t seq,
 /* The name's file in refs/ of its generation, which may be there. */
 int ref_add(const struct table_store *s, const struct name *n,
 	    struct err *e) MUST_CHECK;
+void ref_remove(const struct table_store *s, const struct name *n);
+/* Closed when nobody reads it any more. */
+void store_uncache(struct table_store *s, uint64_t gen);
+
+/* ---- table_collect.c ----------------------------------------------------- */
+
+/* The name is gone (dropped), or has other rows or none, which need not be
+ * durable yet: the rest is done aside.  False: there is nobody who does. */
+bool collect_aside(struct table_store *s, const char *ns, const char *name,
+		   const struct name *n, bool dropped);
+/* With the lock: the name has these rows again. */
+void collect_cancel(const struct table_store *s, const struct name *n);
+/* When all that waits is done. */
+void collect_stop(struct table_store *s);
 
 #endif

@@ -236,7 +236,7 @@ def test_attributes_are_bounded_and_go_with_the_table(p, ns):
     assert os.getxattr(ns + "/u", "user.k2") == b"x" * 20000
     before = set(os.listdir(p.state + "/tables/attrs"))
     good(ns, "rm -r t u")
-    assert len(set(os.listdir(p.state + "/tables/attrs"))) <= len(before) - 2
+    eventually(lambda: len(set(os.listdir(p.state + "/tables/attrs"))) <= len(before) - 2)
 
 
 def keeps_attributes(directory):
