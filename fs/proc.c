@@ -146,7 +146,7 @@ static bool on_our_mount(pid_t tid, const char *info)
 	if (!at || !*our_device)
 		return true;
 	(void)snprintf(who, sizeof(who), "%d", (int)tid);
-	device_of(who, strtol(at + 7, NULL, 10), NULL, device);
+	device_of(who, strtol(at + 7, NULL, 10), "", device);
 	return !*device || !strcmp(device, our_device);
 }
 
