@@ -48,6 +48,7 @@ int real_copy(int in, const char *to)
 	if (!no) {
 		times[1] = st.st_mtim;
 		(void)futimens(out, times);
+		real_user_copy(in, out);
 		no = fsync(out) ? -errno : 0;
 	}
 	if (no)

@@ -49,7 +49,10 @@ char *real_party(struct real_at at);
 /* A new name in the spool of the party; its directory exists. */
 char *real_spool(struct real_at at);
 int real_parents(const char *path);
-/* The bytes and the time of an open file into a new one, durable. */
+/* real_xattr.c: those of an open file to another; as far as it goes. */
+void real_user_copy(int in, int out);
+/* The bytes, the time and the attributes of an open file into a new one,
+ * durable. */
 int real_copy(int in, const char *to);
 /* The same by name. */
 int real_copy_path(const char *from, const char *to);

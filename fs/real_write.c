@@ -556,20 +556,6 @@ static int open_kept(struct writer *x, struct handle *h, const char *disk,
 	return h->fd < 0 ? -errno : direct_begin(x);
 }
 
-static int open_spool(struct writer *x, struct handle *h, struct real_at at)
-{
-	x->spool = real_spool(at);
-	if (!x->spool)
-		return -ENOMEM;
-	h->fd = open(x->spool, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (h->fd < 0)
-		return -errno;
-	x->dirty = true;
-	x->turn = real_node_turn(x->node);
-	real_node_pending(x->node, x->spool, NULL);
-	return 0;
-}
-
 /* What is being written, else what is published: the former becomes the latter
  * a little before we hear of it. */
 static int open_present(struct real_at at, const char *disk)
@@ -584,6 +570,31 @@ static int open_present(struct real_at at, const char *disk)
 		fd = open(published, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	}
 	return fd < 0 ? -errno : fd;
+}
+
+/* A file that is written anew keeps its attributes. */
+static void take_attributes(struct real_at at, int fd)
+{
+	_cleanup_free_ char *disk = real_disk(at);
+	_cleanup_close_ int old = disk ? open_present(at, disk) : -1;
+
+	if (old >= 0)
+		real_user_copy(old, fd);
+}
+
+static int open_spool(struct writer *x, struct handle *h, struct real_at at)
+{
+	x->spool = real_spool(at);
+	if (!x->spool)
+		return -ENOMEM;
+	h->fd = open(x->spool, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (h->fd < 0)
+		return -errno;
+	take_attributes(at, h->fd);
+	x->dirty = true;
+	x->turn = real_node_turn(x->node);
+	real_node_pending(x->node, x->spool, NULL);
+	return 0;
 }
 
 /* Takes over the opening of the node. */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/* user.* attributes of files under temporary names: kept on the file on disk,
- * and they go with it when it becomes a table's data.csv.  rsync -X and cp -a
- * set them before they rename. */
+/* user.* attributes: kept on the file on disk, and they go with it when it is
+ * renamed, sent or becomes a table's data.csv.  rsync -X and cp -a set them
+ * before they rename.  No partner hears of them. */
 #include <sys/xattr.h>
 
 #include "fs/tables_priv.h"
@@ -10,15 +10,19 @@
 
 #define NAMES_MAX (64u << 10)
 
-/* Where it is; NULL: it is not kept here, or has no name any more. */
+/* Where it is; NULL: it is a partner's, or has no name any more. */
 static char *disk_of(struct nid n)
 {
-	_cleanup_free_ char *path = NULL;
+	_cleanup_free_ char *path = NULL, *pending = NULL;
 	struct real_at at;
 
-	if (real_place(n.number, &at, &path, NULL) || !real_kept_here(at))
+	if (real_place(n.number, &at, &path, &pending) || at.kind == REAL_IN ||
+	    at.kind == REAL_PULL)
 		return NULL;
-	return real_disk_of(at, true);
+	/* It may be published since, and we have not heard of it yet. */
+	if (pending && !access(pending, F_OK))
+		return TAKE_PTR(pending);
+	return real_disk_of(at, real_kept_here(at));
 }
 
 /* A disk without attributes is one that has none. */
@@ -74,6 +78,24 @@ int real_user_set(struct nid n, const char *name, const void *value, size_t len)
 	r = value ? lsetxattr(disk, name, value, len, 0)
 		  : lremovexattr(disk, name);
 	return r ? -errno : 0;
+}
+
+static int copy_one(int in, int out, const char *name)
+{
+	_cleanup_free_ char *buf = malloc(NAMES_MAX);
+	ssize_t n = buf ? fgetxattr(in, name, buf, NAMES_MAX) : -1;
+
+	return n < 0 || fsetxattr(out, name, buf, (size_t)n, 0) ? -errno : 0;
+}
+
+void real_user_copy(int in, int out)
+{
+	_cleanup_free_ char *buf = malloc(NAMES_MAX);
+	ssize_t n = buf ? flistxattr(in, buf, NAMES_MAX) : 0;
+
+	for (const char *p = buf; p < buf + n; p += strlen(p) + 1)
+		if (!strncmp(p, "user.", 5) && copy_one(in, out, p))
+			log_warn("fs", "an attribute was not kept");
 }
 
 int real_user_move(const char *disk, uint64_t table)

@@ -281,6 +281,31 @@ def test_temporary_files_have_attributes(p, ns, top):
         os.unlink(f + "y")
 
 
+@pytest.mark.parametrize("how", [
+    "cp -a {src}/f {dst}", "cp -a {src} {dst}s && mv {dst}s/f {dst}", "rsync -aX {src}/f {dst}",
+    "mv {src}/f {dst}", "cp -a {src}/f {dir}/.hidden && mv {dir}/.hidden {dst}",
+    "cp {src}/f {dst} && sync {dst} && setfattr -n user.from -v disk {dst}",
+    "cp -a {src}/f {dst} && sync {dst} && cp /dev/null {dst} && echo again >{dst}",
+    "cp -a {src}/f {dst} && sync {dst} && echo more >>{dst}",
+    "cp -a {src}/f {dst}0 && sync {dst}0 && mv {dst}0 {dst}"])
+def test_sent_files_have_attributes_which_stay_here(p, ns, tmp_path, how):
+    if not keeps_attributes(p.state) or not keeps_attributes(tmp_path):
+        return  # there are none to keep
+    (tmp_path / "f").write_text("sent\n")
+    os.setxattr(tmp_path / "f", "user.from", b"disk")
+    name = os.path.basename(ns)
+    dst = p.path("federation/10000", name)
+    good(p.mount, how.format(src=tmp_path, dst=dst, dir=os.path.dirname(dst)))
+    good(p.mount, "sync " + dst)
+    assert os.getxattr(dst, "user.from") == b"disk"
+    assert "user.from" in os.listxattr(dst)
+    got = p.sandbox["10000"].path("federation/9999/inbox", name)
+    assert "user.from" not in os.listxattr(got)
+    assert refused(os.setxattr, got, "user.x", b"") == errno.EPERM
+    os.removexattr(dst, "user.from")
+    assert refused(os.getxattr, dst, "user.from") == errno.ENODATA
+
+
 def test_rsync_takes_attributes_along(p, ns, tmp_path):
     if not keeps_attributes(p.state) or not keeps_attributes(tmp_path):
         return  # there are none to take
