@@ -93,7 +93,7 @@ void real_user_copy(int in, int out)
 	_cleanup_free_ char *buf = malloc(NAMES_MAX);
 	ssize_t n = buf ? flistxattr(in, buf, NAMES_MAX) : 0;
 
-	for (const char *p = buf; p < buf + n; p += strlen(p) + 1)
+	for (const char *p = buf; p && p < buf + n; p += strlen(p) + 1)
 		if (!strncmp(p, "user.", 5) && copy_one(in, out, p))
 			log_warn("fs", "an attribute was not kept");
 }
