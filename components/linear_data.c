@@ -3,23 +3,9 @@
 #include <math.h>
 
 #include "lib/json.h"
+#include "lib/table_ops.h"
 
 #include "components/linear.h"
-
-static int cell_number(const struct cell *cell, double *ret)
-{
-	switch (cell->type) {
-	case CELL_F64:
-		*ret = cell->f64;
-		return 0;
-	case CELL_I64:
-		*ret = (double)cell->i64;
-		return 0;
-	case CELL_STRING:
-		break;
-	}
-	return num_parse(cell->str, cell->len, ret) ? 0 : -EINVAL;
-}
 
 /* Where the columns of the matrix and the others stand in the table. */
 struct columns {

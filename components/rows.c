@@ -8,6 +8,7 @@
 
 #include "components/crypto/util.h"
 #include "lib/strbuf.h"
+#include "lib/table_ops.h"
 
 #define ID_MESSAGE (8 + 32)
 
@@ -70,32 +71,23 @@ static int digests_add(struct digests *d, const char *key, size_t len,
 		   : -EIO;
 }
 
-static int scan(struct digests *d, struct table *t,
-		int (*fn)(void *arg, size_t row, const struct cell *cells,
-			  struct err *e),
-		void *arg, size_t *ret_n, struct err *e)
-{
-	size_t columns = table_schema(t)->n_columns, n = 0, len;
-	const struct cell *cells;
-	struct table_iter *it;
-	const char *key;
-	int r = table_scan(t, NULL, 0, &it, e);
+struct reading {
+	struct digests d;
+	size_t columns, n;
+	int (*fn)(void *arg, size_t row, const struct cell *cells,
+		  struct err *e);
+	void *arg;
+};
 
-	if (r < 0)
-		return r;
-	while ((r = table_next(it, &key, &len, &cells, e)) > 0) {
-		r = 0;
-		if (digests_add(d, key, len, cells, columns))
-			r = err_set(e, EIO, "cannot digest the rows");
-		else if (fn)
-			r = fn(arg, n, cells, e);
-		if (r < 0)
-			break;
-		n++;
-	}
-	table_scan_end(it);
-	*ret_n = n;
-	return r;
+static int read_row(void *arg, const char *key, size_t len,
+		    const struct cell *cells, struct err *e)
+{
+	struct reading *x = arg;
+
+	if (digests_add(&x->d, key, len, cells, x->columns))
+		return err_set(e, EIO, "cannot digest the rows");
+	x->n++;
+	return x->fn ? x->fn(x->arg, x->n - 1, cells, e) : 0;
 }
 
 int rows_read(struct ctx *c, struct table *t,
@@ -104,7 +96,9 @@ int rows_read(struct ctx *c, struct table *t,
 	      void *arg, struct rows *ret, struct err *e)
 {
 	size_t mac_len = sizeof(ret->ids);
-	struct digests d = { 0 };
+	struct reading x = { .columns = table_schema(t)->n_columns,
+			     .fn = fn,
+			     .arg = arg };
 	struct rows rows = { 0 };
 	unsigned md_len = 0;
 	int r;
@@ -112,16 +106,18 @@ int rows_read(struct ctx *c, struct table *t,
 	if (table_rows(t) > ROWS_MAX)
 		return err_set(e, EINVAL, "the table has more than %u rows",
 			       ROWS_MAX);
-	if (digests_begin(&d, ctx_secret(c)))
+	if (digests_begin(&x.d, ctx_secret(c)))
 		r = err_set(e, EIO, "cannot set up the digests");
 	else
-		r = scan(&d, t, fn, arg, &rows.n, e);
+		r = table_each(t, read_row, &x, e);
+	rows.n = x.n;
 	if (r >= 0 && rows.n != table_rows(t))
 		r = err_set(e, EIO, "other rows than the table says");
-	if (r >= 0 && (EVP_MAC_final(d.ids, rows.ids, &mac_len, mac_len) != 1 ||
-		       EVP_DigestFinal_ex(d.cells, rows.cells, &md_len) != 1))
+	if (r >= 0 &&
+	    (EVP_MAC_final(x.d.ids, rows.ids, &mac_len, mac_len) != 1 ||
+	     EVP_DigestFinal_ex(x.d.cells, rows.cells, &md_len) != 1))
 		r = err_set(e, EIO, "cannot digest the rows");
-	digests_end(&d);
+	digests_end(&x.d);
 	if (r < 0)
 		return r;
 	*ret = rows;

@@ -152,9 +152,7 @@ static int advance(struct source *s, struct err *e)
 
 static int compare_keys(const struct source *a, const struct source *b)
 {
-	int d = memcmp(a->key, b->key, MIN(a->len, b->len));
-
-	return d ? d : (a->len > b->len) - (a->len < b->len);
+	return key_compare(a->key, a->len, b->key, b->len);
 }
 
 /* The first input with the smallest id. */

@@ -33,6 +33,15 @@
 #define TABLE_ROW_MAX	  (1u << 20)
 #define TABLE_NAME_MAX	  200 /* of a namespace or name, before escaping */
 
+/* The order of rows. */
+static inline int key_compare(const char *a, size_t an, const char *b,
+			      size_t bn)
+{
+	int c = memcmp(a, b, MIN(an, bn));
+
+	return c ? c : (an > bn) - (an < bn);
+}
+
 struct table_store;
 struct table;
 struct table_iter;

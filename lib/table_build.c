@@ -422,9 +422,7 @@ static int check_order(struct table_build *b, const char *key, size_t key_len,
 	int c;
 
 	if (b->rows) {
-		c = memcmp(key, b->last, MIN(key_len, b->last_len));
-		if (!c)
-			c = (key_len > b->last_len) - (key_len < b->last_len);
+		c = key_compare(key, key_len, b->last, b->last_len);
 		if (!c)
 			return duplicate_id(b->last_line, line, e);
 		if (c < 0) {

@@ -178,9 +178,7 @@ static int compare_records(const void *pa, const void *pb, void *arena)
 
 	memcpy(&ra, a, sizeof(ra));
 	memcpy(&rb, b, sizeof(rb));
-	c = memcmp(a + sizeof(ra), b + sizeof(rb), MIN(ra.klen, rb.klen));
-	if (!c)
-		c = (ra.klen > rb.klen) - (ra.klen < rb.klen);
+	c = key_compare(a + sizeof(ra), ra.klen, b + sizeof(rb), rb.klen);
 	return c ? c : (ia > ib) - (ia < ib);
 }
 
@@ -199,6 +197,7 @@ static int write_run(struct table_merge_part *p, const struct strbuf *out,
 {
 	struct table_merge *m = p->m;
 	uint64_t at;
+	int r;
 
 	pthread_mutex_lock(&m->lock);
 	at = m->size;
@@ -215,15 +214,8 @@ static int write_run(struct table_merge_part *p, const struct strbuf *out,
 	pthread_mutex_unlock(&m->lock);
 	if (at == UINT64_MAX)
 		return err_set(e, EFBIG, "more than %u sorted runs", RUNS_MAX);
-	for (size_t done = 0; done < out->len;) {
-		ssize_t k = pwrite(m->fd, out->buf + done, out->len - done,
-				   (off_t)(at + done));
-
-		if (k < 0 && errno != EINTR)
-			return err_sys(e, errno, "sorting");
-		done += k > 0 ? (size_t)k : 0;
-	}
-	return 0;
+	r = pwrite_all(m->fd, out->buf, out->len, at);
+	return r ? err_sys(e, -r, "sorting") : 0;
 }
 
 static int sum_record(struct sum *s, struct strbuf *out, struct err *e)
@@ -317,7 +309,8 @@ int table_merge_close(struct table_merge_part *p, struct err *e)
 static int run_more(const struct table_merge *m, struct run *r, size_t want,
 		    struct err *e)
 {
-	size_t left = r->have - r->pos;
+	size_t left = r->have - r->pos, n;
+	int x;
 
 	memmove(r->buf, r->buf + r->pos, left);
 	r->pos = 0;
@@ -326,18 +319,12 @@ static int run_more(const struct table_merge *m, struct run *r, size_t want,
 		r->alloc = want;
 		r->buf = xrealloc(r->buf, r->alloc);
 	}
-	while (r->have < want && r->at < r->end) {
-		size_t n =
-		    (size_t)MIN((uint64_t)(r->alloc - r->have), r->end - r->at);
-		ssize_t k = pread(m->fd, r->buf + r->have, n, (off_t)r->at);
-
-		if (k < 0 && errno == EINTR)
-			continue;
-		if (k <= 0)
-			return err_sys(e, k ? errno : EIO, "sorting");
-		r->have += (size_t)k;
-		r->at += (uint64_t)k;
-	}
+	n = (size_t)MIN((uint64_t)(r->alloc - left), r->end - r->at);
+	x = pread_all(m->fd, r->buf + left, n, r->at);
+	if (x)
+		return err_sys(e, -x, "sorting");
+	r->have += n;
+	r->at += n;
 	return r->have < want ? err_set(e, EIO, "sorting: a run is cut short")
 			      : 0;
 }
@@ -370,11 +357,8 @@ static int run_step(const struct table_merge *m, struct run *r, struct err *e)
 
 static bool before(const struct run *a, const struct run *b)
 {
-	int c = memcmp(a->key, b->key, MIN(a->head.klen, b->head.klen));
+	int c = key_compare(a->key, a->head.klen, b->key, b->head.klen);
 
-	if (!c)
-		c = (a->head.klen > b->head.klen) -
-		    (a->head.klen < b->head.klen);
 	return c ? c < 0 : a < b; /* runs lie in order of their partitions */
 }
 

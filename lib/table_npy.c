@@ -391,15 +391,9 @@ static int put_next(const struct making *m, struct table_rows *in, char *group,
 static int write_at(int fd, const char *buf, size_t n, uint64_t at,
 		    struct err *e)
 {
-	for (size_t done = 0; done < n;) {
-		ssize_t k =
-		    pwrite(fd, buf + done, n - done, (off_t)(at + done));
+	int r = pwrite_all(fd, buf, n, at);
 
-		if (k < 0 && errno != EINTR)
-			return err_sys(e, errno, "columns of a table");
-		done += k > 0 ? (size_t)k : 0;
-	}
-	return 0;
+	return r ? err_sys(e, -r, "columns of a table") : 0;
 }
 
 static int make_group(const struct making *m, struct table_rows *in,
@@ -534,17 +528,9 @@ static void group_at(const struct table *t, unsigned group_rows, uint64_t row,
 
 static int read_at(int fd, char *buf, size_t n, uint64_t at, struct err *e)
 {
-	for (size_t done = 0; done < n;) {
-		ssize_t k = pread(fd, buf + done, n - done, (off_t)(at + done));
+	int r = pread_all(fd, buf, n, at);
 
-		if (k < 0 && errno == EINTR)
-			continue;
-		if (k <= 0)
-			return err_sys(e, k ? errno : EIO,
-				       "columns of a table");
-		done += (size_t)k;
-	}
-	return 0;
+	return r ? err_sys(e, r == -EPIPE ? EIO : -r, "columns of a table") : 0;
 }
 
 /* Bytes of one column's values, from byte `at` of them. */

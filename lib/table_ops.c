@@ -77,13 +77,6 @@ void table_rows_end(struct table_rows *in)
 	free(in);
 }
 
-static int compare_keys(const char *a, size_t an, const char *b, size_t bn)
-{
-	int c = memcmp(a, b, MIN(an, bn));
-
-	return c ? c : (an > bn) - (an < bn);
-}
-
 /* Now and then: is it in vain? */
 static int rows_stopped(struct table_rows *in, struct err *e)
 {
@@ -100,7 +93,7 @@ static int rows_stopped(struct table_rows *in, struct err *e)
 static int rows_came(struct table_rows *in, int r, const char *key, size_t len)
 {
 	if (r > 0 && in->range.to &&
-	    compare_keys(key, len, in->range.to, in->range.to_len) >= 0)
+	    key_compare(key, len, in->range.to, in->range.to_len) >= 0)
 		r = 0;
 	in->ended = r == 0;
 	return r;
@@ -483,7 +476,7 @@ static int lockstep(void *arg, unsigned k, struct table_rows *in_a,
 	while (!r && (a.key || b.key)) {
 		int c = !a.key	 ? 1
 			: !b.key ? -1
-				 : compare_keys(a.key, a.len, b.key, b.len);
+				 : key_compare(a.key, a.len, b.key, b.len);
 
 		if (!c && l->both)
 			r = both_rows(l, &a, &b, cells, out, e);

@@ -143,10 +143,9 @@ static bool in_order(const struct table *t, const struct index_entry *x,
 	for (size_t i = 1; i < n; i++) {
 		const char *a = t->keys + x[i - 1].key_at;
 		const char *b = t->keys + x[i].key_at;
-		int c = memcmp(a, b, MIN(x[i - 1].key_len, x[i].key_len));
 
-		if (x[i].offset <= x[i - 1].offset || c > 0 ||
-		    (!c && x[i].key_len <= x[i - 1].key_len))
+		if (x[i].offset <= x[i - 1].offset ||
+		    key_compare(a, x[i - 1].key_len, b, x[i].key_len) >= 0)
 			return false;
 	}
 	return !n || x[n - 1].offset < t->csv_size;

@@ -182,10 +182,9 @@ static void radix_sort(struct arena *a)
 static int compare_items(const void *pa, const void *pb, void *arg)
 {
 	const struct sort_item *x = pa, *y = pb;
-	int c = memcmp(item_key(arg, x), item_key(arg, y),
-		       MIN(x->key_len, y->key_len));
 
-	return c ? c : (x->key_len > y->key_len) - (x->key_len < y->key_len);
+	return key_compare(item_key(arg, x), x->key_len, item_key(arg, y),
+			   y->key_len);
 }
 
 void arena_sort(struct arena *a)
@@ -377,18 +376,11 @@ struct source {
 	uint64_t prefix; /* of its key */
 };
 
-static int row_compare(const char *a, size_t an, const char *b, size_t bn)
-{
-	int c = memcmp(a, b, MIN(an, bn));
-
-	return c ? c : (an > bn) - (an < bn);
-}
-
 static bool before(const struct source *a, const struct source *b)
 {
 	if (a->prefix != b->prefix)
 		return a->prefix < b->prefix;
-	return row_compare(a->row.key, a->row.key_len, b->row.key,
+	return key_compare(a->row.key, a->row.key_len, b->row.key,
 			   b->row.key_len) < 0;
 }
 
@@ -470,7 +462,7 @@ static void sift_down(struct merge *m, size_t i)
 static bool behind(const struct source *s, const struct key_range *x)
 {
 	return x->to &&
-	       row_compare(s->row.key, s->row.key_len, x->to, x->to_len) >= 0;
+	       key_compare(s->row.key, s->row.key_len, x->to, x->to_len) >= 0;
 }
 
 /* To the first row of the range; 1, or 0 when there is none. */
@@ -483,7 +475,7 @@ static int enter(struct source *s, const struct key_range *x, struct err *e)
 		size_t mid = (lo + hi) / 2;
 		const struct run_mark *k = &s->run->marks[mid];
 
-		if (row_compare(s->run->keys.buf + k->key_at, k->key_len,
+		if (key_compare(s->run->keys.buf + k->key_at, k->key_len,
 				x->from, x->from_len) <= 0)
 			lo = mid;
 		else
@@ -493,7 +485,7 @@ static int enter(struct source *s, const struct key_range *x, struct err *e)
 	do {
 		r = next_row(s, e);
 	} while (r == 1 && x->from &&
-		 row_compare(s->row.key, s->row.key_len, x->from, x->from_len) <
+		 key_compare(s->row.key, s->row.key_len, x->from, x->from_len) <
 		     0);
 	return r == 1 && behind(s, x) ? 0 : r;
 }
@@ -566,7 +558,7 @@ static int by_key(const void *pa, const void *pb)
 {
 	const struct key_range *a = pa, *b = pb;
 
-	return row_compare(a->from, a->from_len, b->from, b->from_len);
+	return key_compare(a->from, a->from_len, b->from, b->from_len);
 }
 
 size_t runs_split(const struct run *runs, size_t n_runs, size_t n,
