@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /* /federation/<party>/, its inbox and pull: trees of real files (real.c). */
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/stat.h>
 #include <time.h>
 
-#include "fs/fs.h"
+#include "fs/real_priv.h"
 
 /* Slots of a party's directory. */
 enum { PEER_OUT, PEER_INBOX, PEER_PULL };
@@ -274,6 +275,7 @@ static int node_setattr(const struct who *w, struct nid n,
 	_cleanup_free_ char *path = NULL, *disk = NULL;
 	struct timespec t[2] = { { .tv_nsec = UTIME_OMIT },
 				 { .tv_nsec = UTIME_OMIT } };
+	pthread_mutex_t *turn = real_turn(n.number);
 	struct real_at at;
 
 	(void)w;
@@ -281,13 +283,16 @@ static int node_setattr(const struct who *w, struct nid n,
 	    real_place(n.number, &at, &path, NULL) || at.kind == REAL_IN ||
 	    at.kind == REAL_PULL)
 		return 0;
-	disk = real_disk(at);
 	if (valid & FUSE_SET_ATTR_MTIME_NOW)
 		t[1].tv_nsec = UTIME_NOW;
 	else
 		t[1] = st->st_mtim;
+	/* It may be handed over just now: an empty one is after its close. */
+	pthread_mutex_lock(turn);
+	disk = real_disk(at);
 	if (disk)
 		(void)utimensat(AT_FDCWD, disk, t, AT_SYMLINK_NOFOLLOW);
+	pthread_mutex_unlock(turn);
 	/* touch tries a failed one again. */
 	if ((valid & FUSE_SET_ATTR_MTIME_NOW) && at.kind == REAL_OUT &&
 	    !real_kept_here(at)) {

@@ -178,6 +178,21 @@ def test_a_sent_file_that_is_removed_or_renamed_at_once_does_not_come_back(p):
     eventually(lambda: slurp(os.path.join(there, "new")) == b"", 60)
 
 
+def test_a_time_that_is_set_at_once_is_kept(p):
+    """As rsync sets it: of an empty file, too, which is being handed over just then."""
+    top = p.path("federation/10000/times")
+    os.makedirs(top)
+    lost = 0
+    for i in range(200):
+        f = os.path.join(top, "t%d" % (i % 10))
+        with open(f, "wb"):
+            pass
+        os.utime(f, ns=(0, 10 ** 18 + i))
+        time.sleep(0.005)
+        lost += os.stat(f).st_mtime_ns != 10 ** 18 + i
+    assert not lost
+
+
 # ---- tables --------------------------------------------------------------------
 
 class Tables:
