@@ -27,6 +27,8 @@ struct table_upload {
 	struct guess guess;
 	struct strbuf text;		 /* a value without its quotes */
 	struct table_progress *progress; /* NULL: nobody looks */
+	char begin[10]; /* the first bytes, and how many there are */
+	size_t begun;
 	struct err failed; /* the first error; every later call repeats it */
 };
 
@@ -471,6 +473,36 @@ static int repeat(struct table_upload *u, int r, struct err *e)
 	return r;
 }
 
+/* Files that are no CSV, and what makes one of them. */
+static int check_begin(const char *data, size_t n, struct err *e)
+{
+	static const struct {
+		size_t at;
+		const char *bytes, *what;
+	} known[] = {
+		{ 0, "\x1f\x8b", "gzip: zcat FILE > data.csv" },
+		{ 4, "1AY&SY", "bzip2: bzcat FILE > data.csv" },
+		{ 1, "7zXZ", "xz: xzcat FILE > data.csv" },
+		{ 0, "\x28\xb5\x2f\xfd", "zstd: zstdcat FILE > data.csv" },
+		{ 0, "PK\x03\x04", "a zip or a spreadsheet: export CSV" },
+		{ 0, "PAR1\x15", "Parquet: export CSV" },
+		{ 0, "\x89HDF", "HDF5: export CSV" },
+		{ 0, "\x93NUMPY", "an array of numpy: export CSV" },
+		{ 0, "\xff\xfe", "UTF-16: iconv -f UTF-16 -t UTF-8" },
+		{ 0, "\xfe\xff", "UTF-16: iconv -f UTF-16 -t UTF-8" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
+		size_t at = known[i].at, len = strlen(known[i].bytes);
+
+		if (n >= at + len && !memcmp(data + at, known[i].bytes, len))
+			return err_set(e, EINVAL,
+				       "line 1: this is no CSV but %s",
+				       known[i].what);
+	}
+	return 0;
+}
+
 int table_upload_write(struct table_upload *u, const void *data, size_t n,
 		       struct err *e)
 {
@@ -478,6 +510,16 @@ int table_upload_write(struct table_upload *u, const void *data, size_t n,
 		if (e)
 			*e = u->failed;
 		return -u->failed.no;
+	}
+	if (u->begun < sizeof(u->begin)) {
+		size_t k = MIN(n, sizeof(u->begin) - u->begun);
+		int r;
+
+		memcpy(u->begin + u->begun, data, k);
+		u->begun += k;
+		r = check_begin(u->begin, u->begun, e);
+		if (r)
+			return repeat(u, r, e);
 	}
 	return repeat(u, csv_feed(&u->csv, data, n, e), e);
 }

@@ -188,6 +188,36 @@ static void defects_name_line_and_column_and_change_nothing(void **state)
 	}
 }
 
+static void other_formats_are_named(void **state)
+{
+	static const struct {
+		const char *bytes;
+		size_t n;
+		const char *want;
+	} t[] = {
+#define BYTES(s) s, sizeof(s) - 1
+		{ BYTES("\x1f\x8b\x08\0\r\0\r"), "zcat" },
+		{ BYTES("BZh91AY&SY\r\r"), "bzcat" },
+		{ BYTES("\xfd"
+			"7zXZ\0\0"),
+		  "xzcat" },
+		{ BYTES("PK\x03\x04\x14\0"), "spreadsheet" },
+		{ BYTES("\xff\xfei\0d\0"), "UTF-16" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
+		struct err e = { 0 };
+
+		assert_int_equal(upload_n(t[i].bytes, t[i].n, NULL, &e),
+				 -EINVAL);
+		assert_non_null(strstr(e.text, t[i].want));
+	}
+	/* Names of columns that begin alike. */
+	assert_int_equal(upload("BZh,PAR1\na,1\n", NULL, NULL), 0);
+	assert_int_equal(upload("PAR1,x\na,1\n", NULL, NULL), 0);
+}
+
 static void sizes_are_limited(void **state)
 {
 	static char text[(1 << 20) + 100];
@@ -415,6 +445,7 @@ int main(void)
 		cmocka_unit_test(bad_options_are_refused),
 		cmocka_unit_test(
 		    defects_name_line_and_column_and_change_nothing),
+		cmocka_unit_test(other_formats_are_named),
 		cmocka_unit_test(sizes_are_limited),
 		cmocka_unit_test(a_null_byte_is_no_text),
 		cmocka_unit_test(a_file_without_header_gets_names),
