@@ -343,6 +343,21 @@ static bool emptied(const struct handle *h)
 	return h->nid.slot == P_ALLOW && (h->flags & O_TRUNC);
 }
 
+/* As open(2) without O_TRUNC writes: what it leaves is no text of anybody's. */
+static int whole(const struct handle *h, struct err *e)
+{
+	_cleanup_free_ char *was = NULL;
+
+	if (h->flags & (O_TRUNC | O_APPEND))
+		return 0;
+	was = text_of(h->nid, true);
+	return was && strlen(was) > h->text.len
+		   ? err_set(e, EINVAL,
+			     "written over in part: write it whole (cp, >), or "
+			     "add lines (>>)")
+		   : 0;
+}
+
 static int store(struct handle *h)
 {
 	char path[4096];
@@ -351,7 +366,9 @@ static int store(struct handle *h)
 
 	if ((!h->bytes && !emptied(h)) || h->failed)
 		return 0;
-	no = validate(h, &e);
+	no = whole(h, &e);
+	if (!no)
+		no = validate(h, &e);
 	(void)snprintf(path, sizeof(path), "%s/parties/%llu", fs.conf->state,
 		       (unsigned long long)h->nid.number);
 	if (!no)

@@ -156,6 +156,12 @@ def test_allow_is_kept(two):
     with open(p.path("parties/9999/allow"), "a") as f:
         f.write("# a remark\n")
     assert p.read("parties/9999/allow") == text + "# a remark\n"
+    # Written over in part it would be no text of anybody's.
+    with pytest.raises(OSError) as e:
+        with open(p.path("parties/9999/allow"), "r+") as f:
+            f.write("# x\n")
+    assert e.value.errno == errno.EINVAL
+    assert p.read("parties/9999/allow") == text + "# a remark\n"
 
 
 def test_mkdir_adds_a_party(p):
