@@ -214,8 +214,8 @@ int jobs_load(struct sched *s, struct err *e) MUST_CHECK;
 void job_drop_tables(struct sched *s, const struct job *j);
 
 /* ---- spawn.c ----------------------------------------------------------- */
-int task_spawn(struct sched *s, struct job *j, struct task *t,
-	       struct err *e) MUST_CHECK;
+/* A task that cannot be started has failed, and says why. */
+int task_spawn(struct sched *s, struct job *j, struct task *t);
 /* Ends the process group, politely and then not. */
 void task_stop(struct sched *s, struct job *j, struct task *t, enum status as);
 /* After a restart: still alive? Takes it back; else its pid becomes TASK_GONE

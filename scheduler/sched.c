@@ -219,7 +219,6 @@ static bool component_has(const struct job *j, const char *name, enum status st)
 void task_begin(struct sched *s, struct job *j, struct task *t,
 		unsigned attempt)
 {
-	struct err e = { 0 };
 
 	if (t->pid) {
 		if (attempt > t->attempt) {
@@ -235,13 +234,8 @@ void task_begin(struct sched *s, struct job *j, struct task *t,
 	/* Whoever comes after us must know before there is a process. */
 	t->status = ST_RUNNING;
 	job_save(s, j, false);
-	if (task_spawn(s, j, t, &e)) {
-		t->error = xstrdup(e.text);
-		task_moved(s, j, t, ST_FAILED, "start",
-			   "the task could not be started");
-		return;
-	}
-	task_moved(s, j, t, ST_RUNNING, NULL, NULL);
+	if (!task_spawn(s, j, t))
+		task_moved(s, j, t, ST_RUNNING, NULL, NULL);
 }
 
 static void component_start(struct sched *s, struct job *j, const char *name,

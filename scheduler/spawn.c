@@ -299,7 +299,7 @@ static int spawn(const char *program, const char *title, const char *arg,
 	return r ? err_sys(e, r, "%s", program) : 0;
 }
 
-int task_spawn(struct sched *s, struct job *j, struct task *t, struct err *e)
+static int start(struct sched *s, struct job *j, struct task *t, struct err *e)
 {
 	_cleanup_free_ char *dir = task_dir(j, t);
 	_cleanup_free_ char *attempt = attempt_dir(j, t);
@@ -352,6 +352,34 @@ int task_spawn(struct sched *s, struct job *j, struct task *t, struct err *e)
 	return 0;
 }
 
+/* A result that could not be written: not enough room for one. */
+static bool disk_full(const char *dir)
+{
+	struct statvfs v;
+
+	return !statvfs(dir, &v) && v.f_bavail * v.f_frsize < (64u << 10);
+}
+
+int task_spawn(struct sched *s, struct job *j, struct task *t)
+{
+	struct err e = { 0 };
+	int r = start(s, j, t, &e);
+
+	if (!r)
+		return 0;
+	if (r == -ENOSPC || r == -EDQUOT || disk_full(s->o.conf->state)) {
+		t->error = xasprintf("%s: make room, then rerun the job",
+				     e.text);
+		task_moved(s, j, t, ST_FAILED, "no_space",
+			   "the disk of that party is full");
+	} else {
+		t->error = xstrdup(e.text);
+		task_moved(s, j, t, ST_FAILED, "start",
+			   "the task could not be started");
+	}
+	return r;
+}
+
 void task_stop(struct sched *s, struct job *j, struct task *t, enum status as)
 {
 	(void)s;
@@ -388,14 +416,6 @@ static char *how_to_go_on(const struct job *j, const char *how)
 		       : xasprintf("%s; party %s can continue the job: echo "
 				   "rerun > jobs/%s/ctl there",
 				   how, j->initiator, j->id);
-}
-
-/* A result that could not be written: not enough room for one. */
-static bool disk_full(const char *dir)
-{
-	struct statvfs v;
-
-	return !statvfs(dir, &v) && v.f_bavail * v.f_frsize < (64u << 10);
 }
 
 void task_reap(struct sched *s, struct job *j, struct task *t)
@@ -473,7 +493,6 @@ void task_adopt(struct sched *s, struct job *j, struct task *t)
 	_cleanup_free_ char *result = xasprintf("%s/result.json", attempt);
 	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(256);
 	unsigned long long ticks = 0;
-	struct err e = { 0 };
 	int pid = 0;
 
 	if (file_read(path, &sb, NULL)) {
@@ -481,11 +500,7 @@ void task_adopt(struct sched *s, struct job *j, struct task *t)
 		ticks = pid ? start_ticks(pid) : 0;
 		/* We died between the decision and the process. */
 		if (!pid && access(result, F_OK)) {
-			if (!task_spawn(s, j, t, &e))
-				return;
-			t->error = xstrdup(e.text);
-			task_moved(s, j, t, ST_FAILED, "start",
-				   "the task could not be started");
+			(void)task_spawn(s, j, t);
 			return;
 		}
 	} else if (sscanf(sb.buf, "%d %llu", &pid, &ticks) != 2 || pid <= 1) {

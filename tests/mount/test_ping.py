@@ -86,7 +86,7 @@ def test_what_waited_goes_with_the_first_answer(sandboxes):
     b.start()
     ask(a, 2)
     eventually(lambda: ping(a, 2).startswith("ok "), 10)
-    eventually(lambda: "late" in os.listdir(b.path("federation/1/inbox")), 1.5)
+    eventually(lambda: "late" in os.listdir(b.path("federation/1/inbox")), 5)
 
 
 def test_a_party_that_went_and_came_back_is_asked_again(sandboxes):
