@@ -602,9 +602,16 @@ def test_a_rollfs_that_meets_a_dying_rollsite_waits_for_its_end(lab):
     fd = os.open(os.path.join(x["1"].state, "rollsite.lock"), os.O_RDWR | os.O_CREAT, 0o600)
     # F_OFD_SETLK, a write lock on all of it.
     fcntl.fcntl(fd, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
-    threading.Timer(0.7, os.close, (fd,)).start()
+    refused = []
+
+    def dies():
+        refused.append(eventually(lambda: "another rollsite" in x["1"].site_log, 20))
+        os.close(fd)
+    end = threading.Thread(target=dies)
+    end.start()
     x["1"].start()
-    assert "another rollsite" in x["1"].site_log
+    end.join()
+    assert refused
     x["2"].start()
     x.ready()
 
