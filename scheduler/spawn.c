@@ -368,8 +368,8 @@ int task_spawn(struct sched *s, struct job *j, struct task *t)
 	if (!r)
 		return 0;
 	if (r == -ENOSPC || r == -EDQUOT || disk_full(s->o.conf->state)) {
-		t->error = xasprintf("%s: make room, then rerun the job",
-				     e.text);
+		t->error =
+		    xasprintf("%s: make room, then rerun the job", e.text);
 		task_moved(s, j, t, ST_FAILED, "no_space",
 			   "the disk of that party is full");
 	} else {
