@@ -290,7 +290,41 @@ static int fail(const struct err *e)
 	return -e->no;
 }
 
-static int lock_state(int *ret_fd, struct err *e)
+/*
+ * A rollfs that was killed while the kernel took a notification, for which it
+ * waits for a directory whose user waits for the answer of a thread that is
+ * killed: it never ends, and has its lock and its mount.  Only giving up the
+ * mount ends both.
+ */
+static bool holder_is_dead(int fd)
+{
+	char text[32] = "", path[64], line[512] = "";
+	_cleanup_fclose_ FILE *f = NULL;
+	const char *at;
+
+	if (pread(fd, text, sizeof(text) - 1, 0) <= 0 || atoi(text) <= 1)
+		return false;
+	(void)snprintf(path, sizeof(path), "/proc/%d/stat", atoi(text));
+	f = fopen(path, "re");
+	if (!f || !fgets(line, sizeof(line), f))
+		return false;
+	at = strrchr(line, ')'); /* the name may hold blanks */
+	return at && at[1] == ' ' && (at[2] == 'Z' || at[2] == 'X');
+}
+
+static int lock_or_bury(int fd, const char *mountpoint)
+{
+	int no = lock_try(fd);
+
+	for (int i = 0; no == -EAGAIN && i < 50 && holder_is_dead(fd); i++) {
+		(void)umount2(mountpoint, MNT_FORCE | MNT_DETACH);
+		(void)usleep(100000);
+		no = lock_try(fd);
+	}
+	return no;
+}
+
+static int lock_state(const char *mountpoint, int *ret_fd, struct err *e)
 {
 	_cleanup_strbuf_ struct strbuf path = STRBUF_INIT(8192);
 	_cleanup_close_ int fd = -1;
@@ -302,7 +336,7 @@ static int lock_state(int *ret_fd, struct err *e)
 	fd = open(path.buf, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return err_sys(e, errno, "%s", path.buf);
-	no = lock_try(fd);
+	no = lock_or_bury(fd, mountpoint);
 	if (no == -EAGAIN)
 		return err_set(e, EBUSY,
 			       "party %s is mounted already: %s is locked by "
@@ -310,6 +344,9 @@ static int lock_state(int *ret_fd, struct err *e)
 			       fs.conf->party, path.buf);
 	if (no)
 		return err_sys(e, -no, "%s", path.buf);
+	/* For who finds it locked: holder_is_dead(). */
+	if (ftruncate(fd, 0) || dprintf(fd, "%d\n", (int)getpid()) < 0)
+		log_warn("fs", "%s: %s", path.buf, strerror(errno));
 	*ret_fd = TAKE_FD(fd);
 	return 0;
 }
@@ -362,7 +399,7 @@ static int serve(const struct args *a, int ready_fd)
 	if (no)
 		return no;
 	if (conf_load(a->config, &fs.conf, &e) || find_group(&e) ||
-	    lock_state(&lock_fd, &e))
+	    lock_state(a->mountpoint, &lock_fd, &e))
 		return fail(&e);
 	umask(077);
 	fs.started_ms = now_unix_ms();

@@ -2,6 +2,7 @@
 """The mount under load: many readers while other tables come and go, old
 generations that stay with who opened them, programs made to wear out
 filesystems (stress-ng, fio).  SOAK=1: minutes of each, and memory is watched."""
+import fcntl
 import hashlib
 import json
 import mmap
@@ -10,12 +11,14 @@ import re
 import shutil
 import stat
 import signal
+import struct
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
-from conftest import SLOW, eventually
+from conftest import BUILD, SLOW, eventually
 
 LONG = bool(os.environ.get("SOAK"))
 
@@ -213,6 +216,30 @@ def test_names_that_begin_with_a_dot_come_and_go_in_a_kept_listing(p):
     assert "upload.json" in os.listdir(d)
     os.unlink(d + "/upload.json")
     assert "upload.json" not in os.listdir(d)
+
+
+def test_a_death_while_the_kernel_is_told_of_a_directory_in_use_is_no_end(p):
+    """Its user waits for an answer, the kernel for the user, the dead for the kernel: neither the
+    process nor its lock nor its mount goes until somebody gives the mount up."""
+    p.upload("keep", "told", "id,v\n1,1\n")
+    p.upload("keep", "used", "id,v\n1,1\n")
+    d, names = p.path("tables/keep"), os.path.join(p.state, "tables/names/keep/")
+    assert os.listdir(d + "/told") and os.listdir(d + "/used")
+    fd = os.open(os.path.join(p.state, "tables/lock"), os.O_RDWR)
+    # F_OFD_SETLK, a write lock on all of it: as somebody who publishes just now.
+    fcntl.fcntl(fd, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    user = subprocess.Popen(["mv", d + "/used", d + "/moved"], stderr=subprocess.DEVNULL)
+    time.sleep(0.5)
+    os.rename(names + "told", names + "gone")
+    time.sleep(0.5)
+    assert user.poll() is None
+    p.kill("rollfs")
+    os.close(fd)
+    subprocess.run([os.path.join(BUILD, "rollfs"), os.path.join(p.sandbox.dir, "etc", p.id + ".conf"),
+                    p.path()], check=True, timeout=60)
+    assert user.wait(20) is not None
+    os.rename(names + "gone", names + "told")
+    assert p.read("tables/keep/told/count") == "1\n"
 
 
 # ---- programs agree on the bytes ------------------------------------------------
