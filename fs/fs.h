@@ -240,6 +240,8 @@ int open_text(const struct who *w, struct nid n, int flags, char *text,
 /* ---- proc.c: who flushes ---------------------------------------------- */
 /* Once, when it is mounted. */
 void proc_mounted(const char *mountpoint);
+/* What is mounted there last is a rollfs; asks nobody who may be dead. */
+bool proc_has_rollfs(const char *mountpoint);
 pid_t proc_tgid(pid_t tid);
 enum closer {
 	CLOSE_OTHER, /* a forked child, not the opener */

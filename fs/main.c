@@ -317,7 +317,9 @@ static int lock_or_bury(int fd, const char *mountpoint)
 	int no = lock_try(fd);
 
 	for (int i = 0; no == -EAGAIN && i < 50 && holder_is_dead(fd); i++) {
-		(void)umount2(mountpoint, MNT_FORCE | MNT_DETACH);
+		/* Never what lies below, or another's. */
+		if (proc_has_rollfs(mountpoint))
+			(void)umount2(mountpoint, MNT_FORCE | MNT_DETACH);
 		(void)usleep(100000);
 		no = lock_try(fd);
 	}

@@ -137,6 +137,25 @@ void proc_mounted(const char *mountpoint)
 	device_of("self", 0, mountpoint, our_device);
 }
 
+bool proc_has_rollfs(const char *mountpoint)
+{
+	_cleanup_fclose_ FILE *f = fopen("/proc/self/mountinfo", "re");
+	_cleanup_free_ char *line = NULL;
+	bool is = false;
+	size_t room = 0;
+
+	while (f && getline(&line, &room, f) > 0) {
+		char device[32];
+		const char *at;
+		long k;
+
+		if (parse_mount(line, &k, device, &at) &&
+		    same_place(at, mountpoint))
+			is = strstr(at, " - fuse.rollfs ") != NULL;
+	}
+	return is;
+}
+
 /* The same inode number may be one of another party's mount. */
 static bool on_our_mount(pid_t tid, const char *info)
 {
