@@ -40,6 +40,7 @@ struct ctx {
 	const char *flip;    /* name of a message whose bytes get changed */
 	size_t sent;	     /* messages */
 	const char *sending; /* name of that message */
+	const char *to;	     /* the role that gets it */
 	const struct component *component;
 	pthread_t thread;
 };
@@ -277,6 +278,7 @@ int ctx_send_bytes(struct ctx *c, const char *role, size_t i, const char *name,
 	if (c->flip && !strcmp(c->flip, name))
 		memset(m->data, 0, n);
 	c->sending = name;
+	c->to = role;
 	if (bus.edit)
 		bus.edit(c, &m->data, &m->n);
 	c->sent++;
