@@ -389,6 +389,7 @@ static int serve(const struct args *a, int ready_fd)
 	_cleanup_free_ char *rollsite = beside_us("rollsite");
 	_cleanup_free_ char *task = beside_us("rollfs-task");
 	_cleanup_free_ char *tables = NULL;
+	_cleanup_(table_swept_free) struct table_swept swept = { 0 };
 	_cleanup_strbuf_ struct strbuf opts = STRBUF_INIT(16384);
 	struct fuse_args fa = FUSE_ARGS_INIT(0, NULL);
 	struct fuse_loop_config *loop = NULL;
@@ -410,11 +411,12 @@ static int serve(const struct args *a, int ready_fd)
 	/* rollsite first: what was handed over is where it belongs before the
 	 * rest of the spool is swept. */
 	if (table_store_open(tables, &fs.tables, &e) ||
-	    table_store_sweep(fs.tables, &e) ||
+	    table_store_sweep(fs.tables, &swept, &e) ||
 	    table_store_collect_aside(fs.tables, &e) ||
 	    transfer_start(fs.conf, rollsite, &fs.transfer, &e) ||
 	    real_start(&e))
 		goto stop;
+	tables_start(&swept);
 	if (sched_start(&(struct sched_options){ .conf = fs.conf,
 						 .transfer = fs.transfer,
 						 .tables = fs.tables,

@@ -150,10 +150,11 @@ static bool is_dot(const char *name)
 	return !strcmp(name, ".") || !strcmp(name, "..");
 }
 
-/* The attributes of a name, if it is still there; counts a lookup. */
-static bool look(struct answer *a, const char *name, struct attr *ret)
+/* The attributes of a name, if it is still there (else -ENOENT) and not
+ * damaged; counts a lookup. */
+static int look(struct answer *a, const char *name, struct attr *ret)
 {
-	return !is_dot(name) && !find_entry(&a->w, a->dir, name, ret);
+	return is_dot(name) ? -EISDIR : find_entry(&a->w, a->dir, name, ret);
 }
 
 /* Adds entry i; false = the buffer is full. */
@@ -163,17 +164,19 @@ static bool add(struct answer *a, const struct listing *l, size_t i)
 	off_t next = (off_t)(i + 1);
 	struct attr at = { 0 };
 	struct fuse_entry_param p = { 0 };
-	bool found = (l->e[i].ino == INO_LOOKUP ||
-		      (a->look && a->look(ino_nid(a->dir), l->e[i].mode))) &&
-		     look(a, name, &at);
+	bool asked = l->e[i].ino == INO_LOOKUP ||
+		     (a->look && a->look(ino_nid(a->dir), l->e[i].mode));
+	int no = asked ? look(a, name, &at) : 0;
+	bool found = asked && !no;
 	size_t k;
 
 	if (found) {
 		entry_of(&at, &p);
-	} else if (l->e[i].ino == INO_LOOKUP) {
+	} else if (l->e[i].ino == INO_LOOKUP && no == -ENOENT) {
 		return true; /* gone since it was listed */
 	} else {
-		p.attr.st_ino = l->e[i].ino;
+		p.attr.st_ino =
+		    l->e[i].ino == INO_LOOKUP ? INO_UNKNOWN : l->e[i].ino;
 		p.attr.st_mode = l->e[i].mode;
 	}
 	k = a->plus ? fuse_add_direntry_plus(a->r, a->buf + a->used,

@@ -241,15 +241,22 @@ int table_getattr(const struct who *w, struct nid n, struct attr *ret)
 
 /* ---- lookups ---------------------------------------------------------- */
 
-static int in_namespace(struct nid dir, const char *name, struct attr *ret)
+static int in_namespace(const struct who *w, struct nid dir, const char *name,
+			struct attr *ret)
 {
 	_cleanup_free_ char *ns = NULL, *plain = table_stored_name(name);
 	struct table_place p = { 0 };
+	struct err e = { 0 };
 	int no;
 
-	if (!plain || table_recall(dir.number, &ns, NULL) ||
-	    table_lookup(fs.tables, ns, plain, &p.id, NULL))
+	if (!plain || table_recall(dir.number, &ns, NULL))
 		return -ENOENT;
+	no = table_lookup(fs.tables, ns, plain, &p.id, &e);
+	if (no && no != -ENOENT)
+		errors_refused_as(w->uid, nid_ino(K_NAMESPACE, dir.number, 0),
+				  name, no, e.text);
+	if (no)
+		return no;
 	no = dir_attr(&p, (struct nid){ K_TABLE, p.id.id, T_DIR }, ret);
 	return no ? no : table_remember(p.id.id, ns, plain);
 }
@@ -392,7 +399,7 @@ static int tables_lookup(const struct who *w, struct nid dir, const char *name,
 	int no;
 
 	if (dir.kind == K_NAMESPACE)
-		return in_namespace(dir, name, ret);
+		return in_namespace(w, dir, name, ret);
 	no = table_in(w, dir, name, ret);
 	table_counted(no, ret);
 	return no;

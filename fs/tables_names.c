@@ -513,11 +513,10 @@ int namespace_lookup(const char *name, struct attr *ret)
 {
 	_cleanup_free_ char *ns = table_stored_name(name);
 	uint64_t id;
-	int no;
+	int no = ns ? namespace_id(fs.tables, ns, &id) : -ENOENT;
 
-	if (!ns || namespace_id(fs.tables, ns, &id))
-		return -ENOENT;
-	no = namespace_attr(ns, id, ret);
+	if (!no)
+		no = namespace_attr(ns, id, ret);
 	return no ? no : table_remember(id, ns, NULL);
 }
 

@@ -274,6 +274,12 @@ static void drop_beside(uint64_t id)
 	}
 }
 
+void tables_start(const struct table_swept *x)
+{
+	if (x->told.len)
+		errors_add(fs.uid, "tables", -EIO, x->told.buf);
+}
+
 static int drop_table(const struct who *w, struct nid dir, const char *name)
 {
 	_cleanup_free_ char *ns = NULL;

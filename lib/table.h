@@ -9,6 +9,7 @@
  *   STORE/attrs/<id>                 what chmod, chown and setfattr left
  *   STORE/counter                    persistent number, never reused
  *   STORE/building/                  half-built, swept at start
+ *   STORE/damaged/<id>               a name's file that could not be read
  *
  * A published generation never changes.  Replacing a table publishes the next
  * one; readers of the old one keep it; it is deleted when no name and no open
@@ -100,9 +101,24 @@ int table_store_collect_aside(struct table_store *s, struct err *e) MUST_CHECK;
 uint64_t table_store_changes(const struct table_store *s);
 /* The number changes, here: somebody may have died before he counted. */
 void table_store_recheck(struct table_store *s);
-/* At the start of rollfs, before tasks run: half-built generations of dead
- * processes and generations nothing refers to are removed. */
-int table_store_sweep(struct table_store *s, struct err *e) MUST_CHECK;
+
+/* What the sweep has found. */
+struct table_swept {
+	uint64_t *numbers; /* of all tables and namespaces, ascending */
+	size_t n;
+	bool unsure;	    /* a name is damaged: more numbers are in use */
+	struct strbuf told; /* a line for each name that was put aside */
+};
+void table_swept_free(struct table_swept *x);
+bool table_swept_has(const struct table_swept *x, uint64_t number);
+/*
+ * At the start of rollfs, before tasks run: half-built generations of dead
+ * processes and generations nothing refers to are removed.  A name whose file
+ * is damaged becomes an empty table; the file lies in damaged/ until that table
+ * is dropped or written, and so long no rows are removed.  ret may be NULL.
+ */
+int table_store_sweep(struct table_store *s, struct table_swept *ret,
+		      struct err *e) MUST_CHECK;
 /* The next n numbers of the store's persistent counter; 1 <= first. Jobs and
  * their tasks take theirs here too (inode numbers of the mount). */
 int table_store_numbers(struct table_store *s, uint64_t n, uint64_t *ret_first,

@@ -88,6 +88,7 @@ int name_read(const struct table_store *s, const char *ns, const char *name,
 	unsigned long long id = 0, seq = 0, gen = 0;
 	_cleanup_close_ int fd = -1;
 	struct stat st;
+	int end = 0;
 	ssize_t n;
 
 	name_path(s, path, ns, name);
@@ -102,9 +103,13 @@ int name_read(const struct table_store *s, const char *ns, const char *name,
 	if (n < 0)
 		return err_sys(e, errno, "%s", path);
 	text[n] = '\0';
-	if (sscanf(text, "{\"data\":\"%llu/%llu\",\"id\":%llu}", &seq, &gen,
-		   &id) != 3)
-		return err_set(e, EIO, "%s: damaged", path);
+	(void)sscanf(text, "{\"data\":\"%llu/%llu\",\"id\":%llu}\n%n", &seq,
+		     &gen, &id, &end);
+	if (!end || end != n || !id || !seq != !gen)
+		return err_set(e, EIO,
+			       "%s: damaged: it is put aside when rollfs is "
+			       "started next",
+			       path);
 	*ret = (struct name){ .id = id,
 			      .seq = seq,
 			      .gen = gen,
@@ -221,15 +226,20 @@ int namespace_id(struct table_store *s, const char *ns, uint64_t *ret_id)
 {
 	char path[PATH_SIZE];
 	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(64);
-	int r;
+	unsigned long long id = 0;
+	int r, end = 0;
 
 	name_path(s, path, ns, NULL);
 	(void)snprintf(path + strlen(path), sizeof(path) - strlen(path),
 		       "/.id");
 	r = file_read(path, &sb, NULL);
 	if (r)
-		return r == -ENOTDIR ? -ENOENT : r;
-	*ret_id = strtoull(sb.buf, NULL, 10);
+		return r == -ENOTDIR ? -ENOENT : r == -EFBIG ? -EIO : r;
+	if (sb.len)
+		(void)sscanf(sb.buf, "%llu\n%n", &id, &end);
+	if (!id || (size_t)end != sb.len)
+		return -EIO;
+	*ret_id = id;
 	return 0;
 }
 

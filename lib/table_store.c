@@ -9,7 +9,7 @@
 int table_store_open(const char *dir, struct table_store **ret, struct err *e)
 {
 	static const char *const subs[] = { "names", "data", "building",
-					    "attrs" };
+					    "attrs", "damaged" };
 	struct table_store *s;
 	char path[PATH_SIZE];
 	int r;

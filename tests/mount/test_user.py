@@ -110,6 +110,60 @@ def test_the_rows_of_a_damaged_name_stay(two):
     assert p.read("tables/user/damaged/data.csv") == "id,x\n1,2\n"
 
 
+def error_of(call, *args):
+    try:
+        call(*args)
+    except OSError as e:
+        return e.errno
+    return 0
+
+
+def damage(p, ns, name, content):
+    path = os.path.join(p.state, "tables/names", ns, name)
+    with open(path + ".new", "wb") as f:
+        f.write(content)
+    os.rename(path + ".new", path)  # as rollfs would; so it is heard of
+
+
+def test_a_damaged_name_is_told_and_can_be_removed_after_the_next_start(two):
+    p = two[9999]
+    for name in ("cut", "zero", "fine"):
+        p.upload("hurt", name, "id,x\n1,2\n")
+    p.kill("rollfs")
+    damage(p, "hurt", "cut", read(p.state, "tables/names/hurt/cut")[:-4].encode())
+    p.start()
+    assert sorted(os.listdir(p.path("tables/hurt"))) == ["cut", "fine", "zero"]
+    assert os.listdir(p.path("tables/hurt/cut")) == []
+    said = p.read("errors")
+    assert "table hurt/cut: the file that says where its rows are was damaged" in said
+    assert p.read("tables/hurt/fine/data.csv") == "id,x\n1,2\n"
+    # While it runs it is listed, and says what it is.
+    damage(p, "hurt", "zero", bytes(40))
+    eventually(lambda: error_of(os.stat, p.path("tables/hurt/zero")) == errno.EIO)
+    assert "zero" in os.listdir(p.path("tables/hurt"))
+    assert "names/hurt/zero: damaged: it is put aside when rollfs is started next" in p.read("errors")
+    p.kill("rollfs")
+    p.start()
+    p.upload("hurt", "cut", "id,x\n3,4\n")
+    assert p.read("tables/hurt/cut/data.csv") == "id,x\n3,4\n"
+    subprocess.run(["rm", "-r", p.path("tables/hurt")], check=True)
+    p.kill("rollfs")
+    p.start()
+    assert os.listdir(os.path.join(p.state, "tables/damaged")) == []
+
+
+def test_a_namespace_whose_number_is_damaged_keeps_its_tables(two):
+    p = two[9999]
+    p.upload("unnumbered", "t", "id,x\n1,2\n")
+    p.kill("rollfs")
+    damage(p, "unnumbered", ".id", bytes(3))
+    p.start()
+    assert "namespace unnumbered: what was kept of its mode" in p.read("errors")
+    assert p.read("tables/unnumbered/t/data.csv") == "id,x\n1,2\n"
+    assert os.stat(p.path("tables/unnumbered")).st_mode & 0o777 == 0o700
+    subprocess.run(["rm", "-r", p.path("tables/unnumbered")], check=True)
+
+
 def test_rows_are_new_when_more_has_changed_than_the_kernel_tells(two):
     p = two[9999]
     p.upload("flood", "t", "id,x\n1,old\n")

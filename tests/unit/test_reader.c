@@ -59,7 +59,7 @@ static void dropping_the_source_leaves_the_output(void **state)
 	local_upload("t", "id,x0\na,1\nb,2\n");
 	assert_int_equal(read_t(), 0);
 	assert_int_equal(table_drop(local_store, "in", "t", &e), 0);
-	assert_int_equal(table_store_sweep(local_store, &e), 0);
+	assert_int_equal(table_store_sweep(local_store, NULL, &e), 0);
 	assert_string_equal(local_csv(), "id,x0\na,1\nb,2\n");
 }
 

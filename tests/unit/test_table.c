@@ -343,7 +343,7 @@ static void the_sweep_removes_what_is_half_built(void **state)
 	(void)snprintf(path, sizeof(path), "%s/building/999999", dir);
 	assert_int_equal(mkdir_p(path, 0700, NULL), 0);
 	assert_int_equal(table_build_begin(store, s, &b, NULL), 0);
-	assert_int_equal(table_store_sweep(store, NULL), 0);
+	assert_int_equal(table_store_sweep(store, NULL, NULL), 0);
 	assert_int_equal(access(path, F_OK), -1);
 	/* A live builder and a published table are left alone. */
 	assert_int_equal(table_build_add(b, "a", 1, NULL, NULL), 0);
@@ -367,7 +367,7 @@ static void the_sweep_removes_what_was_being_replaced(void **state)
 		(void)snprintf(path, sizeof(path), "%s/%s", dir, left[i]);
 		close(open(path, O_WRONLY | O_CREAT, 0600));
 	}
-	assert_int_equal(table_store_sweep(store, NULL), 0);
+	assert_int_equal(table_store_sweep(store, NULL, NULL), 0);
 	for (size_t i = 0; i < 3; i++) {
 		(void)snprintf(path, sizeof(path), "%s/%s", dir, left[i]);
 		assert_int_equal(access(path, F_OK), -1);
@@ -405,7 +405,7 @@ static void namespaces_are_whole_whenever_their_maker_dies(void **state)
 		assert_int_equal(waitpid(pid, NULL, 0), pid);
 		assert_int_equal(table_list(store, NULL, has_number, NULL, &e),
 				 0);
-		assert_int_equal(table_store_sweep(store, NULL), 0);
+		assert_int_equal(table_store_sweep(store, NULL, NULL), 0);
 		assert_int_equal(rmdir(path), 0); /* it is empty */
 		assert_int_equal(mkdir(path, 0700), 0);
 	}

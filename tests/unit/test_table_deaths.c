@@ -292,7 +292,7 @@ static void look(const char *where, struct strbuf *ret)
 	struct seen x = { .where = where, .text = STRBUF_INIT(1000) };
 
 	assert_int_equal(table_store_open(where, &x.s, NULL), 0);
-	assert_int_equal(table_store_sweep(x.s, NULL), 0);
+	assert_int_equal(table_store_sweep(x.s, NULL, NULL), 0);
 	assert_int_equal(table_list(x.s, NULL, see_namespace, &x, NULL), 0);
 	table_store_close(x.s);
 	assert_int_equal(count("%s/building", where), 0);

@@ -69,7 +69,7 @@ static void rows_without_references_or_name_are_swept(void **state)
 	assert_int_equal(unlink(name), 0);
 	assert_int_equal(remove_tree(refs, NULL), 0);
 	again();
-	assert_int_equal(table_store_sweep(store, NULL), 0);
+	assert_int_equal(table_store_sweep(store, NULL, NULL), 0);
 	assert_int_equal(access(rows, F_OK), -1);
 }
 
@@ -85,7 +85,7 @@ static void a_name_without_its_reference_keeps_its_rows(void **state)
 	assert_int_equal(remove_tree(refs, NULL), 0);
 	assert_int_equal(mkdir(refs, 0700), 0);
 	again();
-	assert_int_equal(table_store_sweep(store, NULL), 0);
+	assert_int_equal(table_store_sweep(store, NULL, NULL), 0);
 	assert_int_equal(table_open(store, "ns", "kept", &t, NULL), 0);
 	assert_int_equal(table_rows(t), 3);
 	table_unref(t);
@@ -156,6 +156,177 @@ static void a_damaged_name_is_not_written_over(void **state)
 	assert_int_equal(table_create_empty(store, "ns", "hurt", &id, NULL),
 			 -EIO);
 	assert_int_equal(unlink(name), 0);
+}
+
+static const char *const bad_names[] = {
+	"",
+	"?",
+	"{\"data\":\"3/4\",\"id\":",
+	"{\"data\":\"3/4\",\"id\":1",
+	"{\"data\":\"0/0\",\"id\":0}\n",
+	"{\"data\":\"0/4\",\"id\":1}\n",
+};
+
+static void no_piece_of_a_name_is_another_name(void **state)
+{
+	_cleanup_free_ char *name = xasprintf("%s/names/ns/piece", dir);
+	struct strbuf was = STRBUF_INIT(1000);
+	struct table_id id, now;
+
+	(void)state;
+	assert_int_equal(publish("piece", 3, NULL), 0);
+	assert_int_equal(table_lookup(store, "ns", "piece", &id, NULL), 0);
+	assert_int_equal(file_read(name, &was, NULL), 0);
+	for (size_t n = 0; n < was.len; n++) {
+		int r;
+
+		assert_int_equal(
+		    file_replace(name, was.buf, n, 0600, false, NULL), 0);
+		r = table_lookup(store, "ns", "piece", &now, NULL);
+		assert_true(r == -EIO ||
+			    (!r && now.id == id.id && now.gen == id.gen));
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(bad_names); i++) {
+		assert_int_equal(file_replace(name, bad_names[i],
+					      strlen(bad_names[i]), 0600, false,
+					      NULL),
+				 0);
+		assert_int_equal(table_lookup(store, "ns", "piece", &now, NULL),
+				 -EIO);
+	}
+	assert_int_equal(
+	    file_replace(name, was.buf, was.len, 0600, false, NULL), 0);
+	assert_int_equal(table_drop(store, "ns", "piece", NULL), 0);
+	sb_free(&was);
+}
+
+static size_t put_aside(void)
+{
+	_cleanup_free_ char *pattern = xasprintf("%s/damaged/*", dir);
+	glob_t g = { 0 };
+	size_t n;
+
+	(void)glob(pattern, 0, NULL, &g);
+	n = g.gl_pathc;
+	globfree(&g);
+	return n;
+}
+
+static void a_damaged_name_is_put_aside_with_its_rows(void **state)
+{
+	_cleanup_free_ char *name = xasprintf("%s/names/ns/bad", dir);
+	_cleanup_free_ char *rows = NULL;
+	struct table_swept told;
+	struct table_id id;
+
+	(void)state;
+	assert_int_equal(publish("bad", 3, NULL), 0);
+	assert_int_equal(publish("good", 3, NULL), 0);
+	rows = path_of("bad", "");
+	assert_int_equal(file_replace(name, "\0\0", 2, 0600, false, NULL), 0);
+	for (int i = 0; i < 2; i++) {
+		again();
+		assert_int_equal(table_store_sweep(store, &told, NULL), 0);
+		assert_true(told.unsure);
+		assert_true(!i == !!strstr(told.told.buf, "table ns/bad: "));
+		table_swept_free(&told);
+		assert_int_equal(table_lookup(store, "ns", "bad", &id, NULL),
+				 0);
+		assert_int_equal(id.gen, 0);
+		assert_int_equal(put_aside(), 1);
+		assert_int_equal(access(rows, F_OK), 0);
+	}
+	/* It is like any other now; when it goes, so do its rows. */
+	assert_int_equal(table_drop(store, "ns", "bad", NULL), 0);
+	assert_int_equal(table_store_sweep(store, &told, NULL), 0);
+	assert_false(told.unsure);
+	table_swept_free(&told);
+	assert_int_equal(put_aside(), 0);
+	assert_int_equal(access(rows, F_OK), -1);
+	assert_int_equal(table_lookup(store, "ns", "good", &id, NULL), 0);
+	assert_int_not_equal(id.gen, 0);
+}
+
+static void rows_put_aside_come_back_with_their_name(void **state)
+{
+	_cleanup_free_ char *name = xasprintf("%s/names/ns/back", dir);
+	struct strbuf was = STRBUF_INIT(1000);
+	struct table *t = NULL;
+
+	(void)state;
+	assert_int_equal(publish("back", 3, NULL), 0);
+	assert_int_equal(file_read(name, &was, NULL), 0);
+	assert_int_equal(file_replace(name, "x", 1, 0600, false, NULL), 0);
+	again();
+	assert_int_equal(table_store_sweep(store, NULL, NULL), 0);
+	assert_int_equal(
+	    file_replace(name, was.buf, was.len, 0600, false, NULL), 0);
+	again();
+	assert_int_equal(table_store_sweep(store, NULL, NULL), 0);
+	assert_int_equal(put_aside(), 0);
+	assert_int_equal(table_open(store, "ns", "back", &t, NULL), 0);
+	assert_int_equal(table_rows(t), 3);
+	table_unref(t);
+	sb_free(&was);
+}
+
+static void a_namespace_without_a_number_gets_one(void **state)
+{
+	static const char *const bad[] = { "", "\0\0", "7?", NULL };
+	_cleanup_free_ char *path = xasprintf("%s/names/numb/.id", dir);
+	struct table_attrs a;
+	struct table_id id;
+	uint64_t was, now;
+
+	(void)state;
+	assert_int_equal(table_create_empty(store, "numb", "t", &id, NULL), 0);
+	assert_int_equal(namespace_id(store, "numb", &was), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		if (bad[i])
+			assert_int_equal(
+			    file_replace(path, bad[i], 2, 0600, false, NULL),
+			    0);
+		else
+			assert_int_equal(unlink(path), 0);
+		assert_int_not_equal(namespace_id(store, "numb", &now), 0);
+		assert_int_equal(table_store_sweep(store, NULL, NULL), 0);
+		assert_int_equal(namespace_id(store, "numb", &now), 0);
+		assert_true(now > was);
+		was = now;
+	}
+	/* Whom it was for is not known. */
+	assert_int_equal(table_attrs_load(store, now, &a, NULL), 0);
+	assert_int_equal(a.mode, 0700);
+	table_attrs_free(&a);
+	assert_int_equal(table_drop(store, "numb", "t", NULL), 0);
+	assert_int_equal(namespace_remove(store, "numb", NULL), 0);
+}
+
+static void damaged_attributes_let_nobody_in(void **state)
+{
+	struct table_attrs a = {
+		.mode = 0750, .data_mode = -1, .uid = -1, .gid = -1
+	};
+	_cleanup_free_ char *path = NULL;
+	struct table_swept told;
+	struct table_id id;
+
+	(void)state;
+	assert_int_equal(table_create_empty(store, "ns", "modes", &id, NULL),
+			 0);
+	assert_int_equal(table_attrs_store(store, id.id, &a, NULL), 0);
+	path = xasprintf("%s/attrs/%llu", dir, (unsigned long long)id.id);
+	assert_int_equal(file_replace(path, "{\"mo", 4, 0600, false, NULL), 0);
+	assert_int_equal(table_attrs_load(store, id.id, &a, NULL), -EIO);
+	assert_int_equal(table_store_sweep(store, &told, NULL), 0);
+	assert_non_null(strstr(told.told.buf, "table ns/modes: "));
+	table_swept_free(&told);
+	assert_int_equal(table_attrs_load(store, id.id, &a, NULL), 0);
+	assert_int_equal(a.mode, 0700);
+	assert_int_equal(a.data_mode, 0);
+	table_attrs_free(&a);
+	assert_int_equal(table_hidden(store, "ns", "modes", NULL), 1);
+	assert_int_equal(table_drop(store, "ns", "modes", NULL), 0);
 }
 
 /* ---- numbers ------------------------------------------------------------- */
@@ -262,6 +433,11 @@ int main(void)
 		cmocka_unit_test(what_cannot_be_published_leaves_nothing),
 		cmocka_unit_test(a_link_that_cannot_be_made_keeps_nothing),
 		cmocka_unit_test(a_damaged_name_is_not_written_over),
+		cmocka_unit_test(no_piece_of_a_name_is_another_name),
+		cmocka_unit_test(a_damaged_name_is_put_aside_with_its_rows),
+		cmocka_unit_test(rows_put_aside_come_back_with_their_name),
+		cmocka_unit_test(a_namespace_without_a_number_gets_one),
+		cmocka_unit_test(damaged_attributes_let_nobody_in),
 		cmocka_unit_test(numbers_go_on_behind_a_power_cut),
 		cmocka_unit_test(numbers_of_another_start_do_not_count),
 		cmocka_unit_test(a_damaged_counter_is_told),
