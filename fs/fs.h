@@ -386,7 +386,8 @@ int table_now(uint64_t id, struct table **ret);
 void table_refused(const struct who *w, uint64_t id, const char *file,
 		   int status, const char *text);
 
-/* Says in errors which names were damaged. */
+/* Removes what a kill has left beside tables that are gone, and says in errors
+ * which names were damaged. */
 void tables_start(const struct table_swept *x);
 
 int upload_open(const struct who *w, uint64_t id, int flags,

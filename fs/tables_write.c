@@ -276,8 +276,28 @@ static void drop_beside(uint64_t id)
 
 void tables_start(const struct table_swept *x)
 {
+	static const char *const what[] = { "table-", "parts-", "columns-",
+					    "upload-" };
+	_cleanup_free_ char *tmp = NULL;
+	_cleanup_closedir_ DIR *d = NULL;
+	const struct dirent *de;
+
 	if (x->told.len)
 		errors_add(fs.uid, "tables", -EIO, x->told.buf);
+	if (x->unsure || asprintf(&tmp, "%s/mount-tmp", fs.conf->state) < 0)
+		return;
+	d = opendir(tmp);
+	while (d && (de = readdir(d)))
+		for (size_t i = 0; i < ARRAY_SIZE(what); i++) {
+			size_t n = strlen(what[i]);
+			uint64_t id;
+
+			if (strncmp(de->d_name, what[i], n) != 0)
+				continue;
+			id = strtoull(de->d_name + n, NULL, 10);
+			if (!table_swept_has(x, id))
+				drop_beside(id);
+		}
 }
 
 static int drop_table(const struct who *w, struct nid dir, const char *name)

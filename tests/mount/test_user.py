@@ -164,6 +164,28 @@ def test_a_namespace_whose_number_is_damaged_keeps_its_tables(two):
     subprocess.run(["rm", "-r", p.path("tables/unnumbered")], check=True)
 
 
+def test_what_lay_beside_a_table_goes_with_it_when_rollfs_dies_first(two):
+    p = two[9999]
+    for name in ("gone", "here"):
+        p.upload("beside", name, "id,x\n1,2\n")
+        for file in (".x", "parts/.y", "columns/.z"):
+            with open(p.path("tables/beside", name, file), "w", encoding="utf-8") as f:
+                f.write("text")
+        with open(p.path("tables/beside", name, "upload.json"), "w", encoding="utf-8") as f:
+            f.write("{}\n")
+    at = json.loads(read(p.state, "tables/names/beside/gone"))["id"]
+    here = json.loads(read(p.state, "tables/names/beside/here"))["id"]
+    beside = os.path.join(p.state, "mount-tmp")
+    left = ["columns-%d", "parts-%d", "table-%d", "upload-%d.json"]
+    assert {x % at for x in left} <= set(os.listdir(beside))
+    p.kill("rollfs")
+    os.unlink(os.path.join(p.state, "tables/names/beside/gone"))  # no more had happened
+    p.start()
+    assert {x % here for x in left} == {x for x in os.listdir(beside) if "-%d" % here in x}
+    assert not {x % at for x in left} & set(os.listdir(beside))
+    assert p.read("tables/beside/here/.x") == "text"
+
+
 def test_rows_are_new_when_more_has_changed_than_the_kernel_tells(two):
     p = two[9999]
     p.upload("flood", "t", "id,x\n1,old\n")
