@@ -5,12 +5,14 @@
  * A number tells which table a node is of, not how it is called.  So names are
  * remembered for as long as the kernel knows a node of the table: lookups are
  * counted, forgets subtracted.  With them go the derived files that somebody
- * has written (table_ghost_*).
+ * has written (table_ghost_*), but not at once: the kernel may forget a table
+ * while cp -r is in the midst of it.
  */
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/stat.h>
 #include <uthash.h>
+#include <utlist.h>
 
 #include "fs/tables_priv.h"
 
@@ -19,7 +21,9 @@
 #pragma GCC diagnostic ignored "-Wanalyzer-malloc-leak"
 #endif
 
-#define GHOSTS_MAX (TABLE_PARTS_MAX + TABLE_COLUMNS_MAX + 100)
+#define GHOSTS_MAX    (TABLE_PARTS_MAX + TABLE_COLUMNS_MAX + 100)
+#define FORGOTTEN_S   60 /* that ghosts outlive the kernel's knowledge */
+#define FORGOTTEN_MAX 64 /* tables with such ghosts */
 
 /* ---- numbers to names -------------------------------------------------- */
 
@@ -38,12 +42,15 @@ struct known {
 	uint64_t changes;    /* number of the store; 0 = not known */
 	uint64_t no_attrs;   /* nothing was kept when so many were changed */
 	uint64_t nlookup;
+	int64_t forgotten_ms;	   /* nlookup is 0 since, but ghosts are left */
+	struct known *prev, *next; /* of the forgotten, oldest first */
 	struct ghost *ghosts;
 	unsigned n_ghosts;
 	UT_hash_handle hh;
 };
 static pthread_mutex_t known_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct known *known;
+static struct known *known, *forgotten;
+static unsigned n_forgotten;
 
 /* With the lock held. */
 static struct known *find(uint64_t id)
@@ -98,6 +105,46 @@ static int name_it(struct known *k, const char *ns, const char *name)
 	return 0;
 }
 
+/* With the lock held. */
+static void known_delete(struct known *k)
+{
+	HASH_DEL(known, k);
+	known_free(k);
+}
+
+static bool forgotten_long(const struct known *k)
+{
+	return now_mono_ms() > k->forgotten_ms + FORGOTTEN_S * 1000;
+}
+
+/* With the lock held: the kernel has forgotten it, but it has ghosts. */
+static void forgotten_add(struct known *k)
+{
+	k->forgotten_ms = now_mono_ms();
+	DL_APPEND(forgotten, k);
+	n_forgotten++;
+	while (n_forgotten > FORGOTTEN_MAX || forgotten_long(forgotten)) {
+		struct known *oldest = forgotten;
+
+		DL_DELETE(forgotten, oldest);
+		n_forgotten--;
+		known_delete(oldest);
+	}
+}
+
+/* With the lock held: the kernel is told of it, perhaps again. */
+static void count_lookup(struct known *k)
+{
+	k->nlookup++;
+	if (!k->forgotten_ms)
+		return;
+	DL_DELETE(forgotten, k);
+	n_forgotten--;
+	if (forgotten_long(k))
+		ghosts_free(k);
+	k->forgotten_ms = 0;
+}
+
 int table_remember(uint64_t id, const char *ns, const char *name)
 {
 	struct known *k;
@@ -119,7 +166,7 @@ int table_remember(uint64_t id, const char *ns, const char *name)
 		no = name_it(k, ns, name);
 	}
 	if (k && !no)
-		k->nlookup++;
+		count_lookup(k);
 	pthread_mutex_unlock(&known_lock);
 	if (k && !no && !name)
 		watch_namespace(id, ns);
@@ -144,7 +191,7 @@ void table_count_lookup(uint64_t id)
 	pthread_mutex_lock(&known_lock);
 	k = find(id);
 	if (k)
-		k->nlookup++;
+		count_lookup(k);
 	pthread_mutex_unlock(&known_lock);
 }
 
@@ -155,12 +202,13 @@ void tables_forget(struct nid n, uint64_t count)
 
 	pthread_mutex_lock(&known_lock);
 	k = find(n.number);
-	if (k) {
+	if (k && k->nlookup) {
 		k->nlookup -= MIN(count, k->nlookup);
-		if (!k->nlookup) {
+		if (!k->nlookup && k->n_ghosts) {
+			forgotten_add(k);
+		} else if (!k->nlookup) {
 			was_namespace = !k->name;
-			HASH_DEL(known, k);
-			known_free(k);
+			known_delete(k);
 		}
 	}
 	pthread_mutex_unlock(&known_lock);

@@ -103,6 +103,21 @@ def test_mv_renames_and_rm_drops(p):
     assert r.returncode == 0 and r.stdout == SORTED, r.stderr
 
 
+def test_what_cp_r_wrote_stays_when_the_kernel_forgets_the_table(p):
+    """It makes schema.json before data.csv and sets its times afterwards."""
+    t = p.path("tables/copies/slow")
+    os.makedirs(t + "/parts")
+    with open(t + "/schema.json", "x", encoding="utf-8") as f:
+        f.write("{}\n")
+    with open("/proc/sys/vm/drop_caches", "w", encoding="utf-8") as f:
+        f.write("2\n")
+    os.utime(t + "/schema.json")
+    assert os.path.isdir(t + "/parts")
+    with open(t + "/data.csv", "x", encoding="utf-8") as f:
+        f.write("id,x\n1,2\n")
+    assert p.read_json("tables/copies/slow/schema.json")["count"] == 1
+
+
 def test_cp_r_copies_a_table(p):
     p.upload("experiment", "src", SMALL)
     r = sh(p, "cd tables/experiment; cp -r src dst && cat dst/data.csv && rm -r dst")
