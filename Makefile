@@ -105,7 +105,7 @@ check: $(if $(filter-out unit% fuzz%,$(or $(T),all)),all) $(UNIT) $(REPLAY)
 endif
 
 # Their short forms are in check.
-SOAKED := $(or $(T),$(patsubst %,mount/test_%.py,exactly_once relay network disk_full states soak fs_load fs_model table_scale))
+SOAKED := $(or $(T),$(patsubst %,mount/test_%.py,exactly_once relay network disk_full states soak fs_load fs_model table_scale power_cut))
 ifeq ($(V),release)
 soak: ; @+$(MAKE) --no-print-directory V=test soak ## hours of deaths, bad networks and large files (T=mount/test_relay.py: one file)
 else

@@ -445,7 +445,9 @@ int real_mkdir(const struct who *w, struct real_at at, mode_t mode,
 		return no;
 	if (mkdir(disk, 0700))
 		return -errno;
-	return real_known(at, ret);
+	/* Files in it are durable when they are closed. */
+	no = parent_sync(disk, NULL);
+	return no ? no : real_known(at, ret);
 }
 
 pthread_mutex_t *real_turn(uint64_t number)

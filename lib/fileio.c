@@ -129,8 +129,7 @@ int dir_sync(const char *path, struct err *e)
 	return 0;
 }
 
-/* The directory of a file, so that its name is on the disk too. */
-static int parent_sync(const char *path, struct err *e)
+int parent_sync(const char *path, struct err *e)
 {
 	const char *slash = strrchr(path, '/');
 	_cleanup_free_ char *dir = NULL;
@@ -213,23 +212,28 @@ void file_replace_sweep(const char *dir)
 			(void)unlinkat(dirfd(d), de->d_name, 0);
 }
 
+static int mkdir_durable(const char *path, mode_t mode, struct err *e)
+{
+	if (!mkdir(path, mode))
+		return parent_sync(path, e);
+	return errno == EEXIST ? 0 : err_sys(e, errno, "%s", path);
+}
+
 int mkdir_p(const char *path, mode_t mode, struct err *e)
 {
 	_cleanup_free_ char *p = strdup(path);
+	int r = 0;
 
 	if (!p)
 		return err_sys(e, ENOMEM, "%s", path);
-	for (char *s = p + 1; *s; s++) {
+	for (char *s = p + 1; *s && !r; s++) {
 		if (*s != '/')
 			continue;
 		*s = '\0';
-		if (mkdir(p, mode) && errno != EEXIST)
-			return err_sys(e, errno, "%s", p);
+		r = mkdir_durable(p, mode, e);
 		*s = '/';
 	}
-	if (mkdir(p, mode) && errno != EEXIST)
-		return err_sys(e, errno, "%s", p);
-	return 0;
+	return r ? r : mkdir_durable(p, mode, e);
 }
 
 /* Depth is bounded by the trees this project makes. */

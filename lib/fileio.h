@@ -33,6 +33,9 @@ int file_replace_unsynced(const char *path, const void *data, size_t n,
  * while one may be at it. */
 void file_replace_sweep(const char *dir);
 int dir_sync(const char *path, struct err *e) MUST_CHECK;
+/* The directory that holds path, so that its name is durable too. */
+int parent_sync(const char *path, struct err *e) MUST_CHECK;
+/* With all that are missing above it; durable. */
 int mkdir_p(const char *path, mode_t mode, struct err *e) MUST_CHECK;
 /* Removes a tree; never follows symlinks; a missing path is no error. */
 int remove_tree(const char *path, struct err *e);
