@@ -46,21 +46,52 @@ static int column_error(const struct table_upload *u, uint64_t line, size_t k,
 
 /* ---- columns ----------------------------------------------------------- */
 
-static int add_column(struct table_schema *s, uint64_t line, size_t i,
-		      const char *name, bool id, struct err *e)
+static void add_column(struct table_schema *s, const char *name, bool id)
 {
-	if ((!id && !strcmp(name, s->id)) || schema_find(s, name) >= 0)
-		return err_set(e, EINVAL,
-			       "line %llu column %zu: a second column "
-			       "\"%.100s\"",
-			       (unsigned long long)line, i + 1, name);
 	if (!id) {
 		schema_add_column(s, name, CELL_STRING, NULL);
-		return 0;
+		return;
 	}
 	free(s->id);
 	s->id = xstrdup(name);
-	return 0;
+}
+
+struct named {
+	const char *name;
+	size_t at; /* 0: the id, else 1 + number of the column */
+};
+
+static int by_name(const void *pa, const void *pb)
+{
+	const struct named *a = pa, *b = pb;
+	int c = strcmp(a->name, b->name);
+
+	return c ? c : (a->at > b->at) - (a->at < b->at);
+}
+
+/* Names the first column whose name another before it has. */
+static int check_twice(const struct table_upload *u,
+		       const struct table_schema *s, uint64_t line,
+		       struct err *e)
+{
+	size_t n = s->n_columns + 1;
+	_cleanup_free_ struct named *all = xcalloc(n, sizeof(*all));
+	const struct named *second = NULL;
+
+	all[0].name = s->id;
+	for (size_t i = 1; i < n; i++)
+		all[i] = (struct named){ s->columns[i - 1].name, i };
+	qsort(all, n, sizeof(*all), by_name);
+	for (size_t i = 1; i < n; i++)
+		if (!strcmp(all[i].name, all[i - 1].name) &&
+		    (!second || all[i].at < second->at))
+			second = &all[i];
+	return !second ? 0
+		       : err_set(e, EINVAL,
+				 "line %llu column %zu: a second column "
+				 "\"%.100s\"",
+				 (unsigned long long)line,
+				 second->at + u->keyed, second->name);
 }
 
 /* The columns that the first line names. */
@@ -92,7 +123,7 @@ static int named_columns(struct table_upload *u, struct table_schema *s,
 				    "than 1024 bytes",
 				    (unsigned long long)line, i + 1);
 		else
-			r = add_column(s, line, i, name, u->keyed && !i, e);
+			add_column(s, name, u->keyed && !i);
 		numbers += i && num_parse(text + f[i].at, f[i].len, &v);
 	}
 	/* Names of columns are not numbers: the header was forgotten. */
@@ -126,17 +157,14 @@ static char *made_name(const struct table_upload *u, size_t i)
 		 : xstrdup(json_str_or(meta, "label_name", "y"));
 }
 
-static int made_columns(struct table_upload *u, struct table_schema *s,
-			uint64_t line, size_t n, struct err *e)
+static void made_columns(const struct table_upload *u, struct table_schema *s,
+			 size_t n)
 {
-	int r = 0;
-
-	for (size_t i = u->keyed; i < n && !r; i++) {
+	for (size_t i = u->keyed; i < n; i++) {
 		_cleanup_free_ char *name = made_name(u, i - u->keyed);
 
-		r = add_column(s, line, i, name, false, e);
+		add_column(s, name, false);
 	}
-	return r;
 }
 
 static bool field_is(const char *text, const struct csv_field *f,
@@ -285,7 +313,7 @@ static int first_line(struct table_upload *u, uint64_t line, const char *text,
 {
 	struct table_schema *s = schema_new();
 	bool made = !u->keyed, copy = is_copy(u, text, f, n);
-	int r;
+	int r = 0;
 
 	if (copy)
 		take_as_copy(u);
@@ -296,15 +324,16 @@ static int first_line(struct table_upload *u, uint64_t line, const char *text,
 	}
 	if (u->o.value) {
 		/* A header tells no more than what the ids are called. */
-		r = u->o.head && !made && !copy
-			? named_columns(u, s, line, text, f, 1, e)
-			: 0;
-		if (!r)
-			r = add_column(s, line, 1, "value", false, e);
+		if (u->o.head && !made && !copy)
+			r = named_columns(u, s, line, text, f, 1, e);
+		add_column(s, "value", false);
+	} else if (u->o.head) {
+		r = named_columns(u, s, line, text, f, n, e);
 	} else {
-		r = u->o.head ? named_columns(u, s, line, text, f, n, e)
-			      : made_columns(u, s, line, n, e);
+		made_columns(u, s, n);
 	}
+	if (!r)
+		r = check_twice(u, s, line, e);
 	if (!r)
 		r = table_build_begin(u->store, s, &u->build, e);
 	if (r) {

@@ -164,6 +164,8 @@ static void defects_name_line_and_column_and_change_nothing(void **state)
 		{ "id,,x\n", "line 1 column 2: the column has no name" },
 		{ "id,x,x\n", "line 1 column 3: a second column \"x\"" },
 		{ "id,id\n", "line 1 column 2: a second column" },
+		{ "id,x,y,z,y,x\n", "line 1 column 5: a second column \"y\"" },
+		{ "x,id,y,x\n", "line 1 column 4: a second column \"x\"" },
 		{ "id,x\na,1\nb\n", "line 3 column 1: 1 fields" },
 		{ "id,x\na,1\nb,2,3\n", "line 3 column 3: 3 fields" },
 		{ "id,x\na,1\n,2\n", "line 3 column id: the id is empty" },
@@ -273,6 +275,30 @@ static void a_file_without_header_gets_names(void **state)
 		   NULL),
 	    0);
 	expect("id,mail,tel,x0,x1\na,m,n,1,2\n");
+}
+
+static void made_names_are_no_others(void **state)
+{
+	static const struct {
+		const char *text, *options, *want;
+	} t[] = {
+		{ "a,m,1\n",
+		  "{\"head\": 0, \"meta\": {\"with_match_id\": true, "
+		  "\"id_list\": [\"x0\"]}}",
+		  "line 1 column 3: a second column \"x0\"" },
+		{ "x,y,extend_sid\n", "{\"extend_sid\": true}",
+		  "line 1 column 3: a second column \"extend_sid\"" },
+		{ "value\n", "{\"meta\": {\"input_format\": \"tag\"}}",
+		  "line 1 column 2: a second column \"value\"" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
+		struct err e = { 0 };
+
+		assert_int_equal(upload(t[i].text, t[i].options, &e), -EINVAL);
+		assert_string_equal(e.text, t[i].want);
+	}
 }
 
 static void rows_of_any_length_stay_one_value(void **state)
@@ -449,6 +475,7 @@ int main(void)
 		cmocka_unit_test(sizes_are_limited),
 		cmocka_unit_test(a_null_byte_is_no_text),
 		cmocka_unit_test(a_file_without_header_gets_names),
+		cmocka_unit_test(made_names_are_no_others),
 		cmocka_unit_test(rows_of_any_length_stay_one_value),
 		cmocka_unit_test(a_header_of_values_names_the_ids),
 		cmocka_unit_test(lines_of_unequal_length_say_what_to_write),
