@@ -79,6 +79,14 @@ int check_names(const char *ns, const char *name, struct err *e)
 	return 0;
 }
 
+int store_lock_named(const struct table_store *s, const char *ns,
+		     const char *name, struct err *e)
+{
+	int r = check_names(ns, name, e);
+
+	return r ? r : store_lock(s, e);
+}
+
 /* ---- a name's file ------------------------------------------------------- */
 
 int name_read(const struct table_store *s, const char *ns, const char *name,
@@ -297,13 +305,9 @@ int namespace_need(struct table_store *s, const char *ns, struct err *e)
 int namespace_create(struct table_store *s, const char *ns, uint64_t *ret_id,
 		     struct err *e)
 {
-	_cleanup_store_unlock_ int lock = -1;
+	_cleanup_store_unlock_ int lock = store_lock_named(s, ns, NULL, e);
 	uint64_t id;
-	int r = check_names(ns, NULL, e);
 
-	if (r)
-		return r;
-	lock = store_lock(s, e);
 	if (lock < 0)
 		return lock;
 	if (!namespace_id(s, ns, &id))
@@ -320,14 +324,11 @@ static int count_one(void *arg, const char *name)
 
 int namespace_remove(struct table_store *s, const char *ns, struct err *e)
 {
-	_cleanup_store_unlock_ int lock = -1;
+	_cleanup_store_unlock_ int lock = store_lock_named(s, ns, NULL, e);
 	uint64_t id;
 	size_t n = 0;
-	int r = check_names(ns, NULL, e);
+	int r;
 
-	if (r)
-		return r;
-	lock = store_lock(s, e);
 	if (lock < 0)
 		return lock;
 	r = table_list(s, ns, count_one, &n, e);
@@ -361,11 +362,9 @@ int namespace_move(struct table_store *s, const char *ns, const char *to,
 	size_t n = 0;
 	int r = check_names(ns, NULL, e);
 
-	if (!r)
-		r = check_names(to, NULL, e);
 	if (r)
 		return r;
-	lock = store_lock(s, e);
+	lock = store_lock_named(s, to, NULL, e);
 	if (lock < 0)
 		return lock;
 	if (namespace_id(s, ns, &id))

@@ -150,13 +150,10 @@ static int gone(struct table_store *s, int lock, const char *ns,
 int table_create_empty(struct table_store *s, const char *ns, const char *name,
 		       struct table_id *ret, struct err *e)
 {
-	_cleanup_store_unlock_ int lock = -1;
+	_cleanup_store_unlock_ int lock = store_lock_named(s, ns, name, e);
 	struct name n = { 0 };
-	int r = check_names(ns, name, e);
+	int r;
 
-	if (r)
-		return r;
-	lock = store_lock(s, e);
 	if (lock < 0)
 		return lock;
 	r = name_read(s, ns, name, &n, e);
@@ -181,14 +178,11 @@ int table_create_empty(struct table_store *s, const char *ns, const char *name,
 int table_drop(struct table_store *s, const char *ns, const char *name,
 	       struct err *e)
 {
-	_cleanup_store_unlock_ int lock = -1;
+	_cleanup_store_unlock_ int lock = store_lock_named(s, ns, name, e);
 	char path[PATH_SIZE];
 	struct name n;
-	int r = check_names(ns, name, e);
+	int r;
 
-	if (r)
-		return r;
-	lock = store_lock(s, e);
 	if (lock < 0)
 		return lock;
 	r = name_read(s, ns, name, &n, e);
@@ -203,14 +197,11 @@ int table_drop(struct table_store *s, const char *ns, const char *name,
 int table_truncate(struct table_store *s, const char *ns, const char *name,
 		   struct err *e)
 {
-	_cleanup_store_unlock_ int lock = -1;
+	_cleanup_store_unlock_ int lock = store_lock_named(s, ns, name, e);
 	char path[PATH_SIZE];
 	struct name n, empty;
-	int r = check_names(ns, name, e);
+	int r;
 
-	if (r)
-		return r;
-	lock = store_lock(s, e);
 	if (lock < 0)
 		return lock;
 	r = name_read(s, ns, name, &n, e);
@@ -238,11 +229,9 @@ int table_rename(struct table_store *s, const char *ns, const char *name,
 	bool over;
 	int r = check_names(ns, name, e);
 
-	if (!r)
-		r = check_names(to_ns, to_name, e);
 	if (r)
 		return r;
-	lock = store_lock(s, e);
+	lock = store_lock_named(s, to_ns, to_name, e);
 	if (lock < 0)
 		return lock;
 	r = name_read(s, ns, name, &n, e);
@@ -336,14 +325,11 @@ static void move_back(const struct table_store *s, const char *building,
 int table_publish_dir(struct table_store *s, const char *building, uint64_t gen,
 		      const char *ns, const char *name, struct err *e)
 {
-	_cleanup_store_unlock_ int lock = -1;
+	_cleanup_store_unlock_ int lock = store_lock_named(s, ns, name, e);
 	struct name old, now;
 	uint64_t seq;
-	int r = check_names(ns, name, e);
+	int r;
 
-	if (r)
-		return r;
-	lock = store_lock(s, e);
 	if (lock < 0)
 		return lock;
 	r = old_or_new(s, ns, name, &old, e);
@@ -361,13 +347,11 @@ int table_publish_dir(struct table_store *s, const char *building, uint64_t gen,
 int table_link(struct table *t, const char *to_ns, const char *to_name,
 	       struct err *e)
 {
-	_cleanup_store_unlock_ int lock = -1;
+	_cleanup_store_unlock_ int lock =
+	    store_lock_named(t->store, to_ns, to_name, e);
 	struct name old;
-	int r = check_names(to_ns, to_name, e);
+	int r;
 
-	if (r)
-		return r;
-	lock = store_lock(t->store, e);
 	if (lock < 0)
 		return lock;
 	r = old_or_new(t->store, to_ns, to_name, &old, e);

@@ -31,6 +31,9 @@ struct name {
 };
 /* -EINVAL; name may be NULL. */
 int check_names(const char *ns, const char *name, struct err *e) MUST_CHECK;
+/* check_names(), then store_lock(). */
+int store_lock_named(const struct table_store *s, const char *ns,
+		     const char *name, struct err *e) MUST_CHECK;
 /* Of a name's file, or of a namespace's directory (name NULL), into
  * buf[PATH_SIZE]. */
 void name_path(const struct table_store *s, char *buf, const char *ns,
