@@ -57,7 +57,10 @@ TESTSRC := $(wildcard tests/unit/*.c tests/fuzz/*.c)
 UNIT   := $(patsubst %.c,$(O)/%,$(wildcard tests/unit/test_*.c))
 REPLAY := $(patsubst %.c,$(O)/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCH  := $(patsubst tools/%.c,$(O)/tools/%,$(wildcard tools/bench_*.c))
-obj     = $(patsubst %.c,$(O)/%.o,$(filter $(1),$(LIB_C)))
+# The version stands alone: a commit that changes no code links the programs
+# again, and not all the tests.
+V_O    := $(O)/lib/version.o
+obj     = $(filter-out $(V_O),$(patsubst %.c,$(O)/%.o,$(filter $(1),$(LIB_C))))
 # Archives: a program takes from them only what it uses.
 ARCH   := $(O)/fs.a $(O)/scheduler.a $(O)/components.a $(O)/transfer.a $(O)/lib.a
 
@@ -73,7 +76,8 @@ $(O)/scheduler.a:  $(call obj,scheduler/%.c)
 $(O)/transfer.a:   $(call obj,transfer/%.c)
 $(O)/components.a: $(call obj,components/%.c)
 $(O)/lib.a:        $(call obj,lib/%.c)
-$(UNIT) $(REPLAY) $(BENCH): %: %.o $(ARCH)
+$(PROGS:%=$(O)/%): $(V_O)
+$(UNIT) $(REPLAY) $(BENCH): %: %.o $(ARCH) | $(V_O)
 $(UNIT): private LIBS += -lcmocka
 $(REPLAY:=.o): private CFLAGS += $(if $(filter fuzz,$(V)),,-DREPLAY)
 $(O)/tests/fuzz/fuzz_intersection: private LIBS += -lcmocka # of the harness
@@ -81,7 +85,7 @@ $(REPLAY): private LIBS += $(if $(filter fuzz,$(V)),-fsanitize=fuzzer)
 $(addprefix $(O)/tests/unit/test_,transfer transfer_end transfer_file stream table_message) $(O)/tools/bench_transfer: | $(O)/rollsite # which they start
 $(O)/rollfs-task: private LIBS := $(STATIC) $(LIBS)
 $(PROGS:%=$(O)/%) $(UNIT) $(REPLAY) $(BENCH):
-	$(CC) $(C_ALL) $(LDALL) -o $@ $^ $(LIBS)
+	$(CC) $(C_ALL) $(LDALL) -o $@ $(V_O) $(filter-out $(V_O),$^) $(LIBS)
 %.a:
 	@rm -f $@
 	@mkdir -p $(@D)
@@ -89,9 +93,13 @@ $(PROGS:%=$(O)/%) $(UNIT) $(REPLAY) $(BENCH):
 $(O)/%.o: %.c $(O)/.flags
 	@mkdir -p $(@D)
 	$(CC) $(C_ALL) -MMD -MP -c -o $@ $<
-$(O)/lib/version.o: CFLAGS += -DROLLFS_VERSION='"$(VERSION)"'
-$(O)/.flags: FORCE # rebuild when the flags change, and only then
-	@mkdir -p $(@D); echo '$(CC) $(C_ALL)' | cmp -s - $@ || echo '$(CC) $(C_ALL)' >$@
+$(V_O): private CFLAGS += -DROLLFS_VERSION='"$(VERSION)"'
+$(V_O): $(O)/.version
+# Rebuild when the flags or the version change, and only then.
+$(O)/.flags: private TEXT = $(CC) $(C_ALL)
+$(O)/.version: private TEXT = $(VERSION)
+$(O)/.flags $(O)/.version: FORCE
+	@mkdir -p $(@D); echo '$(TEXT)' | cmp -s - $@ || echo '$(TEXT)' >$@
 
 demo: all ## three parties on this machine train a model (KEEP=0: torn down at the end)
 	@B=$(O) KEEP=$(KEEP) tools/demo build/demo

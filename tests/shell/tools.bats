@@ -129,3 +129,51 @@ setup() {
 	[[ $output == *"the name mount/test_none.py, unit/test_nothing;"* ]]
 	[[ $output != *passed* ]]
 }
+
+# A repository of a program that says its version and a test that does not.
+version_repo() {
+	mkdir -p "$tmp"/repo/{fs,lib,scheduler,transfer,tests/unit}
+	cp Makefile "$tmp/repo"
+	cp lib/version.[ch] "$tmp/repo/lib"
+	cd "$tmp/repo" || return
+	cat >fs/main.c <<-'EOF'
+		#include <stdio.h>
+		#include "lib/version.h"
+		int main(void)
+		{
+			return puts(rollfs_version()) < 0;
+		}
+	EOF
+	echo 'int main(void) { return 0; }' >tests/unit/test_none.c
+	for d in fs lib scheduler transfer; do echo 'extern int none;' >$d/none.c; done
+	echo /build >.gitignore
+	git init -q . && git add . && commit one
+}
+
+commit() {
+	git -c user.name=x -c user.email=x@x commit -q --allow-empty -m "$1"
+}
+
+# Not as a part of the make that runs this.
+build() {
+	env -i PATH="$PATH" ROLLFS_DEPS=ok make build/release/rollfs build/release/tests/unit/test_none
+}
+
+@test "a build after a commit is of that commit, and links no test again" {
+	version_repo
+	build
+	[ "$(build/release/rollfs)" = "$(git describe --always)" ]
+	before=$(stat -c "%i %y" build/release/tests/unit/test_none)
+	commit two
+	build
+	[ "$(build/release/rollfs)" = "$(git describe --always)" ]
+	[ "$(stat -c "%i %y" build/release/tests/unit/test_none)" = "$before" ]
+}
+
+@test "a build when nothing has changed makes nothing" {
+	version_repo
+	build
+	run build
+	[ "$status" -eq 0 ]
+	[[ $output != *" -o "* ]]
+}
