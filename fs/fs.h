@@ -237,11 +237,19 @@ int open_disk(const struct who *w, struct nid n, int flags, const char *path,
 int open_text(const struct who *w, struct nid n, int flags, char *text,
 	      struct handle **ret);
 
+/* ---- lock.c: one rollfs for a state directory --------------------------- */
+/* -EBUSY: another one has it; a dead one's mount is given up for it. */
+int state_lock(int *ret_fd, struct err *e) MUST_CHECK;
+/* For who finds it locked one day; after proc_mounted(). */
+void state_lock_mounted(int fd, const char *mountpoint);
+
 /* ---- proc.c: who flushes ---------------------------------------------- */
 /* Once, when it is mounted. */
 void proc_mounted(const char *mountpoint);
-/* What is mounted there last is a rollfs; asks nobody who may be dead. */
-bool proc_has_rollfs(const char *mountpoint);
+const char *proc_device(void); /* "MAJOR:MINOR" */
+/* What is mounted there last is a rollfs, this one; asks nobody who may be
+ * dead. */
+bool proc_has_rollfs(const char *mountpoint, const char *device);
 pid_t proc_tgid(pid_t tid);
 enum closer {
 	CLOSE_OTHER, /* a forked child, not the opener */

@@ -290,69 +290,6 @@ static int fail(const struct err *e)
 	return -e->no;
 }
 
-/*
- * A rollfs that was killed while the kernel took a notification, for which it
- * waits for a directory whose user waits for the answer of a thread that is
- * killed: it never ends, and has its lock and its mount.  Only giving up the
- * mount ends both.
- */
-static bool holder_is_dead(int fd)
-{
-	char text[32] = "", path[64], line[512] = "";
-	_cleanup_fclose_ FILE *f = NULL;
-	const char *at;
-
-	if (pread(fd, text, sizeof(text) - 1, 0) <= 0 || atoi(text) <= 1)
-		return false;
-	(void)snprintf(path, sizeof(path), "/proc/%d/stat", atoi(text));
-	f = fopen(path, "re");
-	if (!f || !fgets(line, sizeof(line), f))
-		return false;
-	at = strrchr(line, ')'); /* the name may hold blanks */
-	return at && at[1] == ' ' && (at[2] == 'Z' || at[2] == 'X');
-}
-
-static int lock_or_bury(int fd, const char *mountpoint)
-{
-	int no = lock_try(fd);
-
-	for (int i = 0; no == -EAGAIN && i < 50 && holder_is_dead(fd); i++) {
-		/* Never what lies below, or another's. */
-		if (proc_has_rollfs(mountpoint))
-			(void)umount2(mountpoint, MNT_FORCE | MNT_DETACH);
-		(void)usleep(100000);
-		no = lock_try(fd);
-	}
-	return no;
-}
-
-static int lock_state(const char *mountpoint, int *ret_fd, struct err *e)
-{
-	_cleanup_strbuf_ struct strbuf path = STRBUF_INIT(8192);
-	_cleanup_close_ int fd = -1;
-	int no = mkdir_p(fs.conf->state, 0700, e);
-
-	if (no)
-		return no;
-	sb_addf(&path, "%s/lock", fs.conf->state);
-	fd = open(path.buf, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return err_sys(e, errno, "%s", path.buf);
-	no = lock_or_bury(fd, mountpoint);
-	if (no == -EAGAIN)
-		return err_set(e, EBUSY,
-			       "party %s is mounted already: %s is locked by "
-			       "another rollfs",
-			       fs.conf->party, path.buf);
-	if (no)
-		return err_sys(e, -no, "%s", path.buf);
-	/* For who finds it locked: holder_is_dead(). */
-	if (ftruncate(fd, 0) || dprintf(fd, "%d\n", (int)getpid()) < 0)
-		log_warn("fs", "%s: %s", path.buf, strerror(errno));
-	*ret_fd = TAKE_FD(fd);
-	return 0;
-}
-
 static int find_group(struct err *e)
 {
 	const struct group *g;
@@ -402,7 +339,7 @@ static int serve(const struct args *a, int ready_fd)
 	if (no)
 		return no;
 	if (conf_load(a->config, &fs.conf, &e) || find_group(&e) ||
-	    lock_state(a->mountpoint, &lock_fd, &e))
+	    state_lock(&lock_fd, &e))
 		return fail(&e);
 	umask(077);
 	fs.started_ms = now_unix_ms();
@@ -440,6 +377,7 @@ static int serve(const struct args *a, int ready_fd)
 	}
 	mounted = true;
 	proc_mounted(a->mountpoint);
+	state_lock_mounted(lock_fd, a->mountpoint);
 	if (fuse_set_signal_handlers(fs.session) || notifier_start(&e))
 		goto stop;
 	watch_start();
@@ -471,10 +409,10 @@ stop:
 		sched_stop(fs.sched, true);
 	if (mounted)
 		fuse_session_unmount(fs.session);
-	if (fs.session) {
+	if (mounted)
 		fuse_remove_signal_handlers(fs.session);
+	if (fs.session)
 		fuse_session_destroy(fs.session);
-	}
 	handles_end();
 	listings_end();
 	fuse_opt_free_args(&fa);

@@ -137,7 +137,12 @@ void proc_mounted(const char *mountpoint)
 	device_of("self", 0, mountpoint, our_device);
 }
 
-bool proc_has_rollfs(const char *mountpoint)
+const char *proc_device(void)
+{
+	return our_device;
+}
+
+bool proc_has_rollfs(const char *mountpoint, const char *want)
 {
 	_cleanup_fclose_ FILE *f = fopen("/proc/self/mountinfo", "re");
 	_cleanup_free_ char *line = NULL;
@@ -151,7 +156,8 @@ bool proc_has_rollfs(const char *mountpoint)
 
 		if (parse_mount(line, &k, device, &at) &&
 		    same_place(at, mountpoint))
-			is = strstr(at, " - fuse.rollfs ") != NULL;
+			is = !strcmp(device, want) &&
+			     strstr(at, " - fuse.rollfs ");
 	}
 	return is;
 }

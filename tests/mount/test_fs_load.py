@@ -2,6 +2,7 @@
 """The mount under load: many readers while other tables come and go, old
 generations that stay with who opened them, programs made to wear out
 filesystems (stress-ng, fio).  SOAK=1: minutes of each, and memory is watched."""
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -218,28 +219,109 @@ def test_names_that_begin_with_a_dot_come_and_go_in_a_kept_listing(p):
     assert "upload.json" not in os.listdir(d)
 
 
-def test_a_death_while_the_kernel_is_told_of_a_directory_in_use_is_no_end(p):
+def buried_alive(p, run=()):
     """Its user waits for an answer, the kernel for the user, the dead for the kernel: neither the
-    process nor its lock nor its mount goes until somebody gives the mount up."""
-    p.upload("keep", "told", "id,v\n1,1\n")
-    p.upload("keep", "used", "id,v\n1,1\n")
+    process nor its lock nor its mount goes until somebody gives the mount up.  run: before the
+    commands of whose mount it is.  The user, and how what was told is put right."""
     d, names = p.path("tables/keep"), os.path.join(p.state, "tables/names/keep/")
-    assert os.listdir(d + "/told") and os.listdir(d + "/used")
+    subprocess.run([*run, "ls", d + "/told", d + "/used"], check=True, stdout=subprocess.DEVNULL)
     fd = os.open(os.path.join(p.state, "tables/lock"), os.O_RDWR)
     # F_OFD_SETLK, a write lock on all of it: as somebody who publishes just now.
     fcntl.fcntl(fd, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
-    user = subprocess.Popen(["mv", d + "/used", d + "/moved"], stderr=subprocess.DEVNULL)
+    user = subprocess.Popen([*run, "mv", d + "/used", d + "/moved"], stderr=subprocess.DEVNULL)
     time.sleep(0.5)
     os.rename(names + "told", names + "gone")
     time.sleep(0.5)
     assert user.poll() is None
     p.kill("rollfs")
     os.close(fd)
-    subprocess.run([os.path.join(BUILD, "rollfs"), os.path.join(p.sandbox.dir, "etc", p.id + ".conf"),
-                    p.path()], check=True, timeout=60)
+    return user, lambda: os.rename(names + "gone", names + "told")
+
+
+def rollfs(p, mountpoint, run=()):
+    return subprocess.run([*run, os.path.join(BUILD, "rollfs"),
+                           os.path.join(p.sandbox.dir, "etc", p.id + ".conf"), mountpoint],
+                          capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_death_while_the_kernel_is_told_of_a_directory_in_use_is_no_end(p):
+    p.upload("keep", "told", "id,v\n1,1\n")
+    p.upload("keep", "used", "id,v\n1,1\n")
+    user, mend = buried_alive(p)
+    r = rollfs(p, p.path())
+    assert r.returncode == 0, r.stderr
     assert user.wait(20) is not None
-    os.rename(names + "gone", names + "told")
+    mend()
     assert p.read("tables/keep/told/count") == "1\n"
+
+
+@pytest.fixture
+def nobodys(sandboxes):
+    """A party whose rollfs is not root's."""
+    s = sandboxes("9999", "10000")
+    p = s["9999"]
+    p.upload("keep", "told", "id,v\n1,1\n")
+    p.upload("keep", "used", "id,v\n1,1\n")
+    s.run("down", s.dir)
+    os.mkdir(p.path())
+    subprocess.run(["chown", "-R", "65534:65534", s.dir], check=True)
+    run = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    mode = os.stat("/dev/fuse").st_mode & 0o777
+    os.chmod("/dev/fuse", 0o666)  # as it is where users mount; not in every container
+    try:
+        r = rollfs(p, p.path(), run)
+        assert r.returncode == 0, r.stderr
+        yield p, run
+        subprocess.run([*run, "fusermount3", "-u", "-z", p.path()], check=False)
+    finally:
+        os.chmod("/dev/fuse", mode)
+
+
+CONNECTIONS = "/sys/fs/fuse/connections"
+
+
+@contextlib.contextmanager
+def fusectl():
+    there = os.path.ismount(CONNECTIONS)
+    if not there:
+        subprocess.run(["mount", "-t", "fusectl", "none", CONNECTIONS], check=True)
+    yield
+    if not there:
+        subprocess.run(["umount", CONNECTIONS], check=True)
+
+
+def test_who_is_not_root_gives_a_dead_mount_up_where_fusectl_lets_him(nobodys):
+    p, run = nobodys
+    user, _ = buried_alive(p, run)
+    with fusectl():
+        r = rollfs(p, p.path(), run)
+    assert r.returncode == 0, r.stderr
+    assert user.wait(20) is not None
+    subprocess.run([*run, "ls", p.path("tables/keep")], check=True)
+
+
+def test_where_it_does_not_the_message_says_what_root_has_to_do(nobodys):
+    p, run = nobodys
+    with open("/proc/self/mountinfo", encoding="utf-8") as f:
+        number = [x.split()[2] for x in f if x.split()[4] == p.path()][0].split(":")[1]
+    dead = p.pid("rollfs")
+    user, _ = buried_alive(p, run)
+    elsewhere = os.path.join(p.sandbox.dir, "elsewhere")
+    os.mkdir(elsewhere)
+    os.chown(elsewhere, 65534, 65534)
+    without = ["unshare", "-m", "sh", "-c", "umount %s 2>/dev/null; exec \"$@\"" % CONNECTIONS, "-"]
+    r = rollfs(p, elsewhere, without + run)
+    assert r.returncode == 1
+    abort = "%s/%s/abort" % (CONNECTIONS, number)
+    assert "process %d" % dead in r.stderr and p.path() in r.stderr and "echo 1 > " + abort in r.stderr
+    assert "fusermount3 -uz " + p.path() in r.stderr
+    with fusectl(), open(abort, "w", encoding="ascii") as f:
+        f.write("1\n")
+    assert user.wait(20) is not None
+    subprocess.run([*run, "fusermount3", "-u", "-z", p.path()], check=True)
+    r = rollfs(p, elsewhere, run)
+    assert r.returncode == 0, r.stderr
+    subprocess.run([*run, "fusermount3", "-u", elsewhere], check=True)
 
 
 # ---- programs agree on the bytes ------------------------------------------------
