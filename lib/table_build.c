@@ -269,6 +269,11 @@ static int note_line(struct table_build *b, uint64_t line, struct err *e)
 	return 0;
 }
 
+static int check_stop(const struct table_build *b, struct err *e)
+{
+	return b->progress->stop ? err_set(e, EINTR, "stopped") : 0;
+}
+
 /* The rows of an SST writer that was finished, as a run. */
 static int copy_rows(struct table_build *b, rocksdb_iterator_t *it,
 		     struct run_writer *out, struct err *e)
@@ -288,6 +293,8 @@ static int copy_rows(struct table_build *b, rocksdb_iterator_t *it,
 		size_t key_len, val_len;
 		struct row row;
 
+		if (k % 4096 == 0 && (r = check_stop(b, e)))
+			break;
 		line += line != 0;
 		if (k == next.row) {
 			line = next.line;
@@ -307,7 +314,8 @@ static int copy_rows(struct table_build *b, rocksdb_iterator_t *it,
 	return text ? table_rocks_error(e, b->dir, text) : r;
 }
 
-/* The ids are not in order after all: what went straight becomes a run. */
+/* The ids are not in order after all: what went straight becomes a run.  It may
+ * be nearly all of the table, so this is not for who adds a row to wait for. */
 static int back_from_straight(struct table_build *b, struct err *e)
 {
 	_cleanup_free_ char *dir = xasprintf("%s/straight", b->dir);
@@ -365,14 +373,12 @@ static int spill(struct table_build *b, struct err *e)
 		atomic_fetch_add(&spilling, 1);
 	}
 	w->straight = b->in_order;
-	if (w->straight || b->straight.options)
+	if (w->straight)
 		r = all_work_ends(b, e);
-	if (!r && w->straight && !b->straight.options)
-		sst_init(&b->straight, b->schema, b->dir, 0);
-	if (!r && !w->straight && b->straight.options)
-		r = back_from_straight(b, e);
 	if (r)
 		return r;
+	if (w->straight && !b->straight.options)
+		sst_init(&b->straight, b->schema, b->dir, 0);
 	b->bytes += w->arena.len;
 	set_limit(b);
 	work_start(w);
@@ -455,8 +461,7 @@ static int add(struct table_build *b, const char *key, size_t key_len, size_t n,
 	b->rows++;
 	if (b->rows % 4096 == 0) {
 		atomic_store(&b->progress->rows, b->rows);
-		if (b->progress->stop)
-			return err_set(e, EINTR, "stopped");
+		return check_stop(b, e);
 	}
 	return 0;
 }
@@ -660,11 +665,13 @@ static int merge_turn(const struct table_build *b, struct err *e)
 	do {
 		struct timespec until;
 
-		if (b->progress->stop)
-			return err_set(e, EINTR, "stopped");
-		(void)clock_gettime(CLOCK_REALTIME, &until);
+		r = check_stop(b, e);
+		if (r)
+			return r;
+		(void)clock_gettime(CLOCK_MONOTONIC, &until);
 		until.tv_sec++;
-		r = pthread_mutex_timedlock(&merge_lock, &until);
+		r = pthread_mutex_clocklock(&merge_lock, CLOCK_MONOTONIC,
+					    &until);
 	} while (r == ETIMEDOUT);
 	return r ? err_sys(e, r, "a merge of rows") : 0;
 }
@@ -677,13 +684,14 @@ static int write_runs(struct table_build *b, struct err *e)
 		r = all_work_ends(b, e);
 	for (unsigned i = 0; i < ARENAS; i++)
 		arena_free(&b->work[i].arena);
+	if (!r && b->straight.options)
+		r = back_from_straight(b, e);
+	if (!r)
+		r = merge_turn(b, e);
 	if (r)
 		return r;
-	r = merge_turn(b, e);
-	if (!r) {
-		r = merge_all(b, e);
-		pthread_mutex_unlock(&merge_lock);
-	}
+	r = merge_all(b, e);
+	pthread_mutex_unlock(&merge_lock);
 	for (size_t i = 0; i < b->n_runs; i++)
 		run_free(&b->runs[i]);
 	b->n_runs = 0;
@@ -815,8 +823,8 @@ int table_build_publish(struct table_build *b, const char *ns, const char *name,
 	remove_leftovers(b);
 	if (!r)
 		r = write_schema(b, e);
-	if (!r && b->progress->stop)
-		r = err_set(e, EINTR, "stopped");
+	if (!r)
+		r = check_stop(b, e);
 	if (!r)
 		r = table_publish_dir(b->store, b->dir, b->gen, ns, name, e);
 	build_free(b);
