@@ -177,6 +177,29 @@ void table_build_watch(struct table_build *b, struct table_progress *p)
 	b->progress = p;
 }
 
+/* Makes and locks the directory.  Before it is locked, a sweep may take it for
+ * a dead builder's: then it is made again. */
+static int make_dir(struct table_build *b, struct err *e)
+{
+	struct stat there, ours;
+
+	do {
+		if (b->dir_fd >= 0)
+			close(b->dir_fd);
+		b->dir_fd = -1;
+		if (mkdir(b->dir, 0700) && errno != EEXIST)
+			return err_sys(e, errno, "%s", b->dir);
+		b->dir_fd = open(b->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (b->dir_fd < 0 && errno == ENOENT)
+			continue;
+		if (b->dir_fd < 0 || flock(b->dir_fd, LOCK_SH) ||
+		    fstat(b->dir_fd, &ours))
+			return err_sys(e, errno, "%s", b->dir);
+	} while (b->dir_fd < 0 || stat(b->dir, &there) ||
+		 there.st_ino != ours.st_ino);
+	return 0;
+}
+
 int table_build_begin(struct table_store *s, const struct table_schema *schema,
 		      struct table_build **ret, struct err *e)
 {
@@ -204,15 +227,12 @@ int table_build_begin(struct table_store *s, const struct table_schema *schema,
 	b->format = row_format(schema);
 	b->dir =
 	    xasprintf("%s/building/%llu", s->dir, (unsigned long long)b->gen);
-	if (!mkdir(b->dir, 0700))
-		b->dir_fd = open(b->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (b->dir_fd < 0 || flock(b->dir_fd, LOCK_SH | LOCK_NB)) {
-		r = err_sys(e, errno, "%s", b->dir);
+	r = make_dir(b, e);
+	if (r)
 		build_free(b);
-		return r;
-	}
-	*ret = b;
-	return 0;
+	else
+		*ret = b;
+	return r;
 }
 
 /* ---- full arenas --------------------------------------------------------- */

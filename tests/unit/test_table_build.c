@@ -2,7 +2,9 @@
 /* Rows that come in any order, in more arenas and runs than one. */
 #include <fcntl.h>
 #include <glob.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "tests/unit/store_dir.h"
 
@@ -412,6 +414,39 @@ static void duplicates_in_any_runs_are_named_with_both_lines(void **state)
 	sb_free(&sb);
 }
 
+/* A sweep that is a moment too early. */
+static void a_builder_whose_directory_is_swept_makes_it_again(void **state)
+{
+	_cleanup_free_ char *path = NULL;
+	struct table_schema *s = schema_new();
+	struct table_build *b = NULL;
+	struct err e = { 0 };
+	uint64_t last;
+	pid_t sweeper;
+	int fd, status;
+
+	(void)state;
+	assert_int_equal(table_store_numbers(store, 1, &last, NULL), 0);
+	path = xasprintf("%s/building/%llu", dir, (unsigned long long)last + 1);
+	assert_int_equal(mkdir(path, 0700), 0);
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(flock(fd, LOCK_EX), 0);
+	sweeper = fork();
+	if (!sweeper) {
+		(void)usleep(200000);
+		_exit(rmdir(path));
+	}
+	close(fd); /* the sweeper has it still */
+	if (table_build_begin(store, s, &b, &e))
+		fail_msg("%s", e.text);
+	assert_int_equal(waitpid(sweeper, &status, 0), sweeper);
+	assert_int_equal(status, 0);
+	assert_int_equal(table_build_add(b, "a", 1, NULL, NULL), 0);
+	assert_int_equal(table_build_publish(b, "ns", "swept", NULL), 0);
+	schema_free(s);
+}
+
 static void a_builder_can_be_stopped(void **state)
 {
 	struct table_schema *s = schema_new();
@@ -493,6 +528,8 @@ int main(void)
 		cmocka_unit_test(an_index_of_large_ids_is_small),
 		cmocka_unit_test(
 		    duplicates_in_any_runs_are_named_with_both_lines),
+		cmocka_unit_test(
+		    a_builder_whose_directory_is_swept_makes_it_again),
 		cmocka_unit_test(a_builder_can_be_stopped),
 		cmocka_unit_test(tables_of_older_and_newer_versions),
 	};
