@@ -272,7 +272,7 @@ static void rows_put_aside_come_back_with_their_name(void **state)
 
 static void a_namespace_without_a_number_gets_one(void **state)
 {
-	static const char *const bad[] = { "", "\0\0", "7?", NULL };
+	static const char *const bad[] = { "", "?", "7?", "0\n", NULL };
 	_cleanup_free_ char *path = xasprintf("%s/names/numb/.id", dir);
 	struct table_attrs a;
 	struct table_id id;
@@ -283,9 +283,10 @@ static void a_namespace_without_a_number_gets_one(void **state)
 	assert_int_equal(namespace_id(store, "numb", &was), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		if (bad[i])
-			assert_int_equal(
-			    file_replace(path, bad[i], 2, 0600, false, NULL),
-			    0);
+			assert_int_equal(file_replace(path, bad[i],
+						      strlen(bad[i]), 0600,
+						      false, NULL),
+					 0);
 		else
 			assert_int_equal(unlink(path), 0);
 		assert_int_not_equal(namespace_id(store, "numb", &now), 0);
