@@ -13,8 +13,8 @@
  * several errors the one of the first partition is reported.
  *
  * Memory: a few rows a thread; for outputs that are merged 8 MiB of rows a
- * thread, and as much again while they are written.  The rest goes to a file of
- * the store that has no name.
+ * thread, and as much again, twice if they are small, while they are sorted and
+ * written.  The rest goes to a file of the store that has no name.
  *
  * Outputs go to a builder that the caller began with the schema of the result
  * (and publishes, or aborts when an operation failed).  What was done stands

@@ -182,9 +182,20 @@ static void radix_sort(struct arena *a)
 static int compare_items(const void *pa, const void *pb, void *arg)
 {
 	const struct sort_item *x = pa, *y = pb;
+	int c = key_compare(item_key(arg, x), x->key_len, item_key(arg, y),
+			    y->key_len);
 
-	return key_compare(item_key(arg, x), x->key_len, item_key(arg, y),
-			   y->key_len);
+	return c ? c : (x->at > y->at) - (x->at < y->at);
+}
+
+/* Items of the same prefix; the radix sort has not moved equal keys. */
+static void sort_group(struct arena *a, struct sort_item *x, size_t n)
+{
+	for (size_t i = 1; i < n; i++)
+		if (compare_items(&x[i - 1], &x[i], a) > 0) {
+			qsort_r(x, n, sizeof(*x), compare_items, a);
+			return;
+		}
 }
 
 void arena_sort(struct arena *a)
@@ -203,9 +214,7 @@ void arena_sort(struct arena *a)
 	for (size_t i = 1; i <= a->n; i++) {
 		if (i < a->n && a->items[i].prefix == a->items[from].prefix)
 			continue;
-		if (i - from > 1)
-			qsort_r(a->items + from, i - from, sizeof(*a->items),
-				compare_items, a);
+		sort_group(a, a->items + from, i - from);
 		from = i;
 	}
 }
@@ -350,6 +359,15 @@ int run_writer_add(void *arg, const struct row *row, struct err *e)
 	return w->len < WRITE_BYTES ? 0 : write_out(w, e);
 }
 
+int run_put(struct strbuf *sb, const struct row *row)
+{
+	const struct record r = { row->key_len, row->val_len, row->line };
+
+	sb_add(sb, &r, sizeof(r));
+	sb_add(sb, row->key, row->key_len);
+	return sb_add(sb, row->val, row->val_len);
+}
+
 int run_writer_end(struct run_writer *w, int r, struct run *ret, struct err *e)
 {
 	if (!r)
@@ -378,10 +396,18 @@ struct source {
 
 static bool before(const struct source *a, const struct source *b)
 {
+	int c;
+
 	if (a->prefix != b->prefix)
 		return a->prefix < b->prefix;
-	return key_compare(a->row.key, a->row.key_len, b->row.key,
-			   b->row.key_len) < 0;
+	c = key_compare(a->row.key, a->row.key_len, b->row.key, b->row.key_len);
+	return c ? c < 0 : a->run->order < b->run->order;
+}
+
+static int bad_run(const struct source *s, struct err *e)
+{
+	return err_set(e, EIO, "%s: damaged or cut short",
+		       s->run->path ? s->run->path : "sorted rows");
 }
 
 /* At least want bytes behind at, as long as the file has them. */
@@ -402,10 +428,11 @@ static int fill(struct source *s, size_t want, struct err *e)
 	n = (size_t)MIN((uint64_t)(s->alloc - ROW_SLACK - left),
 			s->run->size - s->offset);
 	if (left + n < want)
-		return err_set(e, EIO, "%s: cut short", s->run->path);
-	r = pread_all(s->run->fd, s->buf + left, n, s->offset);
+		return bad_run(s, e);
+	r = pread_all(s->run->fd, s->buf + left, n, s->run->base + s->offset);
 	if (r)
-		return err_sys(e, -r, "%s", s->run->path);
+		return r == -EPIPE ? bad_run(s, e)
+				   : err_sys(e, -r, "sorted rows");
 	s->offset += n;
 	s->len += n;
 	return 0;
@@ -424,7 +451,7 @@ static int next_row(struct source *s, struct err *e)
 		return r;
 	memcpy(&head, s->buf + s->at, sizeof(head));
 	if (head.key_len > TABLE_KEY_MAX || head.val_len > CSV_LINE_MAX)
-		return err_set(e, EIO, "%s: damaged", s->run->path);
+		return bad_run(s, e);
 	r = fill(s, sizeof(head) + head.key_len + head.val_len, e);
 	if (r)
 		return r;
@@ -501,7 +528,7 @@ static int merge_begin(struct merge *m, const struct run *runs, size_t n,
 		int r;
 
 		s->run = &runs[i];
-		s->alloc = MAX(MIN(MERGE_BYTES / n, SOURCE_BYTES), 64u << 10);
+		s->alloc = MAX(MIN(MERGE_BYTES / n, SOURCE_BYTES), 4096);
 		s->buf = xmalloc(s->alloc);
 		r = enter(s, m->range, e);
 		if (r < 0)

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Private to table_build.c: rows in any order become rows in order.
+ * Private to table_build.c and table_merge.c: rows in any order become rows in
+ * order.
  *
- * They are collected in arenas.  A full arena is sorted and written as a run, a
- * file of sorted rows; runs are merged, by ranges of keys beside each other.
- * What comes out goes to an SST writer, which also makes the index of the CSV
- * view.
+ * They are collected in arenas.  A full arena is sorted and written as a run,
+ * sorted rows in a file; runs are merged, by ranges of keys beside each other.
+ * What comes out of a builder's goes to an SST writer, which also makes the
+ * index of the CSV view.
  */
 #ifndef LIB_TABLE_SORT_H
 #define LIB_TABLE_SORT_H
@@ -40,11 +41,13 @@ struct arena {
 int arena_init(struct arena *a, struct err *e) MUST_CHECK;
 void arena_free(struct arena *a);
 void arena_reset(struct arena *a);
-/* Where a row's value may be put, of at most n bytes; NULL: the arena is full.
- * An empty one is never full; limit is at most ARENA_BYTES. */
+/* Where a row's value may be put, of at most n bytes, before arena_add; NULL:
+ * the arena is full. An empty one is never full; limit is at most ARENA_BYTES.
+ */
 char *arena_room(struct arena *a, size_t limit, size_t key_len, size_t n);
 void arena_add(struct arena *a, const char *key, size_t key_len, size_t n,
 	       uint64_t line);
+/* Rows with the same key stay in the order in which they came. */
 void arena_sort(struct arena *a);
 /* Calls fn for the rows in their order, after arena_sort. */
 int arena_rows(const struct arena *a, row_fn fn, void *arg,
@@ -53,15 +56,18 @@ int arena_rows(const struct arena *a, row_fn fn, void *arg,
 /* ---- runs ---------------------------------------------------------------- */
 
 struct run {
-	char *path;
-	int fd; /* while it is merged, else -1 */
-	uint64_t size, rows;
+	char *path; /* NULL: it is a piece of a file that others have, too */
+	int fd;	    /* while it is merged, else -1 */
+	uint64_t base, size, rows;
+	uint64_t order;	    /* of rows with the same key: the lower one first */
 	size_t largest;	    /* bytes of a row */
 	struct strbuf keys; /* about every 256 KiB: a key and its offset */
 	struct run_mark *marks;
 	size_t n_marks;
 };
 void run_free(struct run *r); /* the file too */
+/* A row as a run has it, appended to sb, for runs that need no marks. */
+int run_put(struct strbuf *sb, const struct row *row);
 /* All or none; run_free closes. */
 int runs_open(struct run *runs, size_t n, struct err *e) MUST_CHECK;
 

@@ -295,6 +295,56 @@ static void more_than_memory_goes_through_a_file(void **state)
 	table_unref(t);
 }
 
+/* Ten ids; the numbers of their rows grow, through runs and partitions. */
+static int numbered(void *arg, unsigned partition, struct table_rows *in,
+		    struct table_out *out, struct err *e)
+{
+	static char fill[10000];
+	const struct cell *cells;
+	const char *key;
+	size_t len;
+	int64_t n = 0;
+	int r;
+
+	(void)arg;
+	while ((r = table_rows_next(in, &key, &len, &cells, e)) > 0) {
+		struct cell c[3] = { { .str = fill, .len = sizeof(fill) },
+				     cells[1],
+				     { .type = CELL_I64 } };
+
+		c[2].i64 = (int64_t)partition << 32 | n++;
+		r = table_out_add(out, key + len - 1, 1, c, e);
+		if (r < 0)
+			break;
+	}
+	return r;
+}
+
+static int the_later(void *arg, const char *key, size_t len, struct cell *sum,
+		     const struct cell *next, struct err *e)
+{
+	(void)arg, (void)key, (void)len;
+	if (next[2].i64 <= sum[2].i64)
+		return err_set(e, EINVAL, "a row came too late");
+	sum[2].i64 = next[2].i64;
+	return 0;
+}
+
+static void rows_of_several_runs_meet_in_their_order(void **state)
+{
+	struct table *t = every(0, 4000, 1, 2, "order"), *got;
+	struct table_build *b = begin(3);
+	struct err e = { 0 };
+
+	(void)state;
+	if (table_map_reduce(t, &four, numbered, the_later, NULL, b, &e))
+		fail_msg("%s", e.text);
+	got = publish(b, "order.last");
+	assert_int_equal(table_rows(got), 10);
+	table_unref(got);
+	table_unref(t);
+}
+
 static int copy_rows(void *arg, unsigned partition, struct table_rows *in,
 		     struct table_out *out, struct err *e)
 {
@@ -621,6 +671,7 @@ int main(void)
 		cmocka_unit_test(merged_rows_are_those_of_a_loop),
 		cmocka_unit_test(threads_change_no_bit),
 		cmocka_unit_test(more_than_memory_goes_through_a_file),
+		cmocka_unit_test(rows_of_several_runs_meet_in_their_order),
 		cmocka_unit_test(rows_without_a_merge_are_a_table),
 		cmocka_unit_test(a_key_made_twice_is_an_error),
 		cmocka_unit_test(the_first_partitions_error_is_told),
