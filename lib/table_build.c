@@ -538,40 +538,50 @@ struct merge_part {
 	struct sst *sst; /* NULL: to a run */
 	char *path;
 	struct run run;
+	atomic_bool *failed; /* one of the threads has */
 	pthread_t thread;
 	bool running;
 	int r;
 	struct err e;
 };
 
+static int merge_part(struct merge_part *p)
+{
+	struct merge_watch watch = { &p->b->progress->stop, p->failed,
+				     &p->b->progress->merged };
+	struct run_writer *out = NULL;
+	int r;
+
+	if (p->sst) {
+		r = runs_merge(p->runs, p->n_runs, &p->range, &watch, sst_add,
+			       p->sst, &p->e);
+		return r ? r : sst_finish(p->sst, &p->e);
+	}
+	r = run_writer_new(p->path, &out, &p->e);
+	if (r)
+		return r;
+	r = runs_merge(p->runs, p->n_runs, &p->range, &watch, run_writer_add,
+		       out, &p->e);
+	return run_writer_end(out, r, &p->run, &p->e);
+}
+
 static void *merge_thread(void *arg)
 {
 	struct merge_part *p = arg;
-	struct merge_watch watch = { &p->b->progress->stop,
-				     &p->b->progress->merged };
-	struct run_writer *out = NULL;
 
-	if (p->sst) {
-		p->r = runs_merge(p->runs, p->n_runs, &p->range, &watch,
-				  sst_add, p->sst, &p->e);
-		if (!p->r)
-			p->r = sst_finish(p->sst, &p->e);
-		return NULL;
-	}
-	p->r = run_writer_new(p->path, &out, &p->e);
+	p->r = merge_part(p);
 	if (p->r)
-		return NULL;
-	p->r = runs_merge(p->runs, p->n_runs, &p->range, &watch, run_writer_add,
-			  out, &p->e);
-	p->r = run_writer_end(out, p->r, &p->run, &p->e);
+		atomic_store(p->failed, true);
 	return NULL;
 }
 
 static int merge_parts(struct merge_part *p, size_t n, struct err *e)
 {
+	atomic_bool failed = false;
 	int r = 0;
 
 	for (size_t i = 0; i < n; i++) {
+		p[i].failed = &failed;
 		p[i].running =
 		    n > 1 && !table_thread(&p[i].thread, merge_thread, &p[i]);
 		if (!p[i].running)
@@ -580,7 +590,8 @@ static int merge_parts(struct merge_part *p, size_t n, struct err *e)
 	for (size_t i = 0; i < n; i++) {
 		if (p[i].running)
 			pthread_join(p[i].thread, NULL);
-		if (p[i].r && !r) {
+		/* Who was stopped because another has failed has no reason. */
+		if (p[i].r && (!r || r == -EINTR)) {
 			r = p[i].r;
 			if (e)
 				*e = p[i].e;

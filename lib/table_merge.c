@@ -290,8 +290,9 @@ int table_merge_out(struct table_merge *m, const struct table_job *j,
 {
 	static const struct key_range all = { 0 };
 	atomic_uint_least64_t rows = 0;
-	const struct merge_watch watch = { j->run ? j->run->cancel : NULL,
-					   &rows };
+	const struct merge_watch watch = { .stop =
+					       j->run ? j->run->cancel : NULL,
+					   .rows = &rows };
 	struct sum s;
 	int r;
 

@@ -549,6 +549,11 @@ static void merge_end(struct merge *m)
 	free(m->heap);
 }
 
+static bool is_set(const atomic_bool *flag)
+{
+	return flag && atomic_load(flag);
+}
+
 int runs_merge(const struct run *runs, size_t n, const struct key_range *range,
 	       const struct merge_watch *watch, row_fn fn, void *arg,
 	       struct err *e)
@@ -574,7 +579,7 @@ int runs_merge(const struct run *runs, size_t n, const struct key_range *range,
 		if (++rows % 4096)
 			continue;
 		atomic_fetch_add(watch->rows, 4096);
-		if (watch->stop && *watch->stop)
+		if (is_set(watch->stop) || is_set(watch->failed))
 			r = err_set(e, EINTR, "stopped");
 	}
 	merge_end(&m);

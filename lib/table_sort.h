@@ -81,7 +81,7 @@ int run_writer_end(struct run_writer *w, int r, struct run *ret,
 
 /* What others may look at and say while a table is built. */
 struct merge_watch {
-	const atomic_bool *stop; /* may be NULL */
+	const atomic_bool *stop, *failed; /* they end it; may be NULL */
 	atomic_uint_least64_t *rows;
 };
 struct key_range {

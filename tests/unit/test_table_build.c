@@ -414,6 +414,30 @@ static void duplicates_in_any_runs_are_named_with_both_lines(void **state)
 	sb_free(&sb);
 }
 
+/* The other threads of the merge are stopped, which is not what is told. */
+static void a_duplicate_in_one_range_ends_the_others(void **state)
+{
+	struct strbuf sb = STRBUF_INIT(4u << 20);
+	struct err e;
+
+	(void)state;
+	sort_bytes("40000");
+	for (int last = 0; last < 2; last++) {
+		sb_reset(&sb);
+		sb_adds(&sb, "id,x\n");
+		for (unsigned i = 60000; i > 0; i--)
+			sb_addf(&sb, "k%06u,v\n", i);
+		sb_addf(&sb, "k%06u,v\n", last ? 60000 : 1);
+		assert_int_equal(upload(sb.buf, &e), -EINVAL);
+		assert_string_equal(
+		    e.text, last ? "line 60002 column 1: the same id as on "
+				   "line 2"
+				 : "line 60002 column 1: the same id as on "
+				   "line 60001");
+	}
+	sb_free(&sb);
+}
+
 /* A sweep that is a moment too early. */
 static void a_builder_whose_directory_is_swept_makes_it_again(void **state)
 {
@@ -528,6 +552,7 @@ int main(void)
 		cmocka_unit_test(an_index_of_large_ids_is_small),
 		cmocka_unit_test(
 		    duplicates_in_any_runs_are_named_with_both_lines),
+		cmocka_unit_test(a_duplicate_in_one_range_ends_the_others),
 		cmocka_unit_test(
 		    a_builder_whose_directory_is_swept_makes_it_again),
 		cmocka_unit_test(a_builder_can_be_stopped),
