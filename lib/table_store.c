@@ -240,7 +240,10 @@ int table_rename(struct table_store *s, const char *ns, const char *name,
 	r = namespace_need(s, to_ns, e);
 	if (r)
 		return r;
-	over = !name_read(s, to_ns, to_name, &old, NULL);
+	r = name_read(s, to_ns, to_name, &old, e);
+	if (r && r != -ENOENT)
+		return r;
+	over = !r;
 	name_path(s, from, ns, name);
 	name_path(s, to, to_ns, to_name);
 	if (rename(from, to))

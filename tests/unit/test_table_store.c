@@ -155,6 +155,11 @@ static void a_damaged_name_is_not_written_over(void **state)
 	assert_int_equal(file_replace(name, "?", 1, 0600, false, NULL), 0);
 	assert_int_equal(table_create_empty(store, "ns", "hurt", &id, NULL),
 			 -EIO);
+	assert_int_equal(table_create_empty(store, "ns", "other", &id, NULL),
+			 0);
+	assert_int_equal(table_rename(store, "ns", "other", "ns", "hurt", NULL),
+			 -EIO);
+	assert_int_equal(table_drop(store, "ns", "other", NULL), 0);
 	assert_int_equal(unlink(name), 0);
 }
 
