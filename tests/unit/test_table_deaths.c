@@ -27,6 +27,7 @@
 /* ---- the process that dies ----------------------------------------------- */
 
 static struct table_store *mine;
+static const char *mine_dir;
 
 static int publish(const char *ns, const char *name, unsigned rows)
 {
@@ -63,6 +64,19 @@ static int prepare(void)
 	return r ? r : table_attrs_store(mine, empty, &a, NULL);
 }
 
+/* The disk damages a name; it is put aside, and then removed. */
+static int mend(void)
+{
+	_cleanup_free_ char *name = xasprintf("%s/names/n/old", mine_dir);
+	int r = file_replace(name, "?", 1, 0600, true, NULL);
+
+	if (!r)
+		r = table_store_sweep(mine, NULL, NULL);
+	if (!r)
+		r = table_drop(mine, "n", "old", NULL);
+	return r ? r : table_store_sweep(mine, NULL, NULL);
+}
+
 static int change(const char *what)
 {
 	struct table *t = NULL;
@@ -90,12 +104,15 @@ static int change(const char *what)
 		return namespace_remove(mine, "empty", NULL);
 	if (!strcmp(what, "move"))
 		return namespace_move(mine, "n", "empty", NULL);
+	if (!strcmp(what, "mend"))
+		return mend();
 	r = table_open(mine, "n", "other", &t, NULL);
 	return r ? r : table_link(t, "n", "old", NULL);
 }
 
 static int die(const char *where, const char *what)
 {
+	mine_dir = where;
 	if (table_store_open(where, &mine, NULL))
 		return 1;
 	if (!strcmp(what, "prepare"))
@@ -286,19 +303,22 @@ static size_t generations(const char *where)
 	return n;
 }
 
-/* All of it into ret; what is there and no name needs fails the test. */
+/* All of it into ret; what is there and no name needs fails the test, but for
+ * the rows and attributes of one that was damaged. */
 static void look(const char *where, struct strbuf *ret)
 {
 	struct seen x = { .where = where, .text = STRBUF_INIT(1000) };
+	size_t damaged;
 
 	assert_int_equal(table_store_open(where, &x.s, NULL), 0);
 	assert_int_equal(table_store_sweep(x.s, NULL, NULL), 0);
 	assert_int_equal(table_list(x.s, NULL, see_namespace, &x, NULL), 0);
 	table_store_close(x.s);
 	assert_int_equal(count("%s/building", where), 0);
-	assert_int_equal(generations(where), x.n_gens);
+	damaged = count("%s/damaged", where);
+	assert_int_equal(generations(where), x.n_gens + damaged);
 	assert_int_equal(x.n_refs, 0);
-	assert_int_equal(count("%s/attrs", where), x.n_attrs);
+	assert_int_equal(count("%s/attrs", where), x.n_attrs + damaged);
 	sb_reset(ret);
 	sb_adds(ret, x.text.buf);
 	sb_free(&x.text);
@@ -402,6 +422,13 @@ static void of_one_who_links(void **state)
 	dies_everywhere("link", BEFORE, "empty n n/old=4 n/other=4 ");
 }
 
+static void of_one_who_puts_a_damaged_name_aside(void **state)
+{
+	(void)state;
+	dies_everywhere("mend", "empty n n/old=- n/other=4 ",
+			"empty n n/other=4 ");
+}
+
 static void of_one_who_needs_a_namespace_first(void **state)
 {
 	(void)state;
@@ -424,6 +451,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(of_one_who_drops),
 		cmocka_unit_test(of_one_who_renames),
 		cmocka_unit_test(of_one_who_links),
+		cmocka_unit_test(of_one_who_puts_a_damaged_name_aside),
 		cmocka_unit_test(of_one_who_needs_a_namespace_first),
 	};
 
