@@ -134,17 +134,32 @@ static void more_runs_than_may_be_open_are_merged_in_steps(void **state)
 	check(&x, "levels");
 }
 
+/* Of builders, by their names. */
+static size_t files_of(const char *pattern)
+{
+	_cleanup_free_ char *path = xasprintf("%s/building/*/%s", dir, pattern);
+	glob_t g = { 0 };
+	size_t n;
+
+	(void)glob(path, 0, NULL, &g);
+	n = g.gl_pathc;
+	globfree(&g);
+	return n;
+}
+
 static void ids_in_order_go_straight(void **state)
 {
-	struct rows x = { .n = 20000, .step = 1 };
+	const unsigned rows = 20000, line = 11; /* bytes of "00000000,t\n" */
 	struct table_schema *s = schema_new();
 	struct table_build *b = NULL;
+	struct table *t = NULL;
+	char got[12] = "", want[16];
 
 	(void)state;
 	sort_bytes("40000");
 	schema_add_column(s, "text", CELL_STRING, NULL);
 	assert_int_equal(table_build_begin(store, s, &b, NULL), 0);
-	for (unsigned i = 0; i < x.n; i++) {
+	for (unsigned i = 0; i < rows; i++) {
 		struct cell c = { .type = CELL_STRING, .str = "t", .len = 1 };
 		char key[16];
 		int n = snprintf(key, sizeof(key), "%08u", i);
@@ -152,8 +167,20 @@ static void ids_in_order_go_straight(void **state)
 		assert_int_equal(table_build_add(b, key, (size_t)n, &c, NULL),
 				 0);
 	}
-	assert_int_equal(table_build_rows(b), x.n);
+	assert_int_equal(table_build_rows(b), rows);
+	/* No run was made: none is merged. */
+	assert_int_equal(files_of("run.*"), 0);
 	assert_int_equal(table_build_publish(b, "ns", "straight", NULL), 0);
+	assert_int_equal(table_open(store, "ns", "straight", &t, NULL), 0);
+	assert_int_equal(table_rows(t), rows);
+	assert_int_equal(table_csv_size(t), 8 + rows * line);
+	for (unsigned i = 0; i < rows; i += 997) {
+		(void)snprintf(want, sizeof(want), "%08u,t\n", i);
+		assert_int_equal(
+		    table_csv_read(t, 8 + i * line, got, line, NULL), line);
+		assert_string_equal(got, want);
+	}
+	table_unref(t);
 	schema_free(s);
 }
 
@@ -313,8 +340,11 @@ static void a_late_row_does_not_wait_for_those_that_went_straight(void **state)
 	struct table_build *b = damaged_straight(&p);
 
 	(void)state;
+	assert_true(files_of("run.*") > 0);
+	assert_int_equal(files_of("rows.0.0.sst"), 1);
 	p.stop = true;
 	assert_int_equal(table_build_publish(b, "ns", "lost", NULL), -EINTR);
+	assert_int_equal(files_of("*"), 0);
 }
 
 static void a_large_index_is_thinned_out(void **state)
