@@ -35,7 +35,8 @@ static bool holder_read(int fd, struct holder *ret)
 		1 ||
 	    ret->pid <= 1)
 		return false;
-	ret->mountpoint = ret->text + at;
+	/* None before it is mounted. */
+	ret->mountpoint = ret->text + (at ? (size_t)at : strlen(ret->text));
 	ret->mountpoint[strcspn(ret->mountpoint, "\n")] = '\0';
 	return true;
 }
@@ -85,14 +86,15 @@ static int locked(const struct holder *h, struct err *e)
 			       "party %s is mounted already: %s/lock is locked "
 			       "by another rollfs",
 			       fs.conf->party, fs.conf->state);
-	return err_set(e, EBUSY,
-		       "party %s: process %d, a rollfs that was killed, cannot "
-		       "end before its mount %s is given up: as root, mount -t "
-		       "fusectl none " CONNECTIONS " (unless it is mounted), "
-		       "echo 1 > " CONNECTIONS "/%s/abort, and then, if it is "
-		       "still listed, fusermount3 -uz %s",
-		       fs.conf->party, h->pid, h->mountpoint, connection(h),
-		       h->mountpoint);
+	return err_set(
+	    e, EBUSY,
+	    "party %s: process %d, a rollfs that was killed, cannot "
+	    "end before its mount%s%s is given up: as root, mount -t "
+	    "fusectl none " CONNECTIONS " (unless it is mounted), "
+	    "echo 1 > " CONNECTIONS "/%s/abort, and then, if it is "
+	    "still listed, fusermount3 -uz %s",
+	    fs.conf->party, h->pid, *h->mountpoint ? " " : "", h->mountpoint,
+	    connection(h), h->mountpoint);
 }
 
 int state_lock(int *ret_fd, struct err *e)
