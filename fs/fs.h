@@ -261,6 +261,12 @@ enum closer proc_closer(const struct handle *h, fuse_req_t r);
 bool proc_being_killed(pid_t tid);
 
 /* ---- park.c: requests that are answered later ------------------------- */
+/* fn(arg) in a thread of its own: what takes long must not take one of the few
+ * that answer requests.  Here and now when there can be no thread. */
+void aside(void (*fn)(void *arg), void *arg);
+/* Until all that is aside is done; before notifier_stop(). */
+void aside_wait(void);
+
 struct park;
 /* cancel is called with the number given to park_arm when the reader is
  * interrupted; true = the callback will not come.  arg (malloc) is freed with
@@ -278,6 +284,8 @@ void park_abort_all(void);
 int notifier_start(struct err *e) MUST_CHECK;
 void notifier_stop(void);
 void notify_entry(fuse_ino_t dir, const char *name);
+/* The name is looked up again; whose working directory it is keeps it. */
+void notify_expire(fuse_ino_t dir, const char *name);
 void notify_inode(fuse_ino_t ino);
 /* Of its attributes, before the request is answered: the one notification that
  * waits for no lock of the kernel's. */
@@ -412,8 +420,6 @@ char *options_path(uint64_t id);
 int upload_file(const struct who *w, uint64_t id, const char *path);
 /* The file becomes its upload.json, if it is one. */
 int options_file(const struct who *w, uint64_t id, const char *path);
-/* Waits for what is published now; before notifier_stop(). */
-void uploads_stop(void);
 /* Somebody writes the table's data.csv now. */
 bool upload_active(uint64_t id);
 /* How far it is, in words; nothing when nobody does. */
@@ -498,6 +504,9 @@ int real_user_names(struct nid n, struct strbuf *ret);
 int real_user_get(struct nid n, const char *name, struct strbuf *ret);
 int real_user_set(struct nid n, const char *name, const void *value,
 		  size_t len);
+/* chmod of a file beside a table; and what it was told, if it was. */
+void real_chmod(const char *disk, mode_t mode);
+bool real_chmoded(const char *disk, mode_t *ret);
 /* The file on disk becomes the table's data: its attributes, too. */
 int real_user_move(const char *disk, uint64_t table);
 

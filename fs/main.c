@@ -400,7 +400,7 @@ stop:
 	if (e.no)
 		no = fail(&e);
 	watch_stop();
-	uploads_stop();
+	aside_wait();
 	if (mounted)
 		notifier_stop();
 	park_abort_all();

@@ -241,34 +241,70 @@ static unsigned world(enum kind k)
 	}
 }
 
+struct renaming {
+	fuse_req_t r;
+	fuse_ino_t dir, to;
+	unsigned flags;
+	char *name, *to_name;
+};
+
+static void renaming_free(struct renaming *x)
+{
+	if (!x)
+		return;
+	free(x->name);
+	free(x->to_name);
+	free(x);
+}
+
+static int do_rename(const struct who *w, const struct renaming *x)
+{
+	struct nid dir = ino_nid(x->dir), to = ino_nid(x->to);
+	const struct tree *t = tree_of(dir);
+
+	if (x->flags & ~1u) /* RENAME_NOREPLACE only */
+		return -EINVAL;
+	if (strlen(x->to_name) > 255)
+		return -ENAMETOOLONG;
+	if (world(dir.kind) != world(to.kind))
+		/* mv copies and removes where both can be. */
+		return t->rename && t->create && tree_of(to)->create ? -EXDEV
+								     : -EPERM;
+	return t->rename ? t->rename(w, dir, x->name, to, x->to_name, x->flags)
+			 : -EPERM;
+}
+
+static void rename_it(void *arg)
+{
+	struct renaming *x = arg;
+	struct who w = who_of(x->r);
+	_cleanup_strbuf_ struct strbuf target = STRBUF_INIT(16384);
+	_cleanup_free_ char *what = NULL;
+	int no = do_rename(&w, x);
+
+	node_path(ino_nid(x->to), &target);
+	sb_addf(&target, "%s%s", target.len ? "/" : "", x->to_name);
+	what = xasprintf("it cannot be renamed to %s",
+			 target.buf ? target.buf : "");
+	fuse_reply_err(x->r, -errors_refused(w.uid, x->dir, x->name, no, what));
+	renaming_free(x);
+}
+
+/* It may be that a whole table is to be read. */
 static void op_rename(fuse_req_t r, fuse_ino_t dir, const char *name,
 		      fuse_ino_t to, const char *to_name, unsigned flags)
 {
-	struct who w = who_of(r);
-	const struct tree *t = tree_of(ino_nid(dir));
-	_cleanup_strbuf_ struct strbuf target = STRBUF_INIT(16384);
-	_cleanup_free_ char *what = NULL;
-	int no;
+	struct renaming *x = calloc(1, sizeof(*x));
 
-	if (flags & ~1u) /* RENAME_NOREPLACE only */
-		no = -EINVAL;
-	else if (strlen(to_name) > 255)
-		no = -ENAMETOOLONG;
-	else if (world(ino_nid(dir).kind) != world(ino_nid(to).kind))
-		/* mv copies and removes where both can be. */
-		no = t->rename && t->create && tree_of(ino_nid(to))->create
-			 ? -EXDEV
-			 : -EPERM;
-	else if (t->rename)
-		no = t->rename(&w, ino_nid(dir), name, ino_nid(to), to_name,
-			       flags);
-	else
-		no = -EPERM;
-	node_path(ino_nid(to), &target);
-	sb_addf(&target, "%s%s", target.len ? "/" : "", to_name);
-	what = xasprintf("it cannot be renamed to %s",
-			 target.buf ? target.buf : "");
-	fuse_reply_err(r, -errors_refused(w.uid, dir, name, no, what));
+	if (x)
+		*x = (struct renaming){ r,     dir,	     to,
+					flags, strdup(name), strdup(to_name) };
+	if (x && x->name && x->to_name) {
+		aside(rename_it, x);
+		return;
+	}
+	renaming_free(x);
+	fuse_reply_err(r, ENOMEM);
 }
 
 static void op_link(fuse_req_t r, fuse_ino_t ino, fuse_ino_t dir,

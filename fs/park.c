@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Parked requests, and the one thread that notifies the kernel.
+ * Parked requests, threads for what takes long, and the one thread that
+ * notifies the kernel.
  *
  * A parked request is answered by whoever takes it first: the callback, the
  * interrupt, or umount.  Three references: the handler that arms it, the
@@ -165,9 +166,59 @@ void park_abort_all(void)
 	}
 }
 
+/* ---- what takes long ---------------------------------------------------- */
+
+struct task {
+	void (*fn)(void *arg);
+	void *arg;
+};
+static pthread_mutex_t aside_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t aside_done = PTHREAD_COND_INITIALIZER;
+static unsigned asides;
+
+static void *run_aside(void *arg)
+{
+	struct task t = *(struct task *)arg;
+
+	free(arg);
+	t.fn(t.arg);
+	pthread_mutex_lock(&aside_lock);
+	if (!--asides)
+		pthread_cond_broadcast(&aside_done);
+	pthread_mutex_unlock(&aside_lock);
+	return NULL;
+}
+
+void aside(void (*fn)(void *arg), void *arg)
+{
+	struct task *t = calloc(1, sizeof(*t));
+	pthread_t id;
+
+	if (!t) {
+		fn(arg);
+		return;
+	}
+	*t = (struct task){ fn, arg };
+	pthread_mutex_lock(&aside_lock);
+	asides++;
+	pthread_mutex_unlock(&aside_lock);
+	if (pthread_create(&id, NULL, run_aside, t))
+		(void)run_aside(t);
+	else
+		pthread_detach(id);
+}
+
+void aside_wait(void)
+{
+	pthread_mutex_lock(&aside_lock);
+	while (asides)
+		pthread_cond_wait(&aside_done, &aside_lock);
+	pthread_mutex_unlock(&aside_lock);
+}
+
 /* ---- notifications ---------------------------------------------------- */
 
-enum note_kind { NOTE_ENTRY, NOTE_INODE, NOTE_POLL, NOTE_REPLY };
+enum note_kind { NOTE_ENTRY, NOTE_EXPIRE, NOTE_INODE, NOTE_POLL, NOTE_REPLY };
 struct note {
 	struct note *next;
 	enum note_kind kind;
@@ -216,6 +267,11 @@ static void note_add(enum note_kind kind, fuse_ino_t ino, const char *name)
 void notify_entry(fuse_ino_t dir, const char *name)
 {
 	note_add(NOTE_ENTRY, dir, name);
+}
+
+void notify_expire(fuse_ino_t dir, const char *name)
+{
+	note_add(NOTE_EXPIRE, dir, name);
 }
 
 void notify_inode(fuse_ino_t ino)
@@ -296,6 +352,16 @@ static void wake_pollers(bool notify)
 	}
 }
 
+/* Kernels before 6.2 can only drop it. */
+static void expire_entry(fuse_ino_t dir, const char *name)
+{
+	size_t n = strlen(name);
+
+	if (fuse_lowlevel_notify_expire_entry(fs.session, dir, name, n,
+					      FUSE_LL_EXPIRE_ONLY) == -ENOSYS)
+		fuse_lowlevel_notify_inval_entry(fs.session, dir, name, n);
+}
+
 static void *notifier(void *arg)
 {
 	(void)arg;
@@ -317,6 +383,8 @@ static void *notifier(void *arg)
 		if (x->kind == NOTE_ENTRY)
 			fuse_lowlevel_notify_inval_entry(
 			    fs.session, x->ino, x->name, strlen(x->name));
+		else if (x->kind == NOTE_EXPIRE)
+			expire_entry(x->ino, x->name);
 		else if (x->kind == NOTE_INODE)
 			fuse_lowlevel_notify_inval_inode(fs.session, x->ino, -1,
 							 0);

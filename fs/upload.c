@@ -23,6 +23,25 @@ struct upload {
 static pthread_mutex_t active_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct upload *active;
 
+static void active_add(struct upload *x)
+{
+	pthread_mutex_lock(&active_lock);
+	x->next = active;
+	active = x;
+	pthread_mutex_unlock(&active_lock);
+}
+
+static void active_remove(struct upload *x)
+{
+	struct upload **p = &active;
+
+	pthread_mutex_lock(&active_lock);
+	while (*p != x)
+		p = &(*p)->next;
+	*p = x->next;
+	pthread_mutex_unlock(&active_lock);
+}
+
 bool upload_active(uint64_t id)
 {
 	bool found = false;
@@ -253,10 +272,8 @@ struct closing {
 	fuse_req_t r;
 	struct handle *h;
 };
-static pthread_cond_t closed = PTHREAD_COND_INITIALIZER;
-static unsigned closing; /* active_lock */
 
-static void *close_it(void *arg)
+static void close_it(void *arg)
 {
 	struct closing c = *(struct closing *)arg;
 	int no;
@@ -266,38 +283,18 @@ static void *close_it(void *arg)
 	no = c.h->failed ? c.h->failed : publish_for(c.r, c.h);
 	pthread_mutex_unlock(&c.h->lock);
 	notify_reply(c.r, no);
-	pthread_mutex_lock(&active_lock);
-	if (!--closing)
-		pthread_cond_broadcast(&closed);
-	pthread_mutex_unlock(&active_lock);
-	return NULL;
 }
 
 static void publish_aside(fuse_req_t r, struct handle *h)
 {
 	struct closing *c = calloc(1, sizeof(*c));
-	pthread_t id;
 
 	if (!c) {
 		fuse_reply_err(r, ENOMEM);
 		return;
 	}
 	*c = (struct closing){ r, h };
-	pthread_mutex_lock(&active_lock);
-	closing++;
-	pthread_mutex_unlock(&active_lock);
-	if (pthread_create(&id, NULL, close_it, c))
-		(void)close_it(c);
-	else
-		pthread_detach(id);
-}
-
-void uploads_stop(void)
-{
-	pthread_mutex_lock(&active_lock);
-	while (closing)
-		pthread_cond_wait(&closed, &active_lock);
-	pthread_mutex_unlock(&active_lock);
+	aside(close_it, c);
 }
 
 static void upload_flush(fuse_req_t r, struct handle *h)
@@ -373,13 +370,7 @@ static void upload_release(struct handle *h)
 		log_warn("fs", "a table was refused after its writer had gone");
 	table_upload_abort(x->u);
 	table_unref(x->linked);
-	pthread_mutex_lock(&active_lock);
-	for (struct upload **p = &active; *p; p = &(*p)->next)
-		if (*p == x) {
-			*p = x->next;
-			break;
-		}
-	pthread_mutex_unlock(&active_lock);
+	active_remove(x);
 	free(x);
 }
 
@@ -413,40 +404,47 @@ int upload_open(const struct who *w, uint64_t id, int flags,
 	if (!x->emptied && !table_now(id, &t) && t)
 		x->was = table_csv_size(t);
 	h->own = x;
-	pthread_mutex_lock(&active_lock);
-	x->next = active;
-	active = x;
-	pthread_mutex_unlock(&active_lock);
+	active_add(x);
 	*ret = h;
 	return 0;
 }
 
-int upload_file(const struct who *w, uint64_t id, const char *path)
+static int publish_file(struct upload *x, int fd, struct err *e)
 {
 	_cleanup_table_place_ struct table_place p = { 0 };
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
 	_cleanup_free_ char *buf = malloc(256u << 10);
-	struct table_upload *u = NULL;
+	ssize_t k = 0;
+	int no = buf ? table_place(x->id, &p) : -ENOMEM;
+
+	if (!no)
+		no = begin(x->id, &x->u, e);
+	if (!no)
+		table_upload_watch(x->u, &x->progress);
+	while (!no && !x->progress.stop && (k = read(fd, buf, 256u << 10)) > 0)
+		no = table_upload_write(x->u, buf, (size_t)k, e);
+	if (!no && k < 0)
+		no = err_set(e, errno, "the file cannot be read");
+	if (!no)
+		return table_upload_publish(TAKE_PTR(x->u), p.ns, p.name, e);
+	table_upload_abort(TAKE_PTR(x->u));
+	return no;
+}
+
+int upload_file(const struct who *w, uint64_t id, const char *path)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct upload x = { .id = id };
 	struct err e = { 0 };
 	struct stat st;
-	ssize_t k = 0;
 	int no;
 
 	if (fd < 0 || fstat(fd, &st))
 		return -errno;
-	if (!buf)
-		return -ENOMEM;
-	no = table_place(id, &p);
-	if (!no)
-		no = begin(id, &u, &e);
-	while (!no && (k = read(fd, buf, 256u << 10)) > 0)
-		no = table_upload_write(u, buf, (size_t)k, &e);
-	if (!no && k < 0)
-		no = -errno;
-	if (no)
-		table_upload_abort(u);
-	else
-		no = table_upload_publish(u, p.ns, p.name, &e);
+	active_add(&x);
+	fuse_req_interrupt_func(w->req, on_interrupt, &x);
+	no = publish_file(&x, fd, &e);
+	fuse_req_interrupt_func(w->req, NULL, NULL);
+	active_remove(&x);
 	if (no) {
 		table_refused(w, id, "data.csv", no, e.text);
 		return no;

@@ -157,12 +157,14 @@ void watch_touched(uint64_t table)
 
 void watch_changed(uint64_t table)
 {
-	static const char *const names[] = { "data.csv", "rows", "parts",
-					     "parents", "columns" };
+	static const char *const dirs[] = { "parts", "parents", "columns" };
+	fuse_ino_t dir = nid_ino(K_TABLE, table, T_DIR);
 
 	watch_touched(table);
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-		notify_entry(nid_ino(K_TABLE, table, T_DIR), names[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++)
+		notify_expire(dir, dirs[i]);
+	notify_entry(dir, "data.csv");
+	notify_entry(dir, "rows"); /* with all that was looked up in it */
 }
 
 /* The kernel knows this table by this name. */

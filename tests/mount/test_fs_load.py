@@ -219,6 +219,21 @@ def test_names_that_begin_with_a_dot_come_and_go_in_a_kept_listing(p):
     assert "upload.json" not in os.listdir(d)
 
 
+def test_a_directory_stays_where_one_is_when_its_table_is_replaced(p):
+    p.upload("load", "cwd", table(20))
+    for name in ("", "parts", "columns"):
+        d = p.path("tables/load/cwd", name).rstrip("/")
+        old = os.getcwd()
+        os.chdir(d)
+        try:
+            p.upload("load", "cwd", table(30))
+            # Linux before 6.2 can only be told to drop the name
+            old_kernel = [int(x) for x in os.uname().release.split(".")[:2]] < [6, 2]
+            assert old_kernel or os.getcwd() == d
+        finally:
+            os.chdir(old)
+
+
 def buried_alive(p, run=()):
     """Its user waits for an answer, the kernel for the user, the dead for the kernel: neither the
     process nor its lock nor its mount goes until somebody gives the mount up.  run: before the
@@ -477,22 +492,35 @@ def test_options_of_the_mount(sandboxes, tmp_path):
         assert r.returncode != 0 and "threads" in r.stderr
 
 
-def test_publishing_holds_up_nobody(sandboxes):
-    """One thread answers: it must not be the one that sorts and publishes."""
+@pytest.fixture
+def single(sandboxes):
+    """A party whose requests are answered by one thread, and an empty table t/t."""
     p = sandboxes("9999")["9999"]
-    os.mkdir(p.path("tables/t"))
-    os.mkdir(p.path("tables/t/t"))
+    os.makedirs(p.path("tables/t/t"))
     os.kill(p.pid("rollfs"), signal.SIGTERM)
     eventually(lambda: not p.pids("rollfs") and not p.pids("rollsite"), 20)
     subprocess.run([os.path.join(p.sandbox.env["B"], "rollfs"), p.conf, p.mount, "-o",
                     "max_threads=1"], check=True, timeout=60 * SLOW)
+    return p
+
+
+def large():
     keys = [k * 7919 % 300007 for k in range(300007)]
-    text = "id,v\n" + "".join("%06d,%s\n" % (k, "x" * 150) for k in keys)
+    return "id,v\n" + "".join("%06d,%s\n" % (k, "x" * 150) for k in keys)
+
+
+@pytest.mark.parametrize("how", ["close", "rename"])
+def test_publishing_holds_up_nobody(single, how):
+    """The one thread that answers must not be the one that sorts and publishes."""
+    p = single
+    name = p.path("tables/t/t", "data.csv" if how == "close" else ".data.csv")
     seen = set()
 
     def upload():
-        with open(p.path("tables/t/t/data.csv"), "w", encoding="utf-8") as f:
-            f.write(text)
+        with open(name, "w", encoding="utf-8") as f:
+            f.write(large())
+        if how == "rename":
+            os.rename(name, p.path("tables/t/t/data.csv"))
     t = threading.Thread(target=upload)
     t.start()
     while t.is_alive():
@@ -502,6 +530,28 @@ def test_publishing_holds_up_nobody(sandboxes):
             pass
     t.join()
     assert b"sorted" in seen, seen
+    assert p.read("tables/t/t/count") == "300007\n"
+
+
+def test_a_rename_that_is_killed_changes_nothing(single):
+    p = single
+    p.upload("t", "t", "id,v\n1,2\n")
+    with open(p.path("tables/t/t/.data.csv"), "w", encoding="utf-8") as f:
+        f.write(large())
+    mv = subprocess.Popen([sys.executable, "-c", "import os; os.rename('.data.csv', 'data.csv')"],
+                          cwd=p.path("tables/t/t"))
+
+    def begun():
+        try:
+            return os.getxattr(p.path("tables/t/t"), "user.rollfs.upload")
+        except OSError:
+            return None
+    eventually(begun)
+    mv.kill()
+    assert mv.wait(60 * SLOW) == -signal.SIGKILL
+    assert p.read("tables/t/t/data.csv") == "id,v\n1,2\n"
+    assert p.read("tables/t/t/.data.csv") == large()
+    os.rename(p.path("tables/t/t/.data.csv"), p.path("tables/t/t/data.csv"))
     assert p.read("tables/t/t/count") == "300007\n"
 
 
