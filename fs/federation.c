@@ -268,10 +268,11 @@ static int tree_rename(const struct who *w, struct nid dir, const char *name,
 			      : explained(w, to, to_name, no_a);
 }
 
-/* Times are kept (rsync -a compares them), modes are not. */
+/* Times are kept (rsync -a compares them), modes of what becomes a table. */
 static int node_setattr(const struct who *w, struct nid n,
 			const struct stat *st, int valid)
 {
+	const int times = FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW;
 	_cleanup_free_ char *path = NULL, *disk = NULL;
 	struct timespec t[2] = { { .tv_nsec = UTIME_OMIT },
 				 { .tv_nsec = UTIME_OMIT } };
@@ -279,9 +280,18 @@ static int node_setattr(const struct who *w, struct nid n,
 	struct real_at at;
 
 	(void)w;
-	if (!(valid & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW)) ||
+	if (!(valid & (times | FUSE_SET_ATTR_MODE)) ||
 	    real_place(n.number, &at, &path, NULL) || at.kind == REAL_IN ||
 	    at.kind == REAL_PULL)
+		return 0;
+	if ((valid & FUSE_SET_ATTR_MODE) && at.kind >= REAL_TEMP &&
+	    at.kind != REAL_TEMP_PARTY) {
+		_cleanup_free_ char *here = real_disk(at);
+
+		if (here)
+			real_chmod(here, st->st_mode);
+	}
+	if (!(valid & times))
 		return 0;
 	if (valid & FUSE_SET_ATTR_MTIME_NOW)
 		t[1].tv_nsec = UTIME_NOW;

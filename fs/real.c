@@ -304,6 +304,8 @@ int real_attr(struct attr *a, uint64_t number, const char *disk)
 	no = attr_disk(a, nid_ino(K_REAL, number, 0),
 		       S_ISDIR(st.st_mode) ? S_IFDIR | 0775 : S_IFREG | 0664,
 		       disk, false);
+	if (!no)
+		real_owner_attr(disk, -1, a);
 	a->st.st_blksize = 1 << 20; /* cp and cat write in these */
 	a->entry_s = 0;
 	return no;
@@ -435,7 +437,7 @@ int real_mkdir(const struct who *w, struct real_at at, mode_t mode,
 	_cleanup_free_ char *disk = real_disk_of(at, real_kept_here(at));
 	int no;
 
-	(void)w, (void)mode;
+	(void)mode;
 	if (at.kind == REAL_IN || at.kind == REAL_PULL)
 		return -EPERM;
 	if (!real_path_ok(at.path))
@@ -445,6 +447,7 @@ int real_mkdir(const struct who *w, struct real_at at, mode_t mode,
 		return no;
 	if (mkdir(disk, 0700))
 		return -errno;
+	real_made_by(disk, w->uid);
 	/* Files in it are durable when they are closed. */
 	no = parent_sync(disk, NULL);
 	return no ? no : real_known(at, ret);
@@ -764,15 +767,16 @@ int real_unnamed_attr(uint64_t number, struct attr *ret)
 	n = node_by(number);
 	if (n && !n->path && n->fd >= 0)
 		no = fstat(n->fd, &st) ? -errno : 0;
+	if (!no) {
+		attr_fill(ret, nid_ino(K_REAL, number, 0), S_IFREG | 0664,
+			  (uint64_t)st.st_size, 0);
+		real_owner_attr(NULL, n->fd, ret);
+		ret->st.st_mtim = st.st_mtim;
+		ret->st.st_ctim = st.st_ctim;
+		ret->st.st_nlink = 0;
+	}
 	pthread_mutex_unlock(&lock);
-	if (no)
-		return no;
-	attr_fill(ret, nid_ino(K_REAL, number, 0), S_IFREG | 0664,
-		  (uint64_t)st.st_size, 0);
-	ret->st.st_mtim = st.st_mtim;
-	ret->st.st_ctim = st.st_ctim;
-	ret->st.st_nlink = 0;
-	return 0;
+	return no;
 }
 
 uint64_t real_node_number(const struct node *n)

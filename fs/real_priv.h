@@ -51,6 +51,12 @@ char *real_spool(struct real_at at);
 int real_parents(const char *path);
 /* real_xattr.c: those of an open file to another; as far as it goes. */
 void real_user_copy(int in, int out);
+/* Who made the file or folder on disk, for what stat shows; and the mode that
+ * chmod gave it, which is kept of what lies beside a table only.  A disk
+ * without attributes shows the owner of the mount and the usual mode. */
+void real_made_by(const char *disk, uid_t uid);
+/* disk NULL: fd */
+void real_owner_attr(const char *disk, int fd, struct attr *a);
 /* The bytes, the time and the attributes of an open file into a new one,
  * durable. */
 int real_copy(int in, const char *to);

@@ -640,7 +640,9 @@ static int open_node(const struct who *w, struct node *n, struct real_at at,
 int real_create(const struct who *w, struct real_at at, mode_t mode, int flags,
 		struct attr *ret, struct handle **ret_h)
 {
+	_cleanup_free_ char *disk = NULL;
 	struct node *n;
+	bool there;
 	int no;
 
 	(void)mode;
@@ -650,15 +652,18 @@ int real_create(const struct who *w, struct real_at at, mode_t mode, int flags,
 		return -EPERM;
 	if (!real_path_ok(at.path))
 		return -EINVAL;
-	if (real_exists(at) && (flags & O_EXCL))
+	there = real_exists(at);
+	if (there && (flags & O_EXCL))
 		return -EEXIST;
 	n = real_node_open(at);
 	if (!n)
 		return -ENOMEM;
-	no = open_node(w, n, at, flags | (real_exists(at) ? 0 : O_TRUNC), true,
-		       ret_h);
+	no = open_node(w, n, at, flags | (there ? 0 : O_TRUNC), true, ret_h);
 	if (no)
 		return no;
+	disk = real_disk(at);
+	if (disk && !there)
+		real_made_by(disk, w->uid);
 	no = real_known(at, ret); /* counts the lookup */
 	if (no) {
 		handle_free(*ret_h);

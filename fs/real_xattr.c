@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /* user.* attributes: kept on the file on disk, and they go with it when it is
  * renamed, sent or becomes a table's data.csv.  rsync -X and cp -a set them
- * before they rename.  No partner hears of them. */
+ * before they rename.  No partner hears of them.
+ *
+ * Two of them are not shown: who made the file, if that is not whom the mount
+ * belongs to, and the mode that chmod has given it.  rollfs need not be root,
+ * so the disk's own cannot say it. */
+#include <sys/stat.h>
 #include <sys/xattr.h>
 
 #include "fs/tables_priv.h"
@@ -9,6 +14,9 @@
 #include "fs/real_priv.h"
 
 #define NAMES_MAX (64u << 10)
+
+#define OWNER	  "user.rollfs.uid"
+#define MODE	  "user.rollfs.mode"
 
 /* Where it is; NULL: it is a partner's, or has no name any more. */
 static char *disk_of(struct nid n)
@@ -79,6 +87,66 @@ int real_user_set(struct nid n, const char *name, const void *value, size_t len)
 		  : lremovexattr(disk, name);
 	return r ? -errno : 0;
 }
+
+/* ---- owner and mode -------------------------------------------------------
+ */
+
+static void keep_number(const char *disk, const char *name, unsigned long v)
+{
+	char text[32];
+	int n = snprintf(text, sizeof(text), "%lu", v);
+
+	if (lsetxattr(disk, name, text, (size_t)n, 0) && errno != EOPNOTSUPP)
+		log_warn("fs", "%s of a file was not kept", name);
+}
+
+/* disk NULL: fd */
+static bool kept_number(const char *disk, int fd, const char *name,
+			unsigned long *ret)
+{
+	char text[32] = "", *end;
+	ssize_t n = disk ? lgetxattr(disk, name, text, sizeof(text) - 1)
+			 : fgetxattr(fd, name, text, sizeof(text) - 1);
+
+	if (n <= 0)
+		return false;
+	*ret = strtoul(text, &end, 10);
+	return !*end;
+}
+
+void real_made_by(const char *disk, uid_t uid)
+{
+	if (uid != fs.uid)
+		keep_number(disk, OWNER, uid);
+}
+
+void real_chmod(const char *disk, mode_t mode)
+{
+	keep_number(disk, MODE, mode & 07777);
+}
+
+bool real_chmoded(const char *disk, mode_t *ret)
+{
+	unsigned long v;
+
+	if (!kept_number(disk, -1, MODE, &v))
+		return false;
+	*ret = (mode_t)v & 07777;
+	return true;
+}
+
+void real_owner_attr(const char *disk, int fd, struct attr *a)
+{
+	unsigned long v;
+
+	if (kept_number(disk, fd, OWNER, &v))
+		a->st.st_uid = (uid_t)v;
+	if (kept_number(disk, fd, MODE, &v))
+		a->st.st_mode = (a->st.st_mode & S_IFMT) | ((mode_t)v & 07777);
+}
+
+/* ---- copies ---------------------------------------------------------------
+ */
 
 static int copy_one(int in, int out, const char *name)
 {

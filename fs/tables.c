@@ -87,7 +87,8 @@ static int ghost_attr(const struct table_place *p, struct nid n,
 	attr_fill(ret, nid_ino(n.kind, n.number, n.slot), mode, text.len,
 		  p->id.changed_ns / 1000000);
 	ret->entry_s = 0;
-	return 0;
+	return table_attr_apply(
+	    n.number, S_ISDIR(mode) ? ATTR_DIR : ATTR_DERIVED, 0, 0, ret);
 }
 
 /* Whom data.csv may be read by may look rows up; nobody makes any. */
@@ -169,9 +170,8 @@ static int derived_attr(const struct table_place *p, struct nid n,
 	attr_fill(ret, nid_ino(n.kind, n.number, n.slot), mode, size,
 		  table_published_ms(t));
 	ret->entry_s = 0;
-	return S_ISLNK(mode) ? 0
-			     : table_attr_apply(n.number, ATTR_DERIVED,
-						table_generation(t), 0, ret);
+	return table_attr_apply(n.number, ATTR_DERIVED, table_generation(t), 0,
+				ret);
 }
 
 /* data.csv as its writer sees it: what is published until the new one is. */
@@ -218,7 +218,8 @@ int table_getattr(const struct who *w, struct nid n, struct attr *ret)
 				      S_IFREG | 0664, path, true)
 			  : -ENOMEM;
 		ret->entry_s = 0;
-		return no;
+		return no ? no
+			  : table_attr_apply(n.number, ATTR_DERIVED, 0, 0, ret);
 	}
 	switch (n.slot) {
 	case T_DIR:
@@ -233,7 +234,7 @@ int table_getattr(const struct who *w, struct nid n, struct attr *ret)
 		attr_fill(ret, nid_ino(n.kind, n.number, n.slot),
 			  S_IFREG | 0664, 0, 0);
 		ret->entry_s = 0;
-		return 0;
+		return table_attr_apply(n.number, ATTR_DERIVED, 0, 0, ret);
 	default:
 		return derived_attr(&p, n, ret);
 	}

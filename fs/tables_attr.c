@@ -42,7 +42,7 @@ int table_attr_apply(uint64_t id, enum attr_of what, uint64_t gen,
 	if (table_attrs_unset(&a))
 		(void)table_attrs_none(id, at, true);
 	mode = what == ATTR_DIR ? a.mode : a.data_mode;
-	if (mode >= 0)
+	if (mode >= 0 && !S_ISLNK(ret->st.st_mode))
 		ret->st.st_mode = (ret->st.st_mode & S_IFMT) | (mode_t)mode;
 	if (a.uid >= 0)
 		ret->st.st_uid = (uid_t)a.uid;

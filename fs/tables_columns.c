@@ -12,9 +12,15 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/stat.h>
+#include <uthash.h>
 
 #include "fs/tables_priv.h"
 #include "lib/table_npy.h"
+
+/* The analyzer does not follow what a hash table keeps. */
+#ifndef __clang__
+#pragma GCC diagnostic ignored "-Wanalyzer-malloc-leak"
+#endif
 
 #define PASSES_MAX   2u
 #define PASS_THREADS 2u
@@ -41,7 +47,70 @@ static int open_gen(struct nid n, struct table **ret)
 	return table_open_gen(fs.tables, n.number >> EXTRA_BITS, ret, NULL);
 }
 
-static int column_attr(struct table *t, unsigned which, struct attr *ret)
+/*
+ * Cheap copies share the generation, so its files are the same in each of them.
+ * The kernel looks a name up before it opens the file: the modes are those of
+ * the table that it was looked up in last.
+ */
+struct shown {
+	uint64_t gen, table;
+	uint64_t nlookup;
+	UT_hash_handle hh;
+};
+static pthread_mutex_t shown_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct shown *shown;
+
+static int show(uint64_t gen, uint64_t table)
+{
+	struct shown *x;
+
+	pthread_mutex_lock(&shown_lock);
+	HASH_FIND(hh, shown, &gen, sizeof(gen), x);
+	if (!x && (x = calloc(1, sizeof(*x)))) {
+		x->gen = gen;
+		HASH_ADD(hh, shown, gen, sizeof(x->gen), x);
+	}
+	if (x) {
+		x->table = table;
+		x->nlookup++;
+	}
+	pthread_mutex_unlock(&shown_lock);
+	return x ? 0 : -ENOMEM;
+}
+
+/* 0: the kernel knows none of its files. */
+static uint64_t shown_in(uint64_t gen)
+{
+	const struct shown *x;
+	uint64_t table;
+
+	pthread_mutex_lock(&shown_lock);
+	HASH_FIND(hh, shown, &gen, sizeof(gen), x);
+	table = x ? x->table : 0;
+	pthread_mutex_unlock(&shown_lock);
+	return table;
+}
+
+static void column_forget(struct nid n, uint64_t count)
+{
+	uint64_t gen = n.number >> EXTRA_BITS;
+	struct shown *x;
+
+	pthread_mutex_lock(&shown_lock);
+	HASH_FIND(hh, shown, &gen, sizeof(gen), x);
+	if (x) {
+		x->nlookup -= MIN(count, x->nlookup);
+		if (!x->nlookup) {
+			HASH_DEL(shown, x);
+			free(x);
+		}
+	}
+	pthread_mutex_unlock(&shown_lock);
+}
+
+/* As a file of this table. */
+static int column_attr(struct table *t, unsigned which, uint64_t table,
+		       struct attr *ret)
 {
 	uint64_t size = 0;
 	int no = table_npy_size(t, which, &size, NULL);
@@ -52,7 +121,8 @@ static int column_attr(struct table *t, unsigned which, struct attr *ret)
 		  table_published_ms(t));
 	ret->entry_s = 0; /* the name may mean the next generation soon */
 	ret->attr_s = 3600;
-	return 0;
+	return table_attr_apply(table, ATTR_DERIVED, table_generation(t), 0,
+				ret);
 }
 
 int table_column_lookup(const struct who *w, uint64_t id, unsigned dir_slot,
@@ -68,11 +138,9 @@ int table_column_lookup(const struct who *w, uint64_t id, unsigned dir_slot,
 	if (!no && dir_slot == T_COLUMNS)
 		no = table_npy_find(t, name, &which);
 	if (!no)
-		no = column_attr(t, which, ret);
-	/* Modes and times are the table's: each lookup tells them again. */
+		no = column_attr(t, which, id, ret);
 	if (!no && !table_intent_of(w->pid, false))
-		return table_attr_apply(id, ATTR_DERIVED, table_generation(t),
-					0, ret);
+		return show(table_generation(t), id);
 	if (dir_slot == T_COLUMNS) /* as a writer sees it, or wrote it */
 		return no && !table_ghost_column(id, name, GHOST_IS)
 			   ? no
@@ -310,11 +378,12 @@ static const struct handle_ops column_ops = { .read = column_read };
 
 static int column_getattr(const struct who *w, struct nid n, struct attr *ret)
 {
+	uint64_t table = shown_in(n.number >> EXTRA_BITS);
 	_cleanup_table_ struct table *t = NULL;
-	int no = open_gen(n, &t);
+	int no = table ? open_gen(n, &t) : -ESTALE;
 
 	(void)w;
-	return no ? no : column_attr(t, which_of(n), ret);
+	return no ? no : column_attr(t, which_of(n), table, ret);
 }
 
 static int column_open(const struct who *w, struct nid n, int flags,
@@ -351,4 +420,5 @@ const struct tree tree_columns = {
 	.getattr = column_getattr,
 	.open = column_open,
 	.truncate = column_truncate,
+	.forget = column_forget,
 };

@@ -409,7 +409,18 @@ int upload_open(const struct who *w, uint64_t id, int flags,
 	return 0;
 }
 
-static int publish_file(struct upload *x, int fd, struct err *e)
+/* As any rename does: it has the mode that chmod gave it, from the start. */
+static int bring_mode(uint64_t id, const char *path)
+{
+	struct stat st = { 0 };
+
+	return real_chmoded(path, &st.st_mode)
+		   ? table_attr_set(id, ATTR_DATA, &st, FUSE_SET_ATTR_MODE)
+		   : 0;
+}
+
+static int publish_file(struct upload *x, int fd, const char *path,
+			struct err *e)
 {
 	_cleanup_table_place_ struct table_place p = { 0 };
 	_cleanup_free_ char *buf = malloc(256u << 10);
@@ -424,6 +435,8 @@ static int publish_file(struct upload *x, int fd, struct err *e)
 		no = table_upload_write(x->u, buf, (size_t)k, e);
 	if (!no && k < 0)
 		no = err_set(e, errno, "the file cannot be read");
+	if (!no)
+		no = bring_mode(x->id, path);
 	if (!no)
 		return table_upload_publish(TAKE_PTR(x->u), p.ns, p.name, e);
 	table_upload_abort(TAKE_PTR(x->u));
@@ -442,7 +455,7 @@ int upload_file(const struct who *w, uint64_t id, const char *path)
 		return -errno;
 	active_add(&x);
 	fuse_req_interrupt_func(w->req, on_interrupt, &x);
-	no = publish_file(&x, fd, &e);
+	no = publish_file(&x, fd, path, &e);
 	fuse_req_interrupt_func(w->req, NULL, NULL);
 	active_remove(&x);
 	if (no) {

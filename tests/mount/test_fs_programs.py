@@ -219,6 +219,19 @@ def test_what_is_made_has_the_mode_that_was_asked_for(ns):
     assert stat.S_IMODE(os.stat(ns + "/private/schema.json").st_mode) == 0o600
 
 
+@pytest.mark.parametrize("how", ["rsync -a", "cp -p", "rsync -a --inplace"])
+@pytest.mark.parametrize("mode", [0o600, 0o444])
+def test_modes_come_with_the_file(ns, tmp_path, how, mode):
+    """Into a table without rows, and over rows with another mode."""
+    (tmp_path / "data.csv").write_text(NEW)
+    (tmp_path / "data.csv").chmod(mode)
+    good(ns, "mkdir u")
+    for name in ("u", "t"):
+        good(ns, "%s %s/data.csv %s/data.csv" % (how, tmp_path, name))
+        assert data(ns + "/" + name) == NEW
+        assert stat.S_IMODE(os.stat("%s/%s/data.csv" % (ns, name)).st_mode) == mode
+
+
 def test_attributes_are_bounded_and_go_with_the_table(p, ns):
     d = ns + "/t"
     for k in range(3):
