@@ -50,7 +50,9 @@ char *table_unescape(const char *s)
 	struct strbuf sb = STRBUF_INIT(4096);
 
 	for (; *s; s++) {
-		if (*s == '%' && hex(s[1]) >= 0 && hex(s[2]) >= 0) {
+		/* No name holds a NUL: %00 stands for itself. */
+		if (*s == '%' && hex(s[1]) >= 0 && hex(s[2]) >= 0 &&
+		    (s[1] != '0' || s[2] != '0')) {
 			sb_addc(&sb, (char)(hex(s[1]) * 16 + hex(s[2])));
 			s += 2;
 		} else {

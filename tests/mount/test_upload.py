@@ -141,6 +141,13 @@ def test_rows_are_looked_up_and_the_first_are_listed(p):
         p.read("tables/experiment/r/rows/none")
 
 
+def test_a_row_is_found_by_all_of_its_key(p):
+    p.upload("t", "keys", "id,v\n1,2\n")
+    assert p.read("tables/t/keys/rows/%31") == "1,2\n"
+    for key in ("1%00", "1%002", "%001", "1%0"):
+        assert not os.path.exists(p.path("tables/t/keys/rows", key)), key
+
+
 def test_parts_together_are_the_table(p):
     p.upload_file("experiment", "parts", DATA + "/breast_host.csv")
     d = p.path("tables/experiment/parts/parts")
