@@ -699,10 +699,9 @@ static int merge_turn(const struct table_build *b, struct err *e)
 		r = check_stop(b, e);
 		if (r)
 			return r;
-		(void)clock_gettime(CLOCK_MONOTONIC, &until);
+		(void)clock_gettime(CLOCK_REALTIME, &until);
 		until.tv_sec++;
-		r = pthread_mutex_clocklock(&merge_lock, CLOCK_MONOTONIC,
-					    &until);
+		r = pthread_mutex_timedlock(&merge_lock, &until);
 	} while (r == ETIMEDOUT);
 	return r ? err_sys(e, r, "a merge of rows") : 0;
 }

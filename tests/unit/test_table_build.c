@@ -262,7 +262,8 @@ static void large_rows_in_many_runs_take_little_memory(void **state)
 	close(fd);
 	before = status_of("VmRSS:");
 	assert_int_equal(table_build_publish(b, "ns", "large", NULL), 0);
-#ifndef __SANITIZE_ADDRESS__ /* which keeps what was freed */
+/* They keep what was freed, and notes. */
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 	assert_true(status_of("VmHWM:") < before + (110u << 10));
 #endif
 	(void)before;
@@ -314,7 +315,7 @@ static struct table_build *damaged_straight(struct table_progress *p)
 	fd = open(g.gl_pathv[0], O_WRONLY | O_CLOEXEC);
 	globfree(&g);
 	assert_true(fd >= 0);
-	assert_int_equal(pwrite_all(fd, "damaged", 7, 2000000), 0);
+	assert_int_equal(pwrite_all(fd, "damaged", 7, 1000000), 0);
 	close(fd);
 	add_noise(b, "x", 999, 1000, -1);
 	schema_free(s);
@@ -340,8 +341,7 @@ static void a_late_row_does_not_wait_for_those_that_went_straight(void **state)
 	struct table_build *b = damaged_straight(&p);
 
 	(void)state;
-	assert_true(files_of("run.*") > 0);
-	assert_int_equal(files_of("rows.0.0.sst"), 1);
+	assert_int_equal(files_of("rows.0.0.sst"), 1); /* where it was */
 	p.stop = true;
 	assert_int_equal(table_build_publish(b, "ns", "lost", NULL), -EINTR);
 	assert_int_equal(files_of("*"), 0);
