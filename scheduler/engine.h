@@ -65,7 +65,7 @@ struct task {
 	unsigned attempt;
 	unsigned want;	     /* attempt that follows when this one is gone */
 	bool fresh;	     /* it does not go on from checkpoints */
-	char *code, *public; /* of a failure, for partners */
+	char *code, *public; /* of a bad end, for partners */
 	char *error;	     /* for this party */
 	/* local */
 	pid_t pid;
@@ -118,6 +118,7 @@ struct job {
 	int64_t next_retry; /* monotonic, 0 = none: a create or task to retry */
 	unsigned retries;   /* automatic ones that were used */
 	json_t *errors;	    /* root causes */
+	const char *alone;  /* a partner ends it by itself: why */
 	json_t *models;	    /* components whose models stay, NULL = none */
 	bool keeping, kept; /* the version is being made, or was */
 	struct waiter *waiters;

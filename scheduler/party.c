@@ -440,6 +440,7 @@ static void on_cancel(struct sched *s, struct job *j, struct call *c)
 	job_add_error(s, j,
 		      "canceled here while the initiator could not be "
 		      "reached");
+	j->alone = "canceled there while the initiator could not be reached";
 	job_finish(s, j, ST_CANCELED);
 }
 

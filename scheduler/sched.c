@@ -292,6 +292,26 @@ static bool upstream_done(const struct job *j, const char *name)
 	return true;
 }
 
+static void tell_error(struct sched *s, struct job *j, const struct task *t)
+{
+	job_add_error(s, j, "%s %s: %s: %s", t->role, t->party, t->component,
+		      t->local && t->error ? t->error
+		      : t->public	   ? t->public
+					   : "failed");
+}
+
+/* What a task that did not end well makes of its job. */
+static enum status job_end_by(struct sched *s, struct job *j,
+			      const struct task *t)
+{
+	/* That is not by us: the partner has ended the job. */
+	if (t->status == ST_CANCELED && t->public) {
+		tell_error(s, j, t);
+		return t->code ? ST_FAILED : ST_CANCELED;
+	}
+	return t->status;
+}
+
 void job_advance(struct sched *s, struct job *j)
 {
 	json_t *order = json_object_get(j->plan, "order"), *v;
@@ -307,7 +327,7 @@ void job_advance(struct sched *s, struct job *j)
 		enum status st = j->tasks[i].status;
 
 		if (st == ST_FAILED || st == ST_CANCELED || st == ST_TIMEOUT) {
-			job_finish(s, j, st);
+			job_finish(s, j, job_end_by(s, j, &j->tasks[i]));
 			return;
 		}
 	}
@@ -437,14 +457,6 @@ static bool retry(struct sched *s, struct job *j, const struct task *t)
 	return true;
 }
 
-static void tell_error(struct sched *s, struct job *j, const struct task *t)
-{
-	job_add_error(s, j, "%s %s: %s: %s", t->role, t->party, t->component,
-		      t->local && t->error ? t->error
-		      : t->public	   ? t->public
-					   : "failed");
-}
-
 void task_moved(struct sched *s, struct job *j, struct task *t, enum status to,
 		const char *code, const char *public)
 {
@@ -567,6 +579,7 @@ void job_reopen(struct sched *s, struct job *j)
 	json_decref(j->models);
 	j->models = NULL;
 	j->next_retry = 0;
+	j->alone = NULL;
 	json_array_clear(j->errors);
 	for (size_t i = 0; i < j->n_tasks; i++) {
 		struct task *t = &j->tasks[i];
@@ -666,6 +679,8 @@ static int64_t timers(struct sched *s)
 				      "the initiator, party %s, has been "
 				      "silent for %u s",
 				      j->initiator, s->o.conf->lease_s);
+			j->alone = "ended, for the initiator has been silent "
+				   "for longer than the lease there";
 			job_finish(s, j, ST_FAILED);
 		} else if (!j->ours) {
 			soonest(&at, j->heard + lease);

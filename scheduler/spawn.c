@@ -439,7 +439,9 @@ void task_reap(struct sched *s, struct job *j, struct task *t)
 		link_outputs(s, j, t);
 		task_moved(s, j, t, status_of(status), NULL, NULL);
 	} else if (t->stopping) {
-		task_moved(s, j, t, t->stop_as, NULL, NULL);
+		task_moved(s, j, t, t->stop_as,
+			   j->alone && j->end_as == ST_FAILED ? "away" : NULL,
+			   j->alone);
 	} else if (o) {
 		t->error = xstrdup(json_str_or(o, "error", "failed"));
 		task_moved(s, j, t, ST_FAILED, json_str_or(o, "code", "failed"),

@@ -2,7 +2,7 @@
 """kill -9 of each process at a bad moment: the job goes on or ends with the
 truth; nothing is left over."""
 import os
-import time
+import signal
 
 import pytest
 from conftest import ENDED, SLOW, eventually, job_files, processes
@@ -11,6 +11,13 @@ from test_jobs import breast, quick_keys
 
 @pytest.fixture(scope="module")
 def s(sandboxes):
+    x = sandboxes("9999", "10000", "10001")
+    x.upload_breast()
+    return x
+
+
+@pytest.fixture(scope="module")
+def impatient(sandboxes):
     x = sandboxes("9999", "10000", "10001", LEASE=5 * SLOW)
     x.upload_breast()
     return x
@@ -35,9 +42,9 @@ def test_a_killed_task_fails_its_job_with_the_reason(s):
     os.kill(s[10000].pid("rollfs-task"), 9)
     assert s[9999].wait(job, 30) == "failed"
     assert "hetero_lr_0" in s[9999].error(job)
+    eventually(lambda: "party 9999 can continue the job" in s[10000].error(job))
     assert "killed by signal 9" in s[10000].error(job)
-    assert "party 9999 can continue the job" in s[10000].error(job)
-    assert "a rerun of the job goes on from there" in s[9999].error(job)
+    eventually(lambda: "a rerun of the job goes on from there" in s[9999].error(job))
     nothing_runs(s)
 
 
@@ -62,12 +69,13 @@ def test_a_killed_rollfs_comes_back_and_the_job_goes_on(s):
 def test_a_task_whose_number_was_not_written_down_is_found_again(s):
     """As if rollfs had died between the start of the process and its note."""
     job = training(s)
-    for party in ("9999", "10001"):
-        p = s[party]
-        p.kill("rollfs")
-        role = "guest" if party == "9999" else "arbiter"
-        os.unlink(os.path.join(p.state, "jobs", job, role, "hetero_lr_0/.task/0/pid"))
-        p.start()
+    parties = ("9999", "guest"), ("10001", "arbiter")
+    for party, _ in parties:
+        s[party].kill("rollfs")
+    for party, role in parties:
+        os.unlink(os.path.join(s[party].state, "jobs", job, role, "hetero_lr_0/.task/0/pid"))
+    for party, _ in parties:
+        s[party].start()
     assert s[9999].wait(job, 120) == "success", s[9999].error(job)
     nothing_runs(s)
 
@@ -81,7 +89,23 @@ def test_jobs_and_tables_survive_a_restart(s):
     assert len(s[9999].pids("rollsite")) == 1
 
 
-def test_a_dead_partner_ends_the_job_truthfully(s):
+def test_partners_that_ended_a_job_without_its_initiator_say_why(impatient):
+    s = impatient
+    job = training(s, max_iter=10000, tol=1e-30)
+    task = s[9999].pid("rollfs-task")
+    os.kill(task, signal.SIGSTOP)  # it would say that its rollfs is away
+    s[9999].kill("rollfs")
+    for party in ("10000", "10001"):
+        eventually(lambda: s[party].status(job) == "failed", 20)
+        assert "party 9999, has been silent" in s[party].error(job)
+    s[9999].start()
+    assert s[9999].wait(job, 60) == "failed"
+    assert "the initiator has been silent" in s[9999].error(job)
+    nothing_runs(s)
+
+
+def test_a_dead_partner_ends_the_job_truthfully(impatient):
+    s = impatient
     job = training(s, max_iter=10000, tol=1e-30)
     for program in ("rollfs", "rollsite", "rollfs-task"):
         for pid in s[10000].pids(program):
@@ -118,6 +142,5 @@ def test_half_an_upload_is_no_table(s):
 
 
 def test_nothing_is_left_after_down(s):
-    time.sleep(0.1 * SLOW)
     s.run("down", s.dir)
     assert not processes(s.dir) and not s.mounts()
