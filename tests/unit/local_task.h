@@ -12,7 +12,9 @@
 
 #include "components/ctx_priv.h"
 
-static char local_dir[64];
+#include "tests/unit/temp_dir.h"
+
+static char local_dir[100];
 static struct table_store *local_store;
 static struct err local_err; /* of the last task */
 static char local_code[64];  /* what partners see of it */
@@ -23,8 +25,7 @@ static inline int local_setup(void **state)
 	struct err e = { 0 };
 
 	(void)state;
-	(void)snprintf(local_dir, sizeof(local_dir), "/tmp/rollfs-task-XXXXXX");
-	assert_non_null(mkdtemp(local_dir));
+	assert_true(temp_dir(local_dir, sizeof(local_dir), "task"));
 	tables = xasprintf("%s/tables", local_dir);
 	assert_int_equal(table_store_open(tables, &local_store, &e), 0);
 	return 0;

@@ -10,10 +10,13 @@
 #include <arpa/inet.h>
 #include <curl/curl.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdlib.h>
+#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -29,7 +32,9 @@
 #include "transfer/transfer.h"
 #include "transfer/transfer_priv.h"
 
-static char dir[] = "/tmp/rollfs-test-transfer-XXXXXX";
+#include "tests/unit/temp_dir.h"
+
+static char dir[60];
 static char program[4096];
 static unsigned ports[3];
 
@@ -67,6 +72,17 @@ static inline void pause_ms(unsigned ms)
 	nanosleep(&ts, NULL);
 }
 
+/* What other threads and processes are about to do; a minute finds hangs. */
+#define EVENTUALLY(what)                                                \
+	do {                                                            \
+		int64_t end_ = now_mono_ms() + 60000;                   \
+		while (!(what)) {                                       \
+			if (now_mono_ms() > end_)                       \
+				fail_msg("%s: not in a minute", #what); \
+			pause_ms(5);                                    \
+		}                                                       \
+	} while (0)
+
 /* ---- the world --------------------------------------------------------- */
 
 static void pki(const char *fmt, ...) PRINTF(1, 2);
@@ -82,19 +98,21 @@ static void pki(const char *fmt, ...)
 	assert_int_equal(system(line), 0); /* NOLINT: fixed words */
 }
 
+/* Below the range that outgoing connections take their ports from. */
 static inline void find_ports(void)
 {
 	int fd[3];
 
 	for (int i = 0; i < 3; i++) {
 		struct sockaddr_in a = { .sin_family = AF_INET };
-		socklen_t n = sizeof(a);
 
 		a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 		fd[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		assert_int_equal(bind(fd[i], (void *)&a, sizeof(a)), 0);
-		assert_int_equal(getsockname(fd[i], (void *)&a, &n), 0);
-		ports[i] = ntohs(a.sin_port);
+		assert_true(fd[i] >= 0);
+		do {
+			ports[i] = 15000 + arc4random_uniform(17000);
+			a.sin_port = htons((uint16_t)ports[i]);
+		} while (bind(fd[i], (void *)&a, sizeof(a)));
 	}
 	for (int i = 0; i < 3; i++)
 		close(fd[i]);
@@ -108,7 +126,7 @@ static inline void write_conf(int i)
 	sb_addf(&sb,
 		"[rollfs]\nparty = %d\nfederation = test\nstate = %s/s%d\n"
 		"listen = 127.0.0.1:%u\ncertificate = pki/%d.pem\n"
-		"key = pki/%d.key\nca = pki/ca.pem\nlease = 20\n",
+		"key = pki/%d.key\nca = pki/ca.pem\nlease = 300\n",
 		i + 1, dir, i + 1, ports[i], i + 1, i + 1);
 	for (int k = 0; k < 3; k++)
 		if (k != i)
@@ -166,7 +184,7 @@ static inline int world_up(void **state)
 	if (getenv("ROLLSITE"))
 		(void)snprintf(program, sizeof(program), "%s",
 			       getenv("ROLLSITE"));
-	assert_non_null(mkdtemp(dir));
+	assert_true(temp_dir(dir, sizeof(dir), "test-transfer"));
 	pki("ca %s/pki test", dir);
 	for (int i = 1; i <= 4; i++) /* 4: known to nobody */
 		pki("party %s/pki test %d", dir, i);
@@ -241,7 +259,7 @@ static inline struct channel *channel_for(int i, const char *job,
 	_cleanup_free_ char *sock = transfer_socket_path(sites[i].conf->state);
 	_cleanup_free_ char *session = xasprintf("%s_c_0", job);
 	struct channel_options o = {
-		.socket = sock, .session = session, .self = self, .lease_s = 20
+		.socket = sock, .session = session, .self = self, .lease_s = 300
 	};
 	struct channel *c = NULL;
 
@@ -302,17 +320,20 @@ static inline pid_t pid_of_site(int i)
 	socklen_t n = sizeof(u);
 
 	(void)snprintf(a.sun_path, sizeof(a.sun_path), "%s", path);
-	for (int k = 0; connect(fd, (void *)&a, sizeof(a)); k++) {
-		assert_true(k < 1000);
-		pause_ms(5);
-	}
+	EVENTUALLY(!connect(fd, (void *)&a, sizeof(a)));
 	assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &u, &n), 0);
 	return u.pid;
 }
 
+/* Returns when it has ended: the next kill is of the one after it. */
 static inline void kill_site(int i)
 {
-	assert_int_equal(kill(pid_of_site(i), SIGKILL), 0);
+	_cleanup_close_ int fd = pidfd_open(pid_of_site(i), 0);
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	assert_true(fd >= 0);
+	assert_int_equal(pidfd_send_signal(fd, SIGKILL, NULL, 0), 0);
+	assert_int_equal(poll(&p, 1, 60000), 1);
 }
 
 struct answer {
@@ -358,7 +379,7 @@ static inline void call_n(struct answer *a, int i, const char *party,
 static inline void call(struct answer *a, int i, const char *party,
 			const char *verb, json_t *body)
 {
-	call_n(a, i, party, verb, body, 5000, 1);
+	call_n(a, i, party, verb, body, 60000, 1);
 }
 
 static inline bool exists(const char *fmt, const char *a, const char *b)

@@ -13,17 +13,15 @@
 #include "lib/fileio.h"
 #include "lib/table.h"
 
+#include "tests/unit/temp_dir.h"
+
 static char dir[100];
 static struct table_store *store;
 
 static int setup(void **state)
 {
-	const char *tmp = getenv("TMPDIR");
-
 	(void)state;
-	(void)snprintf(dir, sizeof(dir), "%s/rollfs-test-tables-XXXXXX",
-		       tmp ? tmp : "/tmp");
-	if (!mkdtemp(dir))
+	if (!temp_dir(dir, sizeof(dir), "test-tables"))
 		return -1;
 	return table_store_open(dir, &store, NULL);
 }

@@ -107,7 +107,7 @@ static void run_with(const json_t *model, void *arg)
 	int r;
 
 	assert_int_equal(json_write_file(path, model, 0600, false, &e), 0);
-	alarm(20);
+	alarm(120);
 	r = local_run(arg, "guest", "t", "{}", true);
 	alarm(0);
 	assert_true(r <= 0);

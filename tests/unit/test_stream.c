@@ -117,14 +117,8 @@ static uint64_t bytes_arrived(void)
 
 static void eventually_empty(void)
 {
-	for (int i = 0; i < 2; i++) {
-		unsigned n = 0;
-
-		for (int k = 0; k < 3000 && (n = files_of_transfer(i)); k++)
-			pause_ms(10);
-		if (n)
-			fail_msg("party %d: %u files are left", i + 1, n);
-	}
+	for (int i = 0; i < 2; i++)
+		EVENTUALLY(!files_of_transfer(i));
 }
 
 /* ---- streams ----------------------------------------------------------- */
@@ -159,9 +153,7 @@ static void a_stream_travels_while_it_is_written(void **state)
 
 	(void)state;
 	write_stream(s, LARGE, NULL);
-	for (int i = 0; i < 1000 && bytes_arrived() < LARGE / 2; i++)
-		pause_ms(10);
-	assert_true(bytes_arrived() >= LARGE / 2);
+	EVENTUALLY(bytes_arrived() >= LARGE / 2);
 	OK(channel_stream_close(s, &e));
 	expect_stream(p.b, guest1, "early", LARGE);
 	pair_close(&p);
@@ -218,9 +210,7 @@ static void a_stream_that_is_given_up_leaves_nothing(void **state)
 	(void)state;
 	write_stream(s, 9000000, NULL);
 	channel_stream_abort(s);
-	for (int k = 0; k < 400 && files_of_transfer(0); k++)
-		pause_ms(10);
-	assert_int_equal(files_of_transfer(0), 0);
+	EVENTUALLY(!files_of_transfer(0));
 	channel_stream_abort(NULL);
 	/* Its name is free: also for less, and other, bytes. */
 	s = open_stream(p.a, host2, "again");

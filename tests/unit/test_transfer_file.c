@@ -167,21 +167,23 @@ static void a_partner_with_anothers_certificate_is_not_spoken_to(void **state)
 	OK(transfer_parties_reload(sites[0].t, &e));
 }
 
+/* Or asks for it. */
+static bool pinged(const char *party)
+{
+	_cleanup_free_ char *s = transfer_ping_text(sites[0].t, party);
+
+	if (!strncmp(s, "ok ", 3))
+		return true;
+	transfer_ping_refresh(sites[0].t, party);
+	return false;
+}
+
 static void the_last_ping_is_known(void **state)
 {
-	char *s = NULL;
+	char *s;
 
 	(void)state;
-	for (int i = 0; i < 200; i++) {
-		free(s);
-		s = transfer_ping_text(sites[0].t, "2");
-		if (!strncmp(s, "ok ", 3))
-			break;
-		transfer_ping_refresh(sites[0].t, "2");
-		pause_ms(20);
-	}
-	assert_memory_equal(s, "ok ", 3);
-	free(s);
+	EVENTUALLY(pinged("2"));
 	s = transfer_version_text(sites[0].t, "2");
 	assert_non_null(strstr(s, "\"party\": \"2\""));
 	free(s);
@@ -249,6 +251,16 @@ static void expect_file(int i, const char *from, const char *path,
 static pthread_mutex_t inbox_lock = PTHREAD_MUTEX_INITIALIZER;
 static char inbox[400];
 
+static bool inbox_is(const char *text)
+{
+	bool same;
+
+	pthread_mutex_lock(&inbox_lock);
+	same = !strcmp(inbox, text);
+	pthread_mutex_unlock(&inbox_lock);
+	return same;
+}
+
 static void on_inbox(void *arg, const char *party, const char *path)
 {
 	(void)arg;
@@ -259,7 +271,6 @@ static void on_inbox(void *arg, const char *party, const char *path)
 
 static void a_file_arrives_and_the_receiver_is_told(void **state)
 {
-	bool told = false;
 	json_t *o;
 
 	(void)state;
@@ -267,13 +278,7 @@ static void a_file_arrives_and_the_receiver_is_told(void **state)
 	assert_int_equal(put(0, "2", "a/b c.txt", "content"), 0);
 	assert_int_equal(committed(0, "2", "a/b c.txt"), 0);
 	expect_file(1, "1", "a/b c.txt", "content");
-	for (int i = 0; i < 200 && !told; i++) {
-		pthread_mutex_lock(&inbox_lock);
-		told = !strcmp(inbox, "1 a/b c.txt");
-		pthread_mutex_unlock(&inbox_lock);
-		pause_ms(5);
-	}
-	assert_true(told);
+	EVENTUALLY(inbox_is("1 a/b c.txt"));
 	o = transfer_file_state(sites[0].t, "2", "a/b c.txt");
 	assert_string_equal(json_str_or(o, "state", ""), "committed");
 	assert_int_equal(json_int_or(o, "acknowledged", 0), 7);
