@@ -263,13 +263,12 @@ class Node(Party):
         out = []
         for sub in ("transfer/partial", "transfer/tmp"):
             d = os.path.join(self.state, sub)
-            if os.path.isdir(d):
+            with contextlib.suppress(FileNotFoundError):
                 out += [os.path.join(sub, x) for x in os.listdir(d)]
         d = os.path.join(self.state, "federation")
         for p in os.listdir(d) if os.path.isdir(d) else []:
-            spool = os.path.join(d, p, "spool")
-            if os.path.isdir(spool):
-                out += [os.path.join("spool", p, x) for x in os.listdir(spool)]
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                out += [os.path.join("spool", p, x) for x in os.listdir(os.path.join(d, p, "spool"))]
         return out
 
     def peak_kib(self, program="rollsite"):

@@ -96,7 +96,7 @@ def test_a_file_larger_than_the_disk_waits_for_a_larger_disk(x):
     eventually(lambda: x["2"].got("1", "small") == small, 30)
     assert x["2"].got("1", "huge") == data
     assert sorted(visible(x)) == ["huge", "small"]
-    assert not x["2"].leftovers()
+    eventually(lambda: not x["2"].leftovers())
 
 
 def test_room_made_by_removing_what_came_before(x):
@@ -146,7 +146,7 @@ def test_many_small_ones_and_no_space(x):
     os.unlink(os.path.join(x["2"].state, "ballast"))
     for path, data in files.items():
         eventually(lambda path=path, data=data: x["2"].got("1", path) == data, 40)
-    assert not x["2"].leftovers()
+    eventually(lambda: not x["2"].leftovers())
 
 
 def test_the_floor_that_stays_free(x):
@@ -194,8 +194,8 @@ def test_a_table_that_does_not_fit_leaves_the_old_one(x, rng):
         assert "No space left" in x["2"].read("errors").splitlines()[0]
         with open(d + "/data.csv", encoding="utf-8") as f:
             assert f.read() == "id,v\nold,1\n"
-        eventually(lambda: x.disk.free() > free - 2 * MIB)
-        assert os.listdir(os.path.join(x["2"].state, "tables/building")) == []
+        eventually(lambda: x.disk.free() > free - 2 * MIB and
+                   os.listdir(os.path.join(x["2"].state, "tables/building")) == [])
 
 
 def test_a_job_on_a_full_disk_says_so_and_can_be_run_again(x):
@@ -227,7 +227,7 @@ def test_messages_of_jobs_that_wait_for_the_disk_of_a_partner_are_seen_in_ping(x
     with open(fill, "wb", buffering=0) as f, contextlib.suppress(OSError):
         while f.write(bytes(64 << 10)):
             pass
-    with concurrent.futures.ThreadPoolExecutor(1) as pool, Socket(x["1"], 90) as s:
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, Socket(x["1"], 240) as s:
         # More than the journals have room for in advance.
         sent = pool.submit(lambda: [send(s, key_of(job, "variable", str(i)), bytes(60000))["status"]
                                     for i in range(200)])
@@ -235,6 +235,6 @@ def test_messages_of_jobs_that_wait_for_the_disk_of_a_partner_are_seen_in_ping(x
             eventually(lambda: "no disk for messages" in x["1"].read("parties/2/ping"), 20)
         finally:
             os.unlink(fill)
-        assert set(sent.result(60)) == {0}
+        assert set(sent.result(240)) == {0}
     eventually(lambda: "no disk" not in x["1"].read("parties/2/ping"), 20)
     job_close(x, job)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """rollsite --doctor: which hop is named, and that it says what to do."""
+import contextlib
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import time
 import pytest
 
 from conftest import BUILD, SLOW, TOP, eventually, read
+from net import free_ports
 
 PKI = os.path.join(TOP, "tools", "rollfs-pki")
 
@@ -90,7 +92,8 @@ def test_a_partner_that_is_down(sandboxes):
     s[2].kill("rollfs")
     eventually(lambda: not s[2].pids("rollfs"))
     for pid in s[2].pids("rollsite"):
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     (line,) = eventually(lambda: failures(s[1].conf), 10)
     assert line.startswith("party 2, TCP: 127.0.0.1 port ")
     assert "Connection refused; start rollfs there" in line
@@ -133,9 +136,7 @@ def test_a_port_that_another_program_has(sandboxes):
 
 def test_names_ports_and_services_that_are_wrong(pair):
     p = pair[9999]
-    with socket.socket() as x:
-        x.bind(("127.0.0.1", 0))
-        closed = x.getsockname()[1]
+    (closed,) = free_ports(1)
     own = re.search(r"^listen = (.*)$", read(p.conf), re.M).group(1)
     for address, want in (
             ("https://no-such-host.invalid:1", "party 10000, name: no-such-host.invalid: "),
@@ -199,9 +200,7 @@ def test_certificates_that_do_not_fit(pair, tmp_path):
     lines = failures(conf)
     assert any(x.startswith("certificate: ") and "has expired" in x for x in lines), lines
     # The same certificate at the other end, behind any TLS server.
-    with socket.socket() as x:
-        x.bind(("127.0.0.1", 0))
-        port = x.getsockname()[1]
+    (port,) = free_ports(1)
     server = subprocess.Popen(["openssl", "s_server", "-accept", "127.0.0.1:%d" % port, "-quiet",
                                "-cert", old + "/9999.pem", "-key", soon + "/9999.key"],
                               stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
@@ -295,7 +294,8 @@ def test_a_party_that_cannot_listen_is_looked_for_in_its_polls(sandboxes):
     s[2].kill("rollfs")
     eventually(lambda: not s[2].pids("rollfs"))
     for pid in s[2].pids("rollsite"):
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     put(conf, whole)
     s[2].start()
     eventually(lambda: not failures(s[1].conf), 30, every=0.5)

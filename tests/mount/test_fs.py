@@ -184,7 +184,7 @@ def test_wait_obeys_signals(p, running):
         time.sleep(0.1)
         assert c.poll() is None
         c.send_signal(sig)
-        assert c.wait(timeout=5) == -sig
+        assert c.wait(timeout=60) == -sig
 
 
 def test_many_waiters_block_nobody(p, running):

@@ -6,7 +6,6 @@ import select
 import stat
 import subprocess
 import threading
-import time
 
 import pytest
 from conftest import SLOW, eventually, job_files
@@ -47,9 +46,7 @@ def test_a_curve_is_seen_while_it_grows(task):
             line = "%d\t0.%d\n" % (i, 5 - i)
             append(disk + "/metrics/train/loss.tsv", line)
             assert os.stat(f).st_size == os.stat(disk + "/metrics/train/loss.tsv").st_size
-            start = time.monotonic()
             assert tail.stdout.readline() == line
-            assert time.monotonic() - start < 5 * SLOW
     finally:
         tail.kill()
         tail.wait()
@@ -77,8 +74,8 @@ def test_poll_and_epoll_wait_for_what_was_not_read(task, name):
             assert not poll.poll(50) and not epoll.poll(0.05) and not edge.poll(0.05)
             later = threading.Timer(0.1, append, (disk + "/" + name, "line %d\n" % k))
             later.start()
-            waiter = (lambda: poll.poll(10000 * SLOW), lambda: epoll.poll(10 * SLOW),
-                      lambda: edge.poll(10 * SLOW))[k]
+            waiter = (lambda: poll.poll(60000 * SLOW), lambda: epoll.poll(60 * SLOW),
+                      lambda: edge.poll(60 * SLOW))[k]
             assert waiter() == [(f.fileno(), select.POLLIN)]
             later.join()
             assert poll.poll(0) and epoll.poll(0)  # as long as it is not read
@@ -112,10 +109,10 @@ def test_tools_go_through_and_the_job_is_removed_with_them(task, tmp_path):
     for script in ("tar cf - . | tar tf - | grep metrics/validate/auc.tsv", "cp -r . $OUT/copy",
                    "cmp metrics/validate/auc.tsv $OUT/copy/metrics/validate/auc.tsv"):
         r = subprocess.run(["bash", "-c", script], cwd=t, env=dict(os.environ, OUT=str(tmp_path)),
-                           timeout=20 * SLOW, capture_output=True, text=True, check=False)
+                           timeout=60 * SLOW, capture_output=True, text=True, check=False)
         assert r.returncode == 0, r.stderr
     job = os.path.dirname(os.path.dirname(t))
-    r = subprocess.run(["rm", "-r", job], timeout=20 * SLOW, capture_output=True, text=True,
+    r = subprocess.run(["rm", "-r", job], timeout=60 * SLOW, capture_output=True, text=True,
                        check=False)
     assert r.returncode == 0, r.stderr
     eventually(lambda: not os.path.exists(disk), 10)

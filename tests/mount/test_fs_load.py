@@ -265,7 +265,7 @@ def test_a_death_while_the_kernel_is_told_of_a_directory_in_use_is_no_end(p):
     user, mend = buried_alive(p)
     r = rollfs(p, p.path())
     assert r.returncode == 0, r.stderr
-    assert user.wait(20) is not None
+    assert user.wait(120) is not None
     mend()
     assert p.read("tables/keep/told/count") == "1\n"
 
@@ -311,7 +311,7 @@ def test_who_is_not_root_gives_a_dead_mount_up_where_fusectl_lets_him(nobodys):
     with fusectl():
         r = rollfs(p, p.path(), run)
     assert r.returncode == 0, r.stderr
-    assert user.wait(20) is not None
+    assert user.wait(120) is not None
     subprocess.run([*run, "ls", p.path("tables/keep")], check=True)
 
 
@@ -332,7 +332,7 @@ def test_where_it_does_not_the_message_says_what_root_has_to_do(nobodys):
     assert "fusermount3 -uz " + p.path() in r.stderr
     with fusectl(), open(abort, "w", encoding="ascii") as f:
         f.write("1\n")
-    assert user.wait(20) is not None
+    assert user.wait(120) is not None
     subprocess.run([*run, "fusermount3", "-u", "-z", p.path()], check=True)
     r = rollfs(p, elsewhere, run)
     assert r.returncode == 0, r.stderr

@@ -69,7 +69,7 @@ sys.stdout.write(m[:].decode())
     assert child.stdout.readline() == "mapped\n"
     r = sh(d, "printf '%s' >data.csv '" + NEW + "'")
     assert r.returncode == 0, r.stderr
-    out, _ = child.communicate("\n", timeout=10 * SLOW)
+    out, _ = child.communicate("\n", timeout=60 * SLOW)
     assert child.returncode == 0 and out == OLD
     assert data(d) == NEW
 
@@ -100,7 +100,7 @@ time.sleep(60)
     assert w.stdout.readline() == "written\n"
     assert data(d) == OLD
     w.send_signal(sig)
-    w.wait(10 * SLOW)
+    w.wait(60 * SLOW)
     w.stdout.close()
     assert data(d) == OLD
 

@@ -42,7 +42,7 @@ def golden(three):
 def test_secure_add_succeeds_on_both_sides(three):
     job = three[9999].run(*job_files("add"))
     assert three[9999].status(job) == "success"
-    assert three[10000].status(job) == "success"
+    eventually(lambda: three[10000].status(job) == "success")
     assert three[9999].read("jobs", job, "progress") == "100\n"
     assert three[9999].error(job) == ""
 
@@ -171,7 +171,7 @@ def test_wait_obeys_an_interrupt(three):
         time.sleep(0.3)
         assert cat.poll() is None
         cat.send_signal(signal.SIGINT)
-        cat.wait(2 * SLOW)
+        cat.wait(30 * SLOW)
     with open(three[9999].path("jobs", job, "ctl"), "w") as f:
         f.write("cancel\n")
     assert three[9999].wait(job, 10) == "canceled"
@@ -185,7 +185,7 @@ def test_wait_is_not_listed_and_does_not_block_on_request(three):
         with pytest.raises(BlockingIOError):
             os.read(fd, 10)
         os.close(fd)
-        r = subprocess.run(["timeout", "30", "grep", "-r", "no such thing",
+        r = subprocess.run(["timeout", "300", "grep", "-r", "no such thing",
                             three[9999].path("jobs", job)], check=False)
         assert r.returncode == 1
     finally:
@@ -209,7 +209,7 @@ def test_log_follows_with_tail(three):
             out += tail.stdout.read(1)
         tail.terminate()
         out += tail.stdout.read()
-    assert out == want
+    assert out.startswith(want) and three[9999].read("jobs", job, "log").startswith(out)
     assert "iteration" in out or "intersection" in out
 
 

@@ -249,7 +249,7 @@ def test_many_writers_and_readers_at_once(target, source):
         def look(stop=stop, bad=bad):
             while not stop.is_set():
                 r = sh('ls -lR "$1"; find "$1"; cat "$2/missing"', p.path("models"), d, ok=False,
-                       seconds=10)
+                       seconds=60)
                 if "Input/output" in r.stderr or "Bad address" in r.stderr:
                     bad.append(r.stderr)
 
@@ -266,10 +266,10 @@ def test_many_writers_and_readers_at_once(target, source):
         for t in readers + writers:
             t.start()
         for t in writers:
-            t.join(20 * SLOW)
+            t.join(60 * SLOW)
         stop.set()
         for t in readers:
-            t.join(20 * SLOW)
+            t.join(60 * SLOW)
         assert not bad
         assert whole(d)
         same(d, source)

@@ -430,12 +430,12 @@ def test_nobody_makes_a_version_in_the_name_of_another(three, trained):
 def test_a_failed_job_leaves_what_had_succeeded(three):
     p = three[9999]
     job = p.submit(*lr_checkpoints(10000))
-    path = os.path.join(p.state, "jobs", job, "guest/hetero_lr_0/status")
-    eventually(lambda: os.path.exists(path) and open(path).read() == "running\n", 60)
+    log = os.path.join(p.state, "jobs", job, "guest/hetero_lr_0/log")
+    eventually(lambda: os.path.exists(log) and "iteration" in open(log).read(), 60)
     os.kill(three[10000].pid("rollfs-task"), 9)
     assert p.wait(job) == "failed"
     for q in three.parties.values():
-        assert os.path.exists(store(q, job, "info.json"))
+        eventually(lambda q=q: os.path.exists(store(q, job, "info.json")))
     info = read_json(store(p, job, "info.json"))
     assert info["status"] == "failed" and list(info["components"]) == ["data_transform_0"]
     with pytest.raises(OSError):

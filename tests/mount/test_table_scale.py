@@ -171,7 +171,7 @@ done 2>/dev/null"""
         time.sleep(0.1 + rng.random() * 0.7 * SLOW)
         p.kill("rollfs")
         os.killpg(w.pid, signal.SIGKILL)
-        w.wait(20)
+        w.wait(60)
         p.start()
         assert leftovers(p) == []
         for ns in os.listdir(p.path("tables")):

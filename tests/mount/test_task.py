@@ -45,12 +45,12 @@ class Task:
                                     stdout=subprocess.DEVNULL, stderr=log)
 
     def run(self):
-        return self.start().wait(timeout=20 * SLOW)
+        return self.start().wait(timeout=60 * SLOW)
 
 
 def ask(*argv, text=None):
     return subprocess.run([PROGRAM, *argv], input=text, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, timeout=20 * SLOW, check=False,
+                          stderr=subprocess.PIPE, timeout=60 * SLOW, check=False,
                           universal_newlines=True)
 
 
@@ -141,7 +141,7 @@ def test_sigterm_ends_it_at_once_without_a_result(tmp_path):
     p = t.start()
     eventually(lambda: os.path.exists(os.path.join(t.dir, "progress")))
     p.send_signal(signal.SIGTERM)
-    assert p.wait(timeout=5 * SLOW) == -signal.SIGTERM
+    assert p.wait(timeout=60 * SLOW) == -signal.SIGTERM
     assert not os.path.exists(t.result)
 
 
@@ -184,7 +184,7 @@ def test_it_ends_when_its_rollfs_stays_away(tmp_path):
             time.sleep(3)
             assert p.poll() is None
             lock.close()
-            assert p.wait(timeout=10 * SLOW) == 1
+            assert p.wait(timeout=60 * SLOW) == 1
             assert read_json(t.result)["error"] == "rollfs has been away for 2 s"
         finally:
             p.kill()

@@ -57,7 +57,7 @@ def test_vim_saves_a_table(two):
     for backup in ("yes", "no", "auto"):
         subprocess.run(["vim", "-u", "NONE", "-es", "-c", "set backupcopy=" + backup,
                         "-c", "2s/^0,./0,7/", "-c", "w", "-c", "q", data],
-                       stdin=subprocess.DEVNULL, check=True, timeout=30)
+                       stdin=subprocess.DEVNULL, check=True, timeout=120)
         assert read(data).splitlines()[1] == "0,7" + first[3:]
         p.upload_file("user", "vim", os.path.join(DATA, "breast_guest.csv"))
 
