@@ -363,7 +363,8 @@ static void upload_release(struct handle *h)
 		struct who w = who_was(h);
 
 		table_refused(&w, x->id, "data.csv", -EINVAL,
-			      "line 1: the header is missing");
+			      "line 1: the header is missing, for the file is "
+			      "empty (rm data.csv empties a table)");
 	}
 	/* The descriptor went on to another process, which is done now. */
 	if (!h->killed && !h->failed && publish(h))

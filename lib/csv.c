@@ -99,8 +99,10 @@ static int step(struct csv *c, char ch, struct err *e)
 		c->state = CR;
 		return 0;
 	}
-	if (c->state == QUOTE && ch != '"')
+	if (c->state == QUOTE && ch != '"') {
+		c->behind = ch;
 		return bad(c, e, "text behind the closing quote");
+	}
 	if (ch == '"' && !c->plain) {
 		if (c->state == PLAIN)
 			return bad(c, e, "a quote inside an unquoted field");

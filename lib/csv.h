@@ -45,6 +45,7 @@ struct csv {
 	void *arg;
 	/* Below is the reader's own. */
 	int state;
+	char behind; /* what stood behind a closing quote, and must not */
 	unsigned bom;
 	uint64_t line, row_line;
 	struct strbuf text;

@@ -112,6 +112,13 @@ static int named_columns(struct table_upload *u, struct table_schema *s,
 				    "line %llu column %zu: the name is not "
 				    "UTF-8 text",
 				    (unsigned long long)line, i + 1);
+		else if (!f[i].len && !i && n > 1 && u->keyed && f[1].len)
+			r = err_set(e, EINVAL,
+				    "line %llu column 1: the column of the ids "
+				    "has no name (an index? in pandas: "
+				    "to_csv(..., index_label=\"id\"), or "
+				    "index=False)",
+				    (unsigned long long)line);
 		else if (!f[i].len)
 			r = err_set(e, EINVAL,
 				    "line %llu column %zu: the column has no "
@@ -273,11 +280,14 @@ static void guess_begin(struct table_upload *u, const char *s, size_t n)
 	}
 }
 
+static const char *as_json(char c)
+{
+	return c == '\t' ? "\\t" : c == ';' ? ";" : "|";
+}
+
 static int guess_error(const struct table_upload *u, struct err *e)
 {
-	const char *c = u->guess.c == '\t'  ? "\\t"
-			: u->guess.c == ';' ? ";"
-					    : "|";
+	const char *c = as_json(u->guess.c);
 
 	return err_set(e, EINVAL,
 		       "line 1 column 1: no comma, but %zu times \"%s\", as in "
@@ -297,6 +307,22 @@ static int guess_line(struct table_upload *u, const char *s, size_t n,
 		return 0;
 	}
 	return ++u->guess.lines < GUESS_LINES ? 0 : guess_error(u, e);
+}
+
+/* What is wrong in a line may be that it has another delimiter. */
+static int with_guess(const struct table_upload *u, int r, struct err *e)
+{
+	char c = u->guess.n ? u->guess.c : u->csv.behind, old[sizeof(e->text)];
+
+	if (r != -EINVAL || !e || u->o.named || !c || !strchr(";\t|", c) ||
+	    strstr(e->text, "id_delimiter"))
+		return r;
+	memcpy(old, e->text, sizeof(old));
+	(void)snprintf(e->text, sizeof(e->text),
+		       "%.400s; if \"%s\" is between the fields, write "
+		       "\"id_delimiter\": \"%s\" into upload.json",
+		       old, as_json(c), as_json(c));
+	return r;
 }
 
 static int guess_end(const struct table_upload *u, struct err *e)
@@ -425,7 +451,7 @@ static int on_row(void *arg, uint64_t line, const char *text,
 	if (!u->schema)
 		r = first_line(u, line, text, f, n, &header, e);
 	else if (u->guess.n)
-		r = guess_line(u, text, f[0].len, e);
+		r = guess_line(u, text, f[n - 1].at + f[n - 1].len, e);
 	if (!r && !header)
 		r = check_width(u, line, n, e);
 	if (r || header)
@@ -550,7 +576,7 @@ int table_upload_write(struct table_upload *u, const void *data, size_t n,
 		if (r)
 			return repeat(u, r, e);
 	}
-	return repeat(u, csv_feed(&u->csv, data, n, e), e);
+	return repeat(u, with_guess(u, csv_feed(&u->csv, data, n, e), e), e);
 }
 
 void table_upload_watch(struct table_upload *u, struct table_progress *p)
@@ -573,7 +599,7 @@ int table_upload_publish(struct table_upload *u, const char *ns,
 			*e = u->failed;
 		r = -u->failed.no;
 	} else {
-		r = csv_end(&u->csv, e);
+		r = with_guess(u, csv_end(&u->csv, e), e);
 		if (!r)
 			r = guess_end(u, e);
 	}

@@ -162,6 +162,16 @@ static void defects_name_line_and_column_and_change_nothing(void **state)
 		{ "", "line 1: no header" },
 		{ "1,2,3\n", "line 1 column 2: numbers instead" },
 		{ "id,,x\n", "line 1 column 2: the column has no name" },
+		{ ",x\n0,1\n", "line 1 column 1: the column of the ids has no "
+			       "name (an index? in pandas: to_csv(" },
+		{ "id;x;y\n1;\"a\";2\n",
+		  "line 2 column 1: a quote inside an unquoted field; if \";\" "
+		  "is between the fields, write \"id_delimiter\": \";\" into" },
+		{ "id;x;y\n1;2,5;3\n",
+		  "line 2 column 2: 2 fields, the header has 1; if \";\" is" },
+		{ "\"id\"\t\"x\"\n1\t2\n",
+		  "line 1 column 1: text behind the closing quote; if \"\\t\" "
+		  "is" },
 		{ "id,x,x\n", "line 1 column 3: a second column \"x\"" },
 		{ "id,id\n", "line 1 column 2: a second column" },
 		{ "id,x,y,z,y,x\n", "line 1 column 5: a second column \"y\"" },
