@@ -175,18 +175,24 @@ static bool on_our_mount(pid_t tid, const char *info)
 	return !*device || !strcmp(device, our_device);
 }
 
-/* Does the process hold the descriptor to write to the node? */
-static bool writes_to(pid_t tid, const char *fd, fuse_ino_t ino)
+/* Does the process hold the descriptor to write to the node?  There may be
+ * thousands to look at: three system calls each. */
+static bool writes_to(pid_t tid, int dir, const char *fd, fuse_ino_t ino,
+		      fuse_ino_t other)
 {
-	char what[64], buf[1024];
+	_cleanup_close_ int info = openat(dir, fd, O_RDONLY | O_CLOEXEC);
 	const char *flags, *node;
+	fuse_ino_t its;
+	char buf[1024];
+	ssize_t n = info < 0 ? -1 : read(info, buf, sizeof(buf) - 1);
 
-	(void)snprintf(what, sizeof(what), "fdinfo/%.20s", fd);
-	if (slurp(tid, what, buf, sizeof(buf)))
+	if (n < 0)
 		return false;
+	buf[n] = '\0';
 	flags = strstr(buf, "flags:");
 	node = strstr(buf, "\nino:"); /* since Linux 5.14 */
-	return flags && node && strtoull(node + 5, NULL, 10) == ino &&
+	its = node ? strtoull(node + 5, NULL, 10) : 0;
+	return flags && (its == ino || its == other) &&
 	       (strtoul(flags + 6, NULL, 8) & O_ACCMODE) != O_RDONLY &&
 	       on_our_mount(tid, buf);
 }
@@ -210,8 +216,7 @@ static bool still_open(const struct handle *h, pid_t tid)
 	d = tid > 0 ? opendir(path) : NULL;
 	while (d && (de = readdir(d)))
 		if (isdigit((unsigned char)de->d_name[0]) &&
-		    (writes_to(tid, de->d_name, ino) ||
-		     writes_to(tid, de->d_name, shown)))
+		    writes_to(tid, dirfd(d), de->d_name, ino, shown))
 			return true;
 	return false;
 }
