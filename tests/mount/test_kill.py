@@ -93,8 +93,11 @@ def test_partners_that_ended_a_job_without_its_initiator_say_why(impatient):
     s = impatient
     job = training(s, max_iter=10000, tol=1e-30)
     task = s[9999].pid("rollfs-task")
-    os.kill(task, signal.SIGSTOP)  # it would say that its rollfs is away
     s[9999].kill("rollfs")
+    eventually(lambda: not s[9999].pids("rollfs"))
+    # It would say that its rollfs is away.  Not before that has ended: a group that loses its
+    # parent while it is stopped gets SIGHUP.
+    os.kill(task, signal.SIGSTOP)
     for party in ("10000", "10001"):
         eventually(lambda: s[party].status(job) == "failed", 20)
         assert "party 9999, has been silent" in s[party].error(job)

@@ -95,10 +95,13 @@ def test_retries_are_not_endless(s):
 
 
 def test_the_timeout_of_a_job_is_its_end_everywhere(s):
-    job = training(s, iterations=10000, timeout=6)
+    job = s[9999].submit(*lr(10000, timeout=6 * SLOW))
     assert s[9999].wait(job, 60) == "timeout"
     assert "timeout" in s[9999].error(job)
-    assert s[9999].read("jobs", job, "guest/hetero_lr_0/status") == "timeout\n"
+    # On a busy machine it has not come to its training.
+    components = s[9999].path("jobs", job, "guest")
+    ends = {s[9999].read(components, c, "status").strip() for c in os.listdir(components)}
+    assert "timeout" in ends and ends <= {"success", "timeout", "skipped"}, ends
     all_end(s, job, "timeout")
     idle(s)
 
