@@ -82,6 +82,7 @@ static int parse(int argc, char **argv, struct args *ret)
 	const char *words[2] = { NULL, NULL };
 	unsigned n = 0;
 	_cleanup_strbuf_ struct strbuf opts = STRBUF_INIT(16384);
+	struct statx at;
 
 	for (int i = 1; i < argc; i++) {
 		const char *a = argv[i];
@@ -128,6 +129,14 @@ static int parse(int argc, char **argv, struct args *ret)
 		(void)fprintf(stderr, "rollfs: %s: %s\n", words[1],
 			      strerror(errno));
 		return -errno;
+	}
+	/* Whoever is mounted there, and may be dead, is not asked. */
+	if (!statx(AT_FDCWD, ret->mountpoint, AT_STATX_DONT_SYNC, STATX_TYPE,
+		   &at) &&
+	    !S_ISDIR(at.stx_mode)) {
+		(void)fprintf(stderr, "rollfs: %s: not a directory\n",
+			      words[1]);
+		return -ENOTDIR;
 	}
 	ret->options = opts.len ? sb_detach(&opts) : NULL;
 	return 0;
@@ -342,6 +351,7 @@ static int serve(const struct args *a, int ready_fd)
 	    state_lock(&lock_fd, &e))
 		return fail(&e);
 	umask(077);
+	files_many(); /* of each table that is open, a few */
 	fs.started_ms = now_unix_ms();
 	if (asprintf(&tables, "%s/tables", fs.conf->state) < 0)
 		return -ENOMEM;

@@ -4,6 +4,7 @@
 #include <endian.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -14,6 +15,20 @@ static int wait_ready(int fd, short events)
 	struct pollfd p = { .fd = fd, .events = events };
 
 	return poll(&p, 1, -1) < 0 && errno != EINTR ? -errno : 0;
+}
+
+void files_many(void)
+{
+	struct rlimit l;
+	rlim_t want = 65536;
+
+	if (getrlimit(RLIMIT_NOFILE, &l))
+		return;
+	want = MIN(want, l.rlim_max);
+	if (l.rlim_cur >= want)
+		return;
+	l.rlim_cur = want;
+	(void)setrlimit(RLIMIT_NOFILE, &l);
 }
 
 int write_all(int fd, const void *data, size_t n)

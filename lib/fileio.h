@@ -50,6 +50,10 @@ int lock_wait(int fd) MUST_CHECK;
 /* Does any process hold such a lock on the file?  Takes nothing. */
 bool lock_held(const char *path);
 
+/* This process, and those that it starts, may open as many files as the hard
+ * limit lets it, at most 65,536. */
+void files_many(void);
+
 /*
  * Frames on a Unix stream socket between our own processes:
  *   u32 length of head, u32 length of body, head (JSON text), body (bytes),

@@ -8,7 +8,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 
@@ -35,18 +34,6 @@ static int take_lock(const struct conf *c, struct err *e)
 		return err_set(e, EBUSY, "another rollsite runs for %s",
 			       c->state);
 	return 0; /* held until the process ends */
-}
-
-/* Each transfer that arrives has two files open, each partner connections. */
-static void open_files_most(void)
-{
-	struct rlimit l;
-
-	if (getrlimit(RLIMIT_NOFILE, &l) || l.rlim_cur >= l.rlim_max)
-		return;
-	l.rlim_cur = MIN(l.rlim_max, (rlim_t)65536);
-	if (setrlimit(RLIMIT_NOFILE, &l))
-		log_debug("rollsite", "few files may be open");
 }
 
 #define SWEEP_MS 3600000
@@ -122,7 +109,9 @@ int main(int argc, char **argv)
 	(void)mallopt(M_MMAP_THRESHOLD, 2 << 20);
 	(void)mallopt(M_TRIM_THRESHOLD, 4 << 20);
 	(void)mallopt(M_ARENA_MAX, 4);
-	open_files_most();
+	/* Each transfer that arrives has two files open, each partner
+	 * connections. */
+	files_many();
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);

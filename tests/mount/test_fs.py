@@ -486,6 +486,30 @@ def test_it_daemonises_from_a_relative_path_and_umount_stops_all(sandboxes):
     p.start()
 
 
+def test_it_is_mounted_at_directories_only(p, tmp_path):
+    (tmp_path / "file").write_text("x")
+    r = subprocess.run([os.path.join(BUILD, "rollfs"), p.conf, str(tmp_path / "file")],
+                       capture_output=True, text=True, check=False, timeout=20 * SLOW)
+    assert r.returncode != 0 and "not a directory" in r.stderr
+
+
+def test_many_tables_are_open_at_once_where_few_files_may_be(sandboxes):
+    """Of services the soft limit is 1024, here less; the hard one counts."""
+    p = sandboxes("9999")["9999"]
+    subprocess.run(["umount", p.mount], check=True)
+    eventually(lambda: not p.pids("rollfs") and not p.pids("rollsite"))
+    subprocess.run(["bash", "-c", "ulimit -Sn 40 && exec \"$@\"", "-",
+                    os.path.join(p.sandbox.env["B"], "rollfs"), p.conf, p.mount], check=True,
+                   timeout=60 * SLOW)
+    files = []
+    for k in range(60):
+        p.upload("many", "t%d" % k, CSV)
+        files.append(open(p.path("tables/many/t%d/data.csv" % k), encoding="utf-8"))
+    for f in files:
+        assert f.read() == CSV
+        f.close()
+
+
 def test_a_killed_daemon_is_replaced_over_its_dead_mount(sandboxes):
     s = sandboxes("4")
     s[4].upload("ns", "t", CSV)
