@@ -500,7 +500,7 @@ int real_start(struct err *e)
 	int no;
 
 	(void)snprintf(path, sizeof(path), "%s/mount-tmp", fs.conf->state);
-	no = mkdir_p(path, 0700, e);
+	no = mkdir_p_durable(path, 0700, e);
 	for (char **p = ids; p && *p; p++) {
 		static const char *const sub[] = { "out", "in", "spool" };
 
@@ -508,7 +508,7 @@ int real_start(struct err *e)
 			(void)snprintf(path, sizeof(path),
 				       "%s/federation/%s/%s", fs.conf->state,
 				       *p, sub[i]);
-			no = mkdir_p(path, 0700, e);
+			no = mkdir_p_durable(path, 0700, e);
 			if (!no && !strcmp(sub[i], "spool"))
 				sweep_spool(*p, path);
 		}

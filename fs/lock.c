@@ -102,7 +102,7 @@ int state_lock(int *ret_fd, struct err *e)
 	_cleanup_free_ struct holder *h = xcalloc(1, sizeof(*h));
 	_cleanup_strbuf_ struct strbuf path = STRBUF_INIT(8192);
 	_cleanup_close_ int fd = -1;
-	int no = mkdir_p(fs.conf->state, 0700, e);
+	int no = mkdir_p_durable(fs.conf->state, 0700, e);
 
 	if (no)
 		return no;

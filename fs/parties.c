@@ -186,7 +186,7 @@ int party_mkdir(const struct who *w, const char *name, struct attr *ret)
 	if (!no)
 		no = party_dir(name, dir, sizeof(dir));
 	if (!no)
-		no = mkdir_p(dir, 0700, &e);
+		no = mkdir_p_durable(dir, 0700, &e);
 	if (!no) {
 		(void)snprintf(dir, sizeof(dir), "%s/parties", fs.conf->state);
 		no = dir_sync(dir, &e);
@@ -372,7 +372,7 @@ static int store(struct handle *h)
 	(void)snprintf(path, sizeof(path), "%s/parties/%llu", fs.conf->state,
 		       (unsigned long long)h->nid.number);
 	if (!no)
-		no = mkdir_p(path, 0700, &e);
+		no = mkdir_p_durable(path, 0700, &e);
 	(void)snprintf(path, sizeof(path), "%s/parties/%llu/%s", fs.conf->state,
 		       (unsigned long long)h->nid.number, name_of(h->nid));
 	if (!no)

@@ -262,7 +262,7 @@ int real_parents(const char *path)
 	if (!slash)
 		return -ENOMEM;
 	*slash = '\0';
-	return mkdir_p(dir, 0700, NULL);
+	return mkdir_p_durable(dir, 0700, NULL);
 }
 
 char *real_party(struct real_at at)

@@ -227,14 +227,14 @@ void file_replace_sweep(const char *dir)
 			(void)unlinkat(dirfd(d), de->d_name, 0);
 }
 
-static int mkdir_durable(const char *path, mode_t mode, struct err *e)
+static int make_one(const char *path, mode_t mode, bool durable, struct err *e)
 {
 	if (!mkdir(path, mode))
-		return parent_sync(path, e);
+		return durable ? parent_sync(path, e) : 0;
 	return errno == EEXIST ? 0 : err_sys(e, errno, "%s", path);
 }
 
-int mkdir_p(const char *path, mode_t mode, struct err *e)
+static int make_all(const char *path, mode_t mode, bool durable, struct err *e)
 {
 	_cleanup_free_ char *p = strdup(path);
 	int r = 0;
@@ -245,10 +245,20 @@ int mkdir_p(const char *path, mode_t mode, struct err *e)
 		if (*s != '/')
 			continue;
 		*s = '\0';
-		r = mkdir_durable(p, mode, e);
+		r = make_one(p, mode, durable, e);
 		*s = '/';
 	}
-	return r ? r : mkdir_durable(p, mode, e);
+	return r ? r : make_one(p, mode, durable, e);
+}
+
+int mkdir_p(const char *path, mode_t mode, struct err *e)
+{
+	return make_all(path, mode, false, e);
+}
+
+int mkdir_p_durable(const char *path, mode_t mode, struct err *e)
+{
+	return make_all(path, mode, true, e);
 }
 
 /* Depth is bounded by the trees this project makes. */

@@ -35,8 +35,9 @@ void file_replace_sweep(const char *dir);
 int dir_sync(const char *path, struct err *e) MUST_CHECK;
 /* The directory that holds path, so that its name is durable too. */
 int parent_sync(const char *path, struct err *e) MUST_CHECK;
-/* With all that are missing above it; durable. */
+/* With all that are missing above it; durable: their names are on the disk. */
 int mkdir_p(const char *path, mode_t mode, struct err *e) MUST_CHECK;
+int mkdir_p_durable(const char *path, mode_t mode, struct err *e) MUST_CHECK;
 /* Removes a tree; never follows symlinks; a missing path is no error. */
 int remove_tree(const char *path, struct err *e);
 /* Of a directory's plain files, removes those that were last written more than

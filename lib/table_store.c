@@ -19,7 +19,7 @@ int table_store_open(const char *dir, struct table_store **ret, struct err *e)
 		return err_sys(e, ENAMETOOLONG, "%s", dir);
 	for (size_t i = 0; i < ARRAY_SIZE(subs); i++) {
 		(void)snprintf(path, sizeof(path), "%s/%s", dir, subs[i]);
-		r = mkdir_p(path, 0700, e);
+		r = mkdir_p_durable(path, 0700, e);
 		if (r)
 			return r;
 	}

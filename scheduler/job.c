@@ -285,11 +285,11 @@ void job_free(struct job *j)
 
 /* ---- making it ----------------------------------------------------------- */
 
-static int make_task(const struct job *j, const struct task *t, struct err *e)
+static int make_task_dirs(const struct job *j, const struct task *t,
+			  struct err *e)
 {
 	static const char *const subs[] = { "in", "out", "model", ".task" };
 	_cleanup_free_ char *dir = task_dir(j, t);
-	_cleanup_free_ char *params = xasprintf("%s/params.json", dir);
 	int r = 0;
 
 	for (size_t i = 0; i < ARRAY_SIZE(subs) && !r; i++) {
@@ -297,27 +297,17 @@ static int make_task(const struct job *j, const struct task *t, struct err *e)
 
 		r = mkdir_p(p, 0700, e);
 	}
-	if (r)
-		return r;
-	put(dir, "status", "waiting\n");
-	put(dir, "error", "");
-	put(dir, "progress", "0\n");
-	put(dir, "events", "");
-	put(dir, "log", "");
-	return json_write_file(params, json_object_get(t->spec, "params"), 0600,
-			       false, e);
+	return r;
 }
 
-static int make_files(struct sched *s, struct job *j, struct err *e)
+/* Also of a job that is loaded: a power cut may have left some out. */
+static int make_dirs(const struct job *j, struct err *e)
 {
 	_cleanup_free_ char *hidden = xasprintf("%s/.job", j->dir);
-	_cleanup_free_ char *file = xasprintf("%s/.job/job.json", j->dir);
-	_cleanup_free_ char *dsl = xasprintf("%s/dsl.json", j->dir);
-	_cleanup_free_ char *conf = xasprintf("%s/conf.json", j->dir);
-	json_t *roles = json_object_get(j->plan, "roles"), *list, *p, *o;
+	json_t *roles = json_object_get(j->plan, "roles"), *list, *p;
+	int r = mkdir_p(hidden, 0700, e);
 	const char *role;
 	size_t i;
-	int r = mkdir_p(hidden, 0700, e);
 
 	json_object_foreach (roles, role, list)
 		json_array_foreach (list, i, p) {
@@ -330,11 +320,39 @@ static int make_files(struct sched *s, struct job *j, struct err *e)
 		}
 	for (i = 0; i < j->n_tasks && !r; i++)
 		if (j->tasks[i].local)
+			r = make_task_dirs(j, &j->tasks[i], e);
+	return r;
+}
+
+static int make_task(const struct job *j, const struct task *t, struct err *e)
+{
+	_cleanup_free_ char *dir = task_dir(j, t);
+	_cleanup_free_ char *params = xasprintf("%s/params.json", dir);
+
+	put(dir, "status", "waiting\n");
+	put(dir, "error", "");
+	put(dir, "progress", "0\n");
+	put(dir, "events", "");
+	put(dir, "log", "");
+	return json_write_file(params, json_object_get(t->spec, "params"), 0600,
+			       false, e);
+}
+
+static int make_files(struct sched *s, struct job *j, struct err *e)
+{
+	_cleanup_free_ char *file = xasprintf("%s/.job/job.json", j->dir);
+	_cleanup_free_ char *dsl = xasprintf("%s/dsl.json", j->dir);
+	_cleanup_free_ char *conf = xasprintf("%s/conf.json", j->dir);
+	int r = make_dirs(j, e);
+	json_t *o;
+
+	for (size_t i = 0; i < j->n_tasks && !r; i++)
+		if (j->tasks[i].local)
 			r = make_task(j, &j->tasks[i], e);
 	if (!r)
-		r = json_write_file(dsl, j->dsl, 0600, false, e);
+		r = json_write_file(dsl, j->dsl, 0600, true, e);
 	if (!r)
-		r = json_write_file(conf, j->conf, 0600, false, e);
+		r = json_write_file(conf, j->conf, 0600, true, e);
 	if (r)
 		return r;
 	put(j->dir, "events", "");
@@ -471,6 +489,8 @@ static struct job *load_one(struct sched *s, const char *id, struct err *e)
 		j->number = (uint64_t)json_int_or(o, "number", 0);
 		j->told = j->n_others > 0;
 		load_state(j);
+		if (make_dirs(j, e))
+			log_error("scheduler", "%s", e->text);
 	}
 	json_decref(o);
 	json_decref(dsl);

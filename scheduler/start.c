@@ -102,7 +102,7 @@ int sched_start(const struct sched_options *o, struct sched **ret,
 	s->jobs_dir = xasprintf("%s/jobs", o->conf->state);
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_cond_init(&s->changed, NULL);
-	r = mkdir_p(s->jobs_dir, 0700, e);
+	r = mkdir_p_durable(s->jobs_dir, 0700, e);
 	if (r)
 		return r;
 	model_sweep(o->conf->state);

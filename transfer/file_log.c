@@ -91,7 +91,7 @@ static void finish_rename(struct site *s, const struct sent *f)
 	_cleanup_close_ int parent = -1;
 
 	if (!f->spool || !*f->spool || strchr(f->spool, '/') ||
-	    mkdir_p(out, 0700, NULL))
+	    mkdir_p_durable(out, 0700, NULL))
 		return;
 	from = xasprintf("%s/spool/%s", dir, f->spool);
 	parent = parent_beneath(out, f->path);

@@ -217,7 +217,7 @@ static int inbox_parent(struct site *s, const char *party, const char *path,
 	_cleanup_free_ char *in =
 	    xasprintf("%s/federation/%s/in", s->conf->state, party);
 	struct stat st;
-	int r = mkdir_p(in, 0700, e);
+	int r = mkdir_p_durable(in, 0700, e);
 
 	if (r)
 		return r;

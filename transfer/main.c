@@ -22,7 +22,7 @@ static struct site site;
 static int take_lock(const struct conf *c, struct err *e)
 {
 	_cleanup_free_ char *path = xasprintf("%s/rollsite.lock", c->state);
-	int fd, r = mkdir_p(c->state, 0700, e);
+	int fd, r = mkdir_p_durable(c->state, 0700, e);
 
 	if (r)
 		return r;

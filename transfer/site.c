@@ -275,6 +275,19 @@ static int add_message(struct site *s, const struct message_head *head,
 	return 0;
 }
 
+/* The name of a message's file is on the disk, too. */
+static int sync_name(const struct site *s, const struct message_head *h,
+		     struct err *e)
+{
+	_cleanup_free_ char *dir = NULL;
+	char job[41];
+
+	if (!session_job(h->key.f[KEY_SESSION], job, sizeof(job)))
+		return 0;
+	dir = xasprintf("%s/transfer/in/%s", s->conf->state, job);
+	return dir_sync(dir, e);
+}
+
 int site_deliver(struct site *s, const struct message_head *h,
 		 const char *from_party, const void *data, const char *tmp,
 		 struct journal **ret_sync, uint64_t *ret_upto, struct err *e)
@@ -294,11 +307,17 @@ int site_deliver(struct site *s, const struct message_head *h,
 	if (r > 0 && tmp)
 		(void)unlink(tmp);
 	if (r == -EEXIST)
-		err_set(e, EEXIST, "the same message with other content");
-	else if (r == -EACCES)
-		err_set(e, EACCES, "not allowed");
-	else if (r < 0)
-		err_sys(e, -r, "message");
+		return err_set(e, EEXIST,
+			       "the same message with other content");
+	if (r == -EACCES)
+		return err_set(e, EACCES, "not allowed");
+	if (r < 0)
+		return err_sys(e, -r, "message");
+	if (tmp) {
+		int x = sync_name(s, h, e);
+
+		r = x ? x : r;
+	}
 	return r;
 }
 
@@ -661,7 +680,7 @@ int site_job_open(struct site *s, const char *job, const json_t *roles,
 	}
 	json_decref(j->roles);
 	j->roles = json_deep_copy(roles);
-	r = mkdir_p(dir, 0700, e);
+	r = mkdir_p_durable(dir, 0700, e);
 	if (!r && !j->log)
 		r = job_log_open(s, j, e);
 	if (!r)
@@ -829,7 +848,7 @@ static int rescan(struct site *s, struct err *e)
 		json_decref(o);
 		j->next = s->jobs;
 		s->jobs = j;
-		if (mkdir_p(in, 0700, e) || job_log_open(s, j, e))
+		if (mkdir_p_durable(in, 0700, e) || job_log_open(s, j, e))
 			return e->no ? -e->no : -EIO;
 		rescan_job(s, id);
 	}
@@ -852,7 +871,7 @@ int site_open(struct site *s, struct conf *c, bool child, struct err *e)
 		_cleanup_free_ char *p =
 		    xasprintf("%s/transfer/%s", c->state, subs[i]);
 
-		r = mkdir_p(p, 0700, e);
+		r = mkdir_p_durable(p, 0700, e);
 		if (r)
 			return r;
 	}

@@ -316,7 +316,7 @@ static int place(struct site *s, const char *party, const char *path,
 	_cleanup_close_ int parent = -1;
 	const struct sent *f;
 	bool mine;
-	int r = mkdir_p(out, 0700, e);
+	int r = mkdir_p_durable(out, 0700, e);
 
 	if (r)
 		return r;

@@ -138,8 +138,8 @@ int peer_send_file(struct site *s, const struct message_head *h,
 	}
 	if (!r) {
 		path = large_path(p, h->tid);
-		if (rename(tmp, path))
-			r = err_sys(e, errno, "%s", path);
+		r = rename(tmp, path) ? err_sys(e, errno, "%s", path)
+				      : dir_sync(p->dir, e);
 	}
 	if (!r)
 		r = journal_large(p, h, e);

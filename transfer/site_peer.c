@@ -166,7 +166,8 @@ static struct peer *peer_new(struct site *s, const char *party,
 	p->window = PEER_WORKERS;
 	p->want = xasprintf("rollfs://%s/party/%s", s->conf->federation, party);
 	p->dir = xasprintf("%s/transfer/out/%s", s->conf->state, party);
-	if (mkdir_p(p->dir, 0700, NULL)) /* the first message will fail */
+	if (mkdir_p_durable(p->dir, 0700,
+			    NULL)) /* the first message will fail */
 		log_warn("rollsite", "cannot make %s", p->dir);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);

@@ -9,6 +9,7 @@ up to any of them, and writes down what a disk may then hold, and no more:
            names (new files are empty)
   zeros    the same, but the files have their lengths; what was not synced is zeros
   torn     the same, but of what was not synced the first half of the writes is there
+  all      nothing is lost: a process was killed, the machine was not
   strict   of each directory the names as of its own fsync, and those of files that
            were synced themselves: file systems without one journal for all
 
@@ -87,14 +88,15 @@ def events(trace):
 
 class Recorder:
     """Traces processes that run, from now until stop(); they rest until they are traced.
-    root: the directory; where: a new one, for what it was and for the trace."""
+    roots: the directories; where: a new one, for what they were and for the trace."""
 
-    def __init__(self, pids, root, where):
+    def __init__(self, pids, roots, where):
         os.mkdir(where)
-        self.root, self.before = root, os.path.join(where, "before")
         self.trace = os.path.join(where, "trace")
-        shutil.copytree(root, self.before, ignore=lambda d, names: [
-            n for n in names if stat.S_ISSOCK(os.lstat(os.path.join(d, n)).st_mode)])
+        self.before = {r: os.path.join(where, str(i)) for i, r in enumerate(roots)}
+        for root, copy in self.before.items():
+            shutil.copytree(root, copy, ignore=lambda d, names: [
+                n for n in names if stat.S_ISSOCK(os.lstat(os.path.join(d, n)).st_mode)])
         self.threads = {int(t): p for p in pids for t in os.listdir("/proc/%d/task" % p)}
         argv = ["strace", "-f", "-ttt", "-y", "-xx", "-s", str(LONGEST), "-e", "trace=" + CALLS,
                 "-e", "signal=none", "-o", self.trace]
@@ -114,21 +116,26 @@ class Recorder:
                     left.discard(t)
             time.sleep(0.01)
 
-    def disk(self):
-        """As it was before."""
-        return Disk(self.before, self.threads, self.root)
+    def disks(self):
+        """As they were before."""
+        return [Disk(copy, self.threads, root) for root, copy in self.before.items()]
 
     def stop(self):
         self.p.send_signal(signal.SIGINT)
         self.p.wait(timeout=30)
-        return events(self.trace)
+        out = events(self.trace)
+        # A thread may be quicker than the answer to who made it.
+        for e in sorted((e for e in out if e.name.startswith("clone")), key=lambda e: e.begin):
+            if "CLONE_THREAD" in " ".join(e.words):
+                self.threads[e.ret] = self.threads.get(e.tid, e.tid)
+        return out
 
     def check(self, happened):
-        """After all events the model has what the directory has."""
-        d = self.disk()
-        for d, _ in cuts(self.disk, happened):
+        """After all events the model has what the directories have."""
+        disks = self.disks()
+        for _ in cuts(disks, happened):
             pass
-        wrong = d.differences(self.root)
+        wrong = [x for d in disks for x in d.differences()]
         assert not wrong, "\n".join(wrong)
 
 
@@ -175,6 +182,8 @@ class Disk:
                     n.names[name] = x
             n.durable = dict(n.names)
             return n
+        if stat.S_ISLNK(st.st_mode):
+            return self._link_to(os.readlink(path))
         if not stat.S_ISREG(st.st_mode):
             return None  # a socket
         key = st.st_dev, st.st_ino
@@ -186,6 +195,12 @@ class Disk:
         n.data = bytearray(n.synced)
         if st.st_nlink > 1:
             self.linked[key] = n
+        return n
+
+    @staticmethod
+    def _link_to(target):
+        n = Node("l", 0o777)
+        n.data, n.synced = bytearray(target), target
         return n
 
     # -- names
@@ -267,19 +282,20 @@ class Disk:
         f = getattr(self, "_" + {"pwrite64": "pwrite", "fdatasync": "fsync", "open": "openat",
                                  "creat": "openat", "renameat": "rename", "renameat2": "rename",
                                  "linkat": "link", "unlinkat": "unlink", "rmdir": "unlink",
-                                 "mkdirat": "mkdir", "clone3": "clone"}.get(e.name, e.name), None)
+                                 "mkdirat": "mkdir", "symlinkat": "symlink", "clone3": "clone"}.get(e.name, e.name), None)
         return bool(f and f(e))
 
     def _pid(self, tid):
         return self.threads.setdefault(tid, tid)
 
     def _clone(self, e):
-        flags = " ".join(e.words)
-        self.threads[e.ret] = self._pid(e.tid) if "CLONE_THREAD" in flags else e.ret
-        if self.threads[e.ret] == e.ret:  # its descriptors
+        child, parent = self._pid(e.ret), self._pid(e.tid)
+        if child != parent:  # it has the same descriptors
             for (p, fd), at in list(self.offsets.items()):
-                if p == self._pid(e.tid):
-                    self.offsets[e.ret, fd] = at
+                if p == parent:
+                    self.offsets.setdefault((child, fd), at)
+
+    _fork = _vfork = _clone
 
     def _openat(self, e):
         flags = " ".join(e.words)
@@ -329,7 +345,14 @@ class Disk:
         """Calls that the daemons do not make on these files, or the model must learn them."""
         assert not any(self._inside(p) is not None for _, p, _ in e.fds[1:] or e.fds), e
 
-    _pwritev2 = _symlink = _symlinkat = _copy_file_range = _splice = _truncate = _other
+    _pwritev2 = _copy_file_range = _splice = _truncate = _other
+
+    def _symlink(self, e):
+        target, path = e.texts[0], self._paths(e)[1]
+        if self._inside(path) is None:
+            return False
+        self._change((path, self._link_to(target)))
+        return True
 
     def _sendfile(self, e):
         assert self._inside(e.fds[0][1]) is None, e
@@ -423,6 +446,8 @@ class Disk:
     # -- what is left
 
     def _content(self, n, way):
+        if way == "all":
+            return bytes(n.data)
         if way in ("commit", "names", "strict") or not n.writes:
             return n.synced
         out = bytearray(n.synced)
@@ -441,7 +466,7 @@ class Disk:
         h = hashlib.sha256()
 
         def add(n):
-            if n.kind == "f":
+            if n.kind != "d":
                 h.update(b"f%d\n" % len(self._content(n, way)) + self._content(n, way))
                 return
             names = self._names(n, way)
@@ -462,6 +487,9 @@ class Disk:
         if n in written:  # a hard link
             os.link(written[n], path)
             return
+        if n.kind == "l":
+            os.symlink(bytes(n.data), path)
+            return
         if n.kind == "f":
             written[n] = path
             with open(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600), "wb") as f:
@@ -473,9 +501,9 @@ class Disk:
             self._write_node(x, way, os.path.join(path, name), written)
         os.chmod(path, n.mode)
 
-    def differences(self, root):
+    def differences(self):
         """From the directory as it is: what the model got wrong."""
-        other = Disk(root, {}, root)
+        other = Disk(self.root, {}, self.root)
         out = []
 
         def look(a, b, path):
@@ -493,13 +521,13 @@ class Disk:
         return out
 
 
-def cuts(make_disk, happened):
-    """(disk, index) after each event that changed the disk; make_disk: the disk before."""
-    disk = make_disk()
+def cuts(disks, happened):
+    """Each event that changed one of the disks, which are then as it left them."""
     steps = sorted([(e.begin, 0, e) for e in happened] + [(e.end, 1, e) for e in happened],
                    key=lambda x: x[:2])
     for _, ended, e in steps:
         if not ended:
-            disk.begin(e)
-        elif disk.end(e):
-            yield disk, e
+            for d in disks:
+                d.begin(e)
+        elif any([d.end(e) for d in disks]):
+            yield e

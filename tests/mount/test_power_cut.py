@@ -5,9 +5,10 @@ is made (powercut.py) and looked at through a new mount.  SOAK=1: after every ch
 import os
 import time
 
-from conftest import SLOW
-from net import SOAK, content, labs
+from conftest import SLOW, eventually
+from net import SOAK, Socket, content, labs
 from powercut import WAYS, Recorder, cuts
+from test_soak import job_open, key_of, payload, recv, send
 
 _ = labs
 EVERY = 1 if SOAK else 13 * SLOW
@@ -82,11 +83,19 @@ def csv(n, value):
     return ("id,x\n" + "".join("k%05d,%s\n" % (i, value) for i in range(n))).encode()
 
 
-def restore(p, disk, way):
-    p.kill("rollfs")
-    p.kill("rollsite")
-    p.unmount()
+def after(disk, way, p):
+    """What the party finds.  The machine has started anew, unless nothing was lost."""
     disk.write(way, p.state)
+    numbers = os.path.join(p.state, "tables/counter.lock")  # and its start's identity
+    if way != "all" and os.path.exists(numbers):
+        os.unlink(numbers)
+
+
+def restore(p, disk, way):
+    for program in ("rollfs", "rollsite"):
+        p.kill(program)
+    p.unmount()
+    after(disk, way, p)
     p.start()
 
 
@@ -95,11 +104,11 @@ def differences(a, b):
             if a.get(k) != b.get(k)]
 
 
-def after_every_cut(p, events, steps, disk, ways):
+def after_every_cut(p, events, steps, d, ways):
     """Looks at p after cuts; each state is that of the last answer, or of the next.
     Gives what was wrong and how many states there were."""
     bad, n, k, known = [], 0, 0, set()
-    for d, e in cuts(disk, events):
+    for e in cuts([d], events):
         while k + 1 < len(steps.times) and steps.times[k + 1] < e.at:
             k += 1
         for way in ways:
@@ -129,7 +138,7 @@ def test_tables_and_what_is_sent(labs):
     p.upload("n", "old", csv(3, "1.5"))
     p.upload("n", "other", csv(4, "2.5"))
     time.sleep(1)
-    record = Recorder([p.pid("rollfs"), p.pid("rollsite")], p.state,
+    record = Recorder([p.pid("rollfs"), p.pid("rollsite")], [p.state],
                       os.path.join(x.dir, "record"))
     steps = Steps(p)
     steps.put("tables/n/old/data.csv", csv(5, "3.5"))
@@ -157,6 +166,157 @@ def test_tables_and_what_is_sent(labs):
     p.kill("rollfs")
     p.kill("rollsite")
     record.check(events)
-    bad, n = after_every_cut(p, events, steps, record.disk, WAYS)
+    bad, n = after_every_cut(p, events, steps, record.disks()[0], WAYS)
+    print("%d states" % n)
+    assert n > 200 and not bad, "\n".join(bad)
+
+
+# ---- between two parties ---------------------------------------------------------
+
+
+class Messages:
+    """What 1 sends to 2 and when: [key, data, when it was accepted, when it was taken]."""
+
+    def __init__(self, x, job):
+        self.x, self.job, self.sent, self.files = x, job, [], []
+
+    def send(self, size):
+        m = [key_of(self.job, "m%d" % len(self.sent), "-"), payload(len(self.sent), size), 0, 0]
+        with Socket(self.x["1"]) as s:
+            assert send(s, m[0], m[1])["status"] == 0
+        m[2] = time.time()
+        self.sent.append(m)
+
+    def take(self, i):
+        m = self.sent[i]
+        with Socket(self.x["2"]) as s:
+            assert recv(s, m[0])[1] == m[1]
+        m[3] = time.time()
+
+    def put(self, path, size):
+        data = content(path, len(self.files), size)
+        self.x["1"].put("2", path, data)
+        self.files.append((path, data, time.time()))
+
+    def answers(self, at):
+        """How many there were until then."""
+        return sum(t <= at for t in [x[2] for x in self.sent + self.files] +
+                   [x[3] or at + 1 for x in self.sent])
+
+    def arrived(self, path):
+        f = os.path.join(self.x["2"].state, "federation/1/in", path)
+        return bytes_of(f) if os.path.exists(f) else None
+
+    def problems(self, at, began):
+        """After a cut at that time all comes that was accepted, and what was not is sent
+        again, as whoever sends does it.  What was taken may come again: that it was is
+        written with the next message, and no task asks twice.  began: {i: when its take
+        began}."""
+        problems = []
+        with Socket(self.x["1"]) as s:
+            for i, (key, data, accepted, _) in enumerate(self.sent):
+                if accepted > at:
+                    status = send(s, key, data)["status"]
+                    if status:
+                        problems.append("%d is not sent again: %d" % (i, status))
+        for i, (key, data, _, taken) in enumerate(self.sent):
+            with Socket(self.x["2"], 10) as r:
+                try:
+                    head, got = recv(r, key)
+                except TimeoutError as e:
+                    head, got = e, b"" if not taken or taken > at else None
+                if taken and taken <= at:
+                    if got not in (None, data):
+                        problems.append("%d was taken, and comes with other bytes" % i)
+                elif got != data and not (got is None and began.get(i, at) < at):
+                    problems.append("%d is lost: %s" % (i, head))
+        for path, data, accepted in self.files:
+            if accepted <= at:
+                try:
+                    eventually(lambda p=path, d=data: self.arrived(p) == d, 15)
+                except AssertionError:
+                    problems.append("%s is lost" % path)
+        return "; ".join(problems)
+
+
+def stop_all(x):
+    for p in ("1", "2"):
+        for program in ("rollfs", "rollfs-task", "rollsite"):
+            while x[p].kill(program):
+                pass
+        x[p].unmount()
+
+
+def at_every_cut(x, disks, events, start, answers, problem, every):
+    """The power goes at 1, at 2, or at both, after each event since start (of `every` states
+    one is looked at).  answers(at) tells states with the same bytes apart by what was said
+    until then; problem(at) gives what is wrong when all runs again, or None."""
+    bad, n, known = [], 0, set()
+    for e in cuts(disks, events):
+        if e.at < start:
+            continue
+        for way in WAYS:
+            for ways in ((way, "all"), ("all", way), (way, way)):
+                what = (answers(e.at), *(d.digest(w) for d, w in zip(disks, ways)))
+                if what in known:
+                    continue
+                known.add(what)
+                n += 1
+                if n % every:
+                    continue
+                stop_all(x)
+                for p, d, w in zip(("1", "2"), disks, ways):
+                    after(d, w, x[p])
+                for p in ("1", "2"):
+                    x[p].start()
+                for p in ("1", "2"):
+                    eventually(lambda p=p: speaks(x[p]), 20)
+                try:
+                    b = problem(e.at)
+                except OSError as why:
+                    b = repr(why)
+                if b:
+                    bad.append("%s, %.300r: %s" % (ways, e, b))
+                assert len(bad) < 10, "\n".join(bad)
+    return bad, n
+
+
+def speaks(p):
+    try:
+        with Socket(p) as s:
+            return s.ask({"op": "hello"})["status"] == 0
+    except OSError:
+        return False
+
+
+def test_messages_and_files_between_two(labs):
+    """The power goes at the sender, at the receiver, or at both."""
+    x = labs({"1": {}, "2": {"mount": False}}).ready()
+    job = "20261130120000000000000001"
+    job_open(x, job)
+    m, began = Messages(x, job), {}
+    eventually(lambda: not x["1"].leftovers(), 10)
+    time.sleep(1)
+    record = Recorder([x["1"].pid("rollfs"), x["1"].pid("rollsite"), x["2"].pid("rollsite")],
+                      [x["1"].state, x["2"].state], os.path.join(x.dir, "record"))
+    start = time.time()
+    for i in range(4):
+        m.send(100 + i)
+    m.send(300000)
+    m.put("f0", 2000)
+    for i in range(2):
+        began[i] = time.time()
+        m.take(i)
+    m.send(50)
+    m.put("d/f1", 100000)
+    began[4] = time.time()
+    m.take(4)
+    eventually(lambda: all(m.arrived(p) == d for p, d, _ in m.files), 30)
+    time.sleep(1)
+    events = record.stop()
+    stop_all(x)
+    record.check(events)
+    bad, n = at_every_cut(x, record.disks(), events, start, m.answers,
+                          lambda at: m.problems(at, began), 1 if SOAK else 3 * EVERY)
     print("%d states" % n)
     assert n > 200 and not bad, "\n".join(bad)
