@@ -203,7 +203,7 @@ struct job *job_new(struct sched *s, const char *id, json_t *plan, json_t *dsl,
 		    struct err *e);
 void job_free(struct job *j);
 int job_make_dir(struct sched *s, struct job *j, struct err *e) MUST_CHECK;
-/* state.json: survives a killed daemon. durable at the end of a job. */
+/* state.json: survives a killed daemon; durable, a power cut, too. */
 void job_save(struct sched *s, struct job *j, bool durable);
 void job_event(const struct job *j, const char *fmt, ...) PRINTF(2, 3);
 void task_event(const struct job *j, const struct task *t, const char *fmt, ...)

@@ -324,18 +324,44 @@ static int make_dirs(const struct job *j, struct err *e)
 	return r;
 }
 
+static bool is_empty(const char *dir, const char *name)
+{
+	_cleanup_free_ char *path = xasprintf("%s/%s", dir, name);
+	struct stat st;
+
+	return stat(path, &st) || !st.st_size;
+}
+
+/* What is shown of a task, where it is not there. */
 static int make_task(const struct job *j, const struct task *t, struct err *e)
 {
+	static const char *const grow[] = { "events", "log" };
 	_cleanup_free_ char *dir = task_dir(j, t);
 	_cleanup_free_ char *params = xasprintf("%s/params.json", dir);
 
-	put(dir, "status", "waiting\n");
-	put(dir, "error", "");
-	put(dir, "progress", "0\n");
-	put(dir, "events", "");
-	put(dir, "log", "");
-	return json_write_file(params, json_object_get(t->spec, "params"), 0600,
-			       false, e);
+	for (size_t i = 0; i < ARRAY_SIZE(grow); i++) {
+		_cleanup_free_ char *path = xasprintf("%s/%s", dir, grow[i]);
+
+		append(path, ""); /* somebody may be writing */
+	}
+	if (is_empty(dir, "progress"))
+		put(dir, "progress", "0\n");
+	if (is_empty(dir, "status"))
+		task_write_status(j, t);
+	return is_empty(dir, "params.json")
+		   ? json_write_file(params, json_object_get(t->spec, "params"),
+				     0600, false, e)
+		   : 0;
+}
+
+static int make_tasks(const struct job *j, struct err *e)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < j->n_tasks && !r; i++)
+		if (j->tasks[i].local)
+			r = make_task(j, &j->tasks[i], e);
+	return r;
 }
 
 static int make_files(struct sched *s, struct job *j, struct err *e)
@@ -346,9 +372,8 @@ static int make_files(struct sched *s, struct job *j, struct err *e)
 	int r = make_dirs(j, e);
 	json_t *o;
 
-	for (size_t i = 0; i < j->n_tasks && !r; i++)
-		if (j->tasks[i].local)
-			r = make_task(j, &j->tasks[i], e);
+	if (!r)
+		r = make_tasks(j, e);
 	if (!r)
 		r = json_write_file(dsl, j->dsl, 0600, true, e);
 	if (!r)
@@ -471,6 +496,18 @@ static void load_state(struct job *j)
 	json_decref(o);
 }
 
+/* Not all that is shown is on the disk when the power goes. */
+static int show_again(const struct job *j, struct err *e)
+{
+	int r = make_dirs(j, e);
+
+	if (!r)
+		r = make_tasks(j, e);
+	if (is_empty(j->dir, "status"))
+		job_write_status(j);
+	return r;
+}
+
 static struct job *load_one(struct sched *s, const char *id, struct err *e)
 {
 	_cleanup_free_ char *dir = xasprintf("%s/%s", s->jobs_dir, id);
@@ -489,7 +526,7 @@ static struct job *load_one(struct sched *s, const char *id, struct err *e)
 		j->number = (uint64_t)json_int_or(o, "number", 0);
 		j->told = j->n_others > 0;
 		load_state(j);
-		if (make_dirs(j, e))
+		if (show_again(j, e))
 			log_error("scheduler", "%s", e->text);
 	}
 	json_decref(o);

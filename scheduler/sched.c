@@ -231,9 +231,10 @@ void task_begin(struct sched *s, struct job *j, struct task *t,
 	t->reported = false;
 	free(t->error);
 	t->error = NULL;
-	/* Whoever comes after us must know before there is a process. */
+	/* Whoever comes after us must know before there is a process; also when
+	 * the power went, for an attempt's messages are there only once. */
 	t->status = ST_RUNNING;
-	job_save(s, j, false);
+	job_save(s, j, true);
 	if (!task_spawn(s, j, t))
 		task_moved(s, j, t, ST_RUNNING, NULL, NULL);
 }

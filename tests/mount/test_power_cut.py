@@ -2,16 +2,23 @@
 """The power goes: what has been answered is there afterwards, what has not is there
 or is not, and nothing is half.  Of one recorded run every state that a disk can have
 is made (powercut.py) and looked at through a new mount.  SOAK=1: after every change."""
+import json
 import os
+import re
 import time
 
-from conftest import SLOW, eventually
+from conftest import DATA, ENDED, SLOW, eventually
 from net import SOAK, Socket, content, labs
 from powercut import WAYS, Recorder, cuts
+from test_jobs import breast, quick_keys
 from test_soak import job_open, key_of, payload, recv, send
 
 _ = labs
-EVERY = 1 if SOAK else 13 * SLOW
+
+
+def every(n):
+    """Of so many states one is looked at.  Primes: all ways take turns."""
+    return 1 if SOAK else n * SLOW
 
 
 def bytes_of(path):
@@ -112,13 +119,13 @@ def after_every_cut(p, events, steps, d, ways):
         while k + 1 < len(steps.times) and steps.times[k + 1] < e.at:
             k += 1
         for way in ways:
+            n += 1
+            if n % every(83):
+                continue
             what = d.digest(way), k
             if what in known:
                 continue
             known.add(what)
-            n += 1
-            if n % EVERY:
-                continue
             restore(p, d, way)
             got, allowed = look(p), steps.allowed(k)
             if got in allowed:
@@ -168,7 +175,7 @@ def test_tables_and_what_is_sent(labs):
     record.check(events)
     bad, n = after_every_cut(p, events, steps, record.disks()[0], WAYS)
     print("%d states" % n)
-    assert n > 200 and not bad, "\n".join(bad)
+    assert n > 500 and not bad, "\n".join(bad)
 
 
 # ---- between two parties ---------------------------------------------------------
@@ -247,8 +254,8 @@ def stop_all(x):
         x[p].unmount()
 
 
-def at_every_cut(x, disks, events, start, answers, problem, every):
-    """The power goes at 1, at 2, or at both, after each event since start (of `every` states
+def at_every_cut(x, disks, events, start, answers, problem, one_of):
+    """The power goes at 1, at 2, or at both, after each event since start (of one_of states
     one is looked at).  answers(at) tells states with the same bytes apart by what was said
     until then; problem(at) gives what is wrong when all runs again, or None."""
     bad, n, known = [], 0, set()
@@ -257,13 +264,13 @@ def at_every_cut(x, disks, events, start, answers, problem, every):
             continue
         for way in WAYS:
             for ways in ((way, "all"), ("all", way), (way, way)):
+                n += 1
+                if n % one_of:
+                    continue
                 what = (answers(e.at), *(d.digest(w) for d, w in zip(disks, ways)))
                 if what in known:
                     continue
                 known.add(what)
-                n += 1
-                if n % every:
-                    continue
                 stop_all(x)
                 for p, d, w in zip(("1", "2"), disks, ways):
                     after(d, w, x[p])
@@ -273,8 +280,8 @@ def at_every_cut(x, disks, events, start, answers, problem, every):
                     eventually(lambda p=p: speaks(x[p]), 20)
                 try:
                     b = problem(e.at)
-                except OSError as why:
-                    b = repr(why)
+                except (AssertionError, OSError) as why:
+                    b = str(why)
                 if b:
                     bad.append("%s, %.300r: %s" % (ways, e, b))
                 assert len(bad) < 10, "\n".join(bad)
@@ -317,6 +324,74 @@ def test_messages_and_files_between_two(labs):
     stop_all(x)
     record.check(events)
     bad, n = at_every_cut(x, record.disks(), events, start, m.answers,
-                          lambda at: m.problems(at, began), 1 if SOAK else 3 * EVERY)
+                          lambda at: m.problems(at, began), every(307))
     print("%d states" % n)
-    assert n > 200 and not bad, "\n".join(bad)
+    assert n > 500 and not bad, "\n".join(bad)
+
+
+# ---- a job -----------------------------------------------------------------------
+
+
+def intersection():
+    """The first half of the job of the demo, of the parties 1 and 2."""
+    dsl, conf = breast()
+    text = json.dumps(quick_keys(conf)).replace('"9999"', '"1"').replace('"10000"', '"2"')
+    conf = json.loads(re.sub(r"\b9999\b", "1", re.sub(r"\b10000\b", "2", text)))
+    keep = ("reader_0", "data_transform_0", "intersection_0")
+    dsl["components"] = {k: v for k, v in dsl["components"].items() if k in keep}
+    conf["role"].pop("arbiter", None)
+    common = conf["component_parameters"]["common"]
+    for k in [k for k in common if k not in keep]:
+        del common[k]
+    return dsl, conf
+
+
+def test_a_job(labs):
+    """It ends, with the same status at both, and what it says it has made is there."""
+    x = labs({"1": {}, "2": {}}).ready()
+    x["1"].upload_file("experiment", "breast_guest", DATA + "/breast_guest.csv")
+    x["2"].upload_file("experiment", "breast_host", DATA + "/breast_host.csv")
+    time.sleep(1)
+    record = Recorder([x[p].pid(q) for p in "12" for q in ("rollfs", "rollsite")],
+                      [x["1"].state, x["2"].state], os.path.join(x.dir, "record"))
+    start = time.time()
+    job = x["1"].submit(*intersection())
+    accepted = time.time()
+    status = x["1"].wait(job, 120)
+    ended = time.time()
+    eventually(lambda: x["2"].status(job) == status, 10)
+    time.sleep(1)
+    events = record.stop()
+    assert status == "success", x["1"].error(job)
+    made = "guest/intersection_0/out/data/data.csv"
+    want = x["1"].read("jobs", job, made)
+    stop_all(x)
+    record.check(events)
+
+    def end():
+        eventually(lambda: x["1"].status(job) in ENDED, 60)
+        return x["1"].status(job)
+
+    def problem(at):
+        if not os.path.exists(x["1"].path("jobs", job)):
+            return "the job is lost" if accepted <= at else None
+        now = end()
+        if ended <= at and now != "success":
+            return "it was a success and is %s" % now
+        seen.append(now)
+        if now != "success":
+            reason = x["1"].error(job)
+            with open(x["1"].path("jobs", job, "ctl"), "w", encoding="utf-8") as f:
+                f.write("rerun\n")
+            again = end()
+            if again != "success":
+                return "%s (%s), and again: %s (%s)" % (now, reason, again, x["1"].error(job))
+        if x["1"].read("jobs", job, made) != want:
+            return "other rows"
+        eventually(lambda: x["2"].status(job) == "success", 20)
+        return None
+    seen = []
+    bad, n = at_every_cut(x, record.disks(), events, start, lambda at: at >= accepted,
+                          problem, 61 if SOAK else every(2999))
+    print("%d states, ends: %s" % (n, {s: seen.count(s) for s in seen}))
+    assert n > 5000 and not bad, "\n".join(bad)
