@@ -144,7 +144,8 @@ static void ping_once(struct peer *p)
 
 	ask(p, &x);
 	pthread_mutex_lock(&p->s->lock);
-	opened = !x.error && !p->ok;
+	/* Transfers may have met a silence that no ping has seen. */
+	opened = !x.error && (!p->ok || p->trouble);
 	p->asked = true;
 	p->ok = !x.error;
 	p->asked_ms = now_unix_ms();
