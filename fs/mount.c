@@ -477,14 +477,20 @@ static void op_fsync(fuse_req_t r, fuse_ino_t ino, int datasync,
 
 /* A directory's names are several directories' here, so all that is kept is
  * made durable. */
-static void op_fsyncdir(fuse_req_t r, fuse_ino_t ino, int datasync,
-			struct fuse_file_info *fi)
+static void sync_all(void *r)
 {
 	_cleanup_close_ int fd =
 	    open(fs.conf->state, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-	(void)ino, (void)datasync, (void)fi;
 	fuse_reply_err(r, fd < 0 || syncfs(fd) ? errno : 0);
+}
+
+/* It waits for what others write to that disk as well. */
+static void op_fsyncdir(fuse_req_t r, fuse_ino_t ino, int datasync,
+			struct fuse_file_info *fi)
+{
+	(void)ino, (void)datasync, (void)fi;
+	aside(sync_all, r);
 }
 
 static void op_release(fuse_req_t r, fuse_ino_t ino, struct fuse_file_info *fi)
