@@ -5,7 +5,7 @@ import os
 import signal
 
 import pytest
-from conftest import ENDED, SLOW, eventually, job_files, processes
+from conftest import ENDED, SLOW, eventually, job_files, processes, read
 from test_jobs import breast, quick_keys
 
 
@@ -93,10 +93,10 @@ def test_partners_that_ended_a_job_without_its_initiator_say_why(impatient):
     s = impatient
     job = training(s, max_iter=10000, tol=1e-30)
     task = s[9999].pid("rollfs-task")
-    s[9999].kill("rollfs")
-    eventually(lambda: not s[9999].pids("rollfs"))
-    # It would say that its rollfs is away.  Not before that has ended: a group that loses its
-    # parent while it is stopped gets SIGHUP.
+    rollfs = s[9999].kill("rollfs")
+    # It would say that its rollfs is away.  Not before it has another parent: a group that loses
+    # its parent while it is stopped gets SIGHUP.
+    eventually(lambda: "\nPPid:\t%d\n" % rollfs not in read("/proc", str(task), "status"))
     os.kill(task, signal.SIGSTOP)
     for party in ("10000", "10001"):
         eventually(lambda: s[party].status(job) == "failed", 20)
