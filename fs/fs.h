@@ -226,6 +226,10 @@ int attr_disk(struct attr *a, fuse_ino_t ino, mode_t mode, const char *path,
 	      bool missing_is_empty);
 /* And told in errors, if it is not yet. */
 void reply_refused(fuse_req_t r, const struct handle *h, int no);
+/* fn(r, h), which answers, in a thread of its own, for a flush or an fsync that
+ * takes long: the kernel releases no handle before that. */
+void handle_aside(fuse_req_t r, struct handle *h,
+		  void (*fn)(fuse_req_t r, struct handle *h));
 void reply_read_text(fuse_req_t r, const struct strbuf *t, size_t n, off_t off);
 bool name_temporary(const char *name);
 /* The same where no other names can be made: also what sed -i makes, and what

@@ -206,6 +206,34 @@ void reply_refused(fuse_req_t r, const struct handle *h, int no)
 	fuse_reply_err(r, -no);
 }
 
+struct call {
+	fuse_req_t r;
+	struct handle *h;
+	void (*fn)(fuse_req_t r, struct handle *h);
+};
+
+static void call(void *arg)
+{
+	struct call c = *(struct call *)arg;
+
+	free(arg);
+	errors_begin();
+	c.fn(c.r, c.h);
+}
+
+void handle_aside(fuse_req_t r, struct handle *h,
+		  void (*fn)(fuse_req_t r, struct handle *h))
+{
+	struct call *c = calloc(1, sizeof(*c));
+
+	if (!c) {
+		fuse_reply_err(r, ENOMEM);
+		return;
+	}
+	*c = (struct call){ r, h, fn };
+	aside(call, c);
+}
+
 void reply_read_text(fuse_req_t r, const struct strbuf *t, size_t n, off_t off)
 {
 	size_t at = MIN((size_t)MAX(off, 0), t->len);

@@ -20,7 +20,9 @@
 
 #include "fs/fs.h"
 
-#define THREADS 8 /* max_threads of -o */
+/* max_threads of -o.  They are made when all others are busy, most of all with
+ * waiting for the disk, so that this many may before somebody else waits. */
+#define THREADS 32
 
 struct args {
 	char *config, *mountpoint; /* absolute */

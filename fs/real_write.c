@@ -349,33 +349,38 @@ static int real_truncate_open(struct handle *h, off_t size)
 	return no;
 }
 
+/* It waits for the disk: aside. */
+static void close_it(fuse_req_t r, struct handle *h)
+{
+	int no;
+
+	pthread_mutex_lock(&h->lock);
+	/* A failure is known to its writer: not sent behind his back. */
+	h->failed = no = put(h, false);
+	pthread_mutex_unlock(&h->lock);
+	reply_refused(r, h, no);
+}
+
 static void real_flush(fuse_req_t r, struct handle *h)
 {
 	struct writer *x = h->own;
-	int no = 0;
+	enum closer who = CLOSE_OTHER;
+	bool hand_over;
 
 	pthread_mutex_lock(&h->lock);
 	/* Shells flush before the first byte: an empty file goes at release. */
-	if (x && (h->bytes || h->failed) && (!x->direct || x->counted)) {
-		switch (proc_closer(h, r)) {
-		case CLOSE_KILLED:
-			h->killed = true;
-			break;
-		case CLOSE_OPENER:
-			if (x->direct) {
-				direct_end(x); /* mv need not copy it */
-				break;
-			}
-			no = put(h, false);
-			/* Its writer knows: not sent behind his back. */
-			h->failed = no;
-			break;
-		case CLOSE_OTHER:
-			break;
-		}
-	}
+	if (x && (h->bytes || h->failed) && (!x->direct || x->counted))
+		who = proc_closer(h, r);
+	hand_over = who == CLOSE_OPENER && !x->direct;
+	if (who == CLOSE_KILLED)
+		h->killed = true;
+	else if (who == CLOSE_OPENER && x->direct)
+		direct_end(x); /* mv need not copy it */
 	pthread_mutex_unlock(&h->lock);
-	reply_refused(r, h, no);
+	if (hand_over)
+		handle_aside(r, h, close_it);
+	else
+		fuse_reply_err(r, 0);
 }
 
 /* ---- fsync -------------------------------------------------------------- */
@@ -497,7 +502,7 @@ static void wait_place(fuse_req_t r, struct writer *x)
 		wait_committed(r, at, written);
 }
 
-static void real_fsync(fuse_req_t r, struct handle *h)
+static void sync_it(fuse_req_t r, struct handle *h)
 {
 	int no;
 
@@ -508,6 +513,11 @@ static void real_fsync(fuse_req_t r, struct handle *h)
 		reply_refused(r, h, no);
 	else
 		wait_place(r, h->own);
+}
+
+static void real_fsync(fuse_req_t r, struct handle *h)
+{
+	handle_aside(r, h, sync_it);
 }
 
 /* ---- open and close ----------------------------------------------------- */

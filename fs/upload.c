@@ -264,37 +264,17 @@ static int publish_for(fuse_req_t r, struct handle *h)
 }
 
 /*
- * Sorting a large table takes its time, and the threads that answer requests
- * are few: what publishes is a thread of its own.  The kernel does not release
- * the file before it is answered, which is when it has heard of the new rows.
+ * Sorting a large table takes its time: this is in a thread of its own.  The
+ * answer is for the kernel, which has to hear of the new rows first.
  */
-struct closing {
-	fuse_req_t r;
-	struct handle *h;
-};
-
-static void close_it(void *arg)
+static void close_it(fuse_req_t r, struct handle *h)
 {
-	struct closing c = *(struct closing *)arg;
 	int no;
 
-	free(arg);
-	pthread_mutex_lock(&c.h->lock);
-	no = c.h->failed ? c.h->failed : publish_for(c.r, c.h);
-	pthread_mutex_unlock(&c.h->lock);
-	notify_reply(c.r, no);
-}
-
-static void publish_aside(fuse_req_t r, struct handle *h)
-{
-	struct closing *c = calloc(1, sizeof(*c));
-
-	if (!c) {
-		fuse_reply_err(r, ENOMEM);
-		return;
-	}
-	*c = (struct closing){ r, h };
-	aside(close_it, c);
+	pthread_mutex_lock(&h->lock);
+	no = h->failed ? h->failed : publish_for(r, h);
+	pthread_mutex_unlock(&h->lock);
+	notify_reply(r, no);
 }
 
 static void upload_flush(fuse_req_t r, struct handle *h)
@@ -315,14 +295,14 @@ static void upload_flush(fuse_req_t r, struct handle *h)
 		h->killed = true;
 	pthread_mutex_unlock(&h->lock);
 	if (full && who == CLOSE_OPENER)
-		publish_aside(r, h);
+		handle_aside(r, h, close_it);
 	else
 		fuse_reply_err(r, -no);
 }
 
 static void upload_fsync(fuse_req_t r, struct handle *h)
 {
-	publish_aside(r, h);
+	handle_aside(r, h, close_it);
 }
 
 static void upload_read(fuse_req_t r, struct handle *h, size_t n, off_t off,
