@@ -42,6 +42,7 @@ struct fs {
 	uid_t uid;
 	gid_t gid;
 	int64_t started_ms;
+	char *log; /* its path; NULL: standard error */
 };
 extern struct fs fs; /* set before the first request, constant after */
 

@@ -319,11 +319,10 @@ static int find_group(struct err *e)
 
 static void log_to_file(void)
 {
-	char path[4096];
 	int fd;
 
-	(void)snprintf(path, sizeof(path), "%s/rollfs.log", fs.conf->state);
-	fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	fs.log = xasprintf("%s/rollfs.log", fs.conf->state);
+	fd = open(fs.log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	if (fd >= 0) {
 		(void)dup2(fd, STDERR_FILENO);
 		(void)dup2(fd, STDOUT_FILENO);
@@ -433,6 +432,7 @@ stop:
 		table_columns_stop();
 		table_store_close(fs.tables);
 		conf_free(fs.conf);
+		free(fs.log);
 	}
 	close(lock_fd);
 	return no;

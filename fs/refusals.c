@@ -50,8 +50,15 @@ static void why(struct strbuf *sb, int no, const char *what)
 		sb_addf(sb, "there is no room where the state is: df %s",
 			fs.conf->state);
 		break;
+	case EMFILE:
+	case ENFILE:
+		sb_adds(sb, "rollfs has as many files open as it may: close "
+			    "some, or give it more (ulimit -Hn) and mount "
+			    "again");
+		break;
 	default:
-		sb_addf(sb, "%s/rollfs.log may tell more", fs.conf->state);
+		sb_addf(sb, "%s may tell more",
+			fs.log ? fs.log : "what rollfs wrote to its terminal");
 	}
 }
 

@@ -121,7 +121,8 @@ int table_next_numbers(struct table_iter *it, const char **key, size_t *key_len,
 		       double *x, struct err *e) MUST_CHECK;
 /* For a scan: reads ahead, and leaves the cache to lookups. */
 rocksdb_iterator_t *rocks_iterator(rocksdb_t *db);
-/* The text of RocksDB as an error, freed; -ENOSPC or -EIO. */
+/* The text of RocksDB as an error, freed; -EIO unless it tells of the disk or
+ * of too many files. */
 int table_rocks_error(struct err *e, const char *dir, char *text);
 /* meta.json of a generation back to a schema. */
 struct table_schema *schema_from_json(const json_t *o, struct err *e);

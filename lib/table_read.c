@@ -63,8 +63,13 @@ rocksdb_options_t *table_rocks_options(void)
 
 int table_rocks_error(struct err *e, const char *dir, char *text)
 {
+	static const int known[] = { ENOSPC, EDQUOT, EMFILE, ENFILE, EROFS };
+	int no = EIO;
+
 	/* The C interface has no more than the text. */
-	int no = strstr(text, "No space left") ? ENOSPC : EIO;
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+		if (strstr(text, strerrordesc_np(known[i])))
+			no = known[i];
 
 	err_set(e, no, "%s: %s", dir, text);
 	rocksdb_free(text);

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each refusal has its line in errors: which path, and what can be done."""
+import errno
 import os
+import resource
 import subprocess
 
 import pytest
@@ -118,3 +120,29 @@ def test_a_full_disk_is_named(full, command, path):
     assert what.startswith(path), what
     assert "No space left on device" in what + text, (what, text)
     assert full.read("tables/ns/t/data.csv") == CSV
+
+
+def test_out_of_descriptors_is_no_damage(p):
+    """Whatever number is left when a table is built and read: never that the disk is at fault."""
+    pid = p.pid("rollfs")
+    hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
+    for n in range(12):
+        p.upload("few", "t%d" % n, CSV)
+    seen = set()
+    for left in range(2, 24):
+        # Tables that nobody reads are open for a while.
+        have = len(os.listdir("/proc/%d/fd" % pid))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (have + left, hard))
+        try:
+            for call in (lambda: p.upload("few", "new", CSV),
+                         lambda n=left: p.read("tables/few/t%d/data.csv" % (n % 12))):
+                try:
+                    call()
+                except OSError as e:
+                    seen.add(e.errno)
+        finally:
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
+    assert seen == {errno.EMFILE}
+    assert any("Too many open files" in x for x in p.read("errors").splitlines())
+    p.upload("few", "new", CSV)
+    assert p.read("tables/few/new/data.csv") == p.read("tables/few/t1/data.csv") == CSV
