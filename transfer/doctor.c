@@ -13,7 +13,6 @@
  */
 #include <fcntl.h>
 #include <inttypes.h>
-#include <netdb.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -303,25 +302,9 @@ static char *listen_text(const struct conf *c)
 /* Could a rollsite listen there?  It says why not. */
 static int try_bind(const struct conf *c, struct err *e)
 {
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM,
-				  .ai_flags = AI_PASSIVE },
-			*ai = NULL;
 	_cleanup_close_ int fd = -1;
-	char port[8];
-	int g, one = 1, r = 0;
 
-	(void)snprintf(port, sizeof(port), "%u", c->listen_port);
-	g = getaddrinfo(c->listen_host, port, &hints, &ai);
-	if (g)
-		return err_set(e, EINVAL, "%s: %s", c->listen_host,
-			       gai_strerror(g));
-	fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 ||
-	    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
-	    bind(fd, ai->ai_addr, ai->ai_addrlen))
-		r = err_sys(e, errno, "%s:%s", c->listen_host, port);
-	freeaddrinfo(ai);
-	return r;
+	return listen_bind(c, &fd, e);
 }
 
 static void look_at_port(struct doctor *d)

@@ -9,7 +9,6 @@
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
 #include <microhttpd.h>
-#include <netdb.h>
 
 #include "lib/json.h"
 #include "lib/log.h"
@@ -390,15 +389,17 @@ static void on_end(void *arg, struct MHD_Connection *m, void **ctx,
 int http_start(struct site *s, struct err *e)
 {
 	struct strbuf cert, key, ca;
-	struct addrinfo hints = { .ai_family = AF_UNSPEC,
-				  .ai_socktype = SOCK_STREAM,
-				  .ai_flags = AI_PASSIVE };
-	struct addrinfo *ai = NULL;
-	char port[8];
-	int r, g;
+	int r, fd = -1;
 
 	if (!s->conf->listen_host)
 		return 0;
+	/* Not by the library, which would share the port with another rollsite
+	 * of the same user (SO_REUSEPORT). */
+	r = listen_bind(s->conf, &fd, e);
+	if (!r && listen(fd, SOMAXCONN))
+		r = err_sys(e, errno, "port %u", s->conf->listen_port);
+	if (r)
+		return err_wrap(e, "cannot listen");
 	the_site = s;
 	sb_init(&cert, 1u << 20);
 	sb_init(&key, 1u << 20);
@@ -410,33 +411,23 @@ int http_start(struct site *s, struct err *e)
 	sb_free(&cert);
 	if (r)
 		return r;
-	(void)snprintf(port, sizeof(port), "%u", s->conf->listen_port);
-	g = getaddrinfo(s->conf->listen_host, port, &hints, &ai);
-	if (g)
-		return err_set(e, EADDRNOTAVAIL, "listen: %s: %s",
-			       s->conf->listen_host, gai_strerror(g));
 	/* MEM_TRUST makes the server ask for certificates; they are judged by
 	 * identity_verify alone. */
 	daemon_ = MHD_start_daemon(
 	    MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD |
-		MHD_USE_TLS | MHD_USE_POLL |
-		(ai->ai_family == AF_INET6 ? MHD_USE_IPv6 : 0u),
-	    s->conf->listen_port, NULL, NULL, on_request, s,
-	    MHD_OPTION_SOCK_ADDR, ai->ai_addr, MHD_OPTION_HTTPS_CERT_CALLBACK,
-	    on_certificate, MHD_OPTION_HTTPS_MEM_TRUST, ca.buf,
-	    MHD_OPTION_HTTPS_PRIORITIES, "NORMAL:-VERS-ALL:+VERS-TLS1.3",
-	    MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS,
-	    MHD_OPTION_CONNECTION_TIMEOUT, KNOWN_SECONDS,
+		MHD_USE_TLS | MHD_USE_POLL,
+	    0, NULL, NULL, on_request, s, MHD_OPTION_LISTEN_SOCKET, fd,
+	    MHD_OPTION_HTTPS_CERT_CALLBACK, on_certificate,
+	    MHD_OPTION_HTTPS_MEM_TRUST, ca.buf, MHD_OPTION_HTTPS_PRIORITIES,
+	    "NORMAL:-VERS-ALL:+VERS-TLS1.3", MHD_OPTION_CONNECTION_LIMIT,
+	    CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, KNOWN_SECONDS,
 	    MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(256u << 10),
 	    MHD_OPTION_THREAD_STACK_SIZE, (size_t)(512u << 10),
-	    MHD_OPTION_LISTENING_ADDRESS_REUSE, 1u,
 	    MHD_OPTION_NOTIFY_CONNECTION, on_connection, NULL,
 	    MHD_OPTION_NOTIFY_COMPLETED, on_end, NULL, MHD_OPTION_END);
-	freeaddrinfo(ai);
 	sb_free(&ca);
 	return daemon_ ? 0
-		       : err_set(e, EADDRINUSE,
-				 "cannot listen on %s:%u (in use, or the "
-				 "certificate and key do not fit)",
-				 s->conf->listen_host, s->conf->listen_port);
+		       : err_set(e, EINVAL,
+				 "cannot listen: the certificate and key do "
+				 "not fit");
 }

@@ -401,6 +401,9 @@ bool audit_may(const char *party) MUST_CHECK;
 void serve_refuse(struct serve *v, int status, const struct err *e);
 void serve_json(struct serve *v, unsigned code, json_t *doc /* taken */);
 
+/* listen.c: a socket bound to the configuration's address, of nobody else. */
+int listen_bind(const struct conf *c, int *ret, struct err *e) MUST_CHECK;
+
 /* site_http.c */
 int http_start(struct site *s, struct err *e) MUST_CHECK;
 

@@ -10,6 +10,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -110,6 +111,28 @@ def take_keys(etc, *parties):
     for name in ("ca", *parties):
         for end in (".pem", ".key"):
             shutil.copy(os.path.join(have_keys(*parties), name + end), etc)
+
+
+_ports = []
+
+
+def take_ports(n):
+    """Below the range that outgoing connections take theirs from, and of this process until it
+    ends, also while nothing listens there: every test takes its ports in this way (sites.h)."""
+    out = []
+    while len(out) < n:
+        port = random.SystemRandom().randrange(15000, 32000)
+        mark = socket.socket(socket.AF_UNIX)
+        try:
+            mark.bind("\0rollfs-test-port-%d" % port)
+            with socket.socket() as s:
+                s.bind(("127.0.0.1", port))
+        except OSError:
+            mark.close()
+            continue
+        _ports.append(mark)
+        out.append(port)
+    return out
 
 
 class Refused(Exception):
@@ -222,6 +245,7 @@ class Sandbox:
 
     def up(self, *parties):
         have_keys(*parties)
+        self.env["PORTS"] = " ".join(str(x) for x in take_ports(len(parties)))
         out = self.run("up", self.dir, *parties)
         self.parties = {p: Party(self, p) for p in parties}
         return out

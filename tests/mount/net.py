@@ -33,7 +33,7 @@ import time
 
 import pytest
 from conftest import (BUILD, PKI, SLOW, TOP, Party, Sandbox, eventually, processes, read,
-                      take_keys)
+                      take_keys, take_ports)
 
 SOAK = os.environ.get("SOAK") not in (None, "", "0")
 FEDERATION = "sandbox"
@@ -46,22 +46,6 @@ def run(*argv, **kw):
                        timeout=60 * SLOW, **kw)
     assert r.returncode == 0, "%s: %s%s" % (" ".join(argv), r.stderr, r.stdout)
     return r.stdout
-
-
-def free_ports(n):
-    """Below the range that outgoing connections take their ports from."""
-    held = []
-    while len(held) < n:
-        s = socket.socket()
-        try:
-            s.bind(("127.0.0.1", random.SystemRandom().randrange(15000, 32000)))
-            held.append(s)
-        except OSError:
-            s.close()
-    ports = [s.getsockname()[1] for s in held]
-    for s in held:
-        s.close()
-    return ports
 
 
 # ---- parties ---------------------------------------------------------------
@@ -83,7 +67,7 @@ class Node(Party):
     def __init__(self, lab, party, options):
         super().__init__(lab, party)
         self.o = options
-        self.port = free_ports(1)[0]
+        self.port = take_ports(1)[0]
         self.env = dict(options.get("env") or {})
         self.children = []
 

@@ -11,8 +11,7 @@ import time
 
 import pytest
 
-from conftest import BUILD, SLOW, TOP, eventually, read
-from net import free_ports
+from conftest import BUILD, SLOW, TOP, eventually, read, take_ports
 
 PKI = os.path.join(TOP, "tools", "rollfs-pki")
 
@@ -134,9 +133,18 @@ def test_a_port_that_another_program_has(sandboxes):
                    for x in lines)
 
 
+def test_a_port_that_another_rollsite_has_is_not_shared(pair, tmp_path):
+    conf = changed(pair[9999].conf, "^state = .*", "state = %s" % tmp_path)
+    where = re.search(r"^listen = (.*)$", read(conf), re.M).group(1)
+    r = subprocess.run([os.path.join(BUILD, "rollsite"), conf], capture_output=True, text=True,
+                       timeout=60 * SLOW, check=False)
+    assert r.returncode == 1
+    assert r.stderr.endswith("rollsite: cannot listen: %s: Address already in use\n" % where)
+
+
 def test_names_ports_and_services_that_are_wrong(pair):
     p = pair[9999]
-    (closed,) = free_ports(1)
+    (closed,) = take_ports(1)
     own = re.search(r"^listen = (.*)$", read(p.conf), re.M).group(1)
     for address, want in (
             ("https://no-such-host.invalid:1", "party 10000, name: no-such-host.invalid: "),
@@ -200,7 +208,7 @@ def test_certificates_that_do_not_fit(pair, tmp_path):
     lines = failures(conf)
     assert any(x.startswith("certificate: ") and "has expired" in x for x in lines), lines
     # The same certificate at the other end, behind any TLS server.
-    (port,) = free_ports(1)
+    (port,) = take_ports(1)
     server = subprocess.Popen(["openssl", "s_server", "-accept", "127.0.0.1:%d" % port, "-quiet",
                                "-cert", old + "/9999.pem", "-key", soon + "/9999.key"],
                               stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,

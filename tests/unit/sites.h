@@ -98,24 +98,36 @@ static void pki(const char *fmt, ...)
 	assert_int_equal(system(line), 0); /* NOLINT: fixed words */
 }
 
-/* Below the range that outgoing connections take their ports from. */
-static inline void find_ports(void)
+/* A port that is this process's until it ends, also while nothing listens
+ * there: every test takes its ports in this way (conftest.py). */
+static inline bool take_port(unsigned port)
 {
-	int fd[3];
+	struct sockaddr_in a = { .sin_family = AF_INET,
+				 .sin_port = htons((uint16_t)port) };
+	struct sockaddr_un name = { .sun_family = AF_UNIX };
+	int mark = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	_cleanup_close_ int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int n = snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1,
+			 "rollfs-test-port-%u", port);
 
-	for (int i = 0; i < 3; i++) {
-		struct sockaddr_in a = { .sin_family = AF_INET };
+	assert_true(mark >= 0 && fd >= 0);
+	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	if (!bind(mark, (void *)&name,
+		  (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 +
+			      (size_t)n)) &&
+	    !bind(fd, (void *)&a, sizeof(a)))
+		return true;
+	close(mark);
+	return false;
+}
 
-		a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-		fd[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		assert_true(fd[i] >= 0);
-		do {
-			ports[i] = 15000 + arc4random_uniform(17000);
-			a.sin_port = htons((uint16_t)ports[i]);
-		} while (bind(fd[i], (void *)&a, sizeof(a)));
-	}
+/* Below the range that outgoing connections take their ports from. */
+static inline void take_ports(void)
+{
 	for (int i = 0; i < 3; i++)
-		close(fd[i]);
+		do
+			ports[i] = 15000 + arc4random_uniform(17000);
+		while (!take_port(ports[i]));
 }
 
 static inline void write_conf(int i)
@@ -191,7 +203,7 @@ static inline int world_up(void **state)
 	pki("party %s/pki other 5", dir);
 	pki("ca %s/foreign test", dir);
 	pki("party %s/foreign test 1", dir);
-	find_ports();
+	take_ports();
 	for (int i = 0; i < 2; i++)
 		write_conf(i);
 	for (int i = 0; i < 2; i++)
