@@ -283,6 +283,7 @@ struct set {
 struct stamp {
 	dev_t dev;
 	ino_t ino;
+	mode_t mode; /* a chmod may be within the resolution of ctime */
 	off_t size;
 	struct timespec mtime, ctime;
 };
@@ -485,8 +486,9 @@ static bool time_same(struct timespec a, struct timespec b)
 
 static bool stamp_same(const struct stamp *a, const struct stamp *b)
 {
-	return a->dev == b->dev && a->ino == b->ino && a->size == b->size &&
-	       time_same(a->mtime, b->mtime) && time_same(a->ctime, b->ctime);
+	return a->dev == b->dev && a->ino == b->ino && a->mode == b->mode &&
+	       a->size == b->size && time_same(a->mtime, b->mtime) &&
+	       time_same(a->ctime, b->ctime);
 }
 
 static void look(const struct identity *id, struct stamp ret[FILES])
@@ -499,6 +501,7 @@ static void look(const struct identity *id, struct stamp ret[FILES])
 			continue;
 		ret[i].dev = st.st_dev;
 		ret[i].ino = st.st_ino;
+		ret[i].mode = st.st_mode;
 		ret[i].size = st.st_size;
 		ret[i].mtime = st.st_mtim;
 		ret[i].ctime = st.st_ctim;

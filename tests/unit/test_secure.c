@@ -562,15 +562,22 @@ static void a_lasting_misfit_is_logged_once(void **state)
 	_cleanup_free_ char *path = xasprintf("%s/log", dir);
 	int fd = open(path, O_WRONLY | O_CREAT | O_APPEND, 0600);
 	struct cert c = make(&(struct plan){ .uri = { URI("1") } });
-	struct identity *id;
+	struct identity *id = NULL;
+	int64_t began;
 
 	(void)state;
 	assert_true(fd >= 0);
-	write_own("EC");
-	id = open_own();
 	log_also_to(fd, "");
-	write_key(&c, NULL, 0600);
-	assert_false(identity_refresh(id));
+	do { /* it lasts for a second already when the machine stood still */
+		if (id)
+			identity_close(id);
+		assert_int_equal(ftruncate(fd, 0), 0);
+		write_own("EC");
+		id = open_own();
+		began = now_mono_ms();
+		write_key(&c, NULL, 0600);
+		assert_false(identity_refresh(id));
+	} while (now_mono_ms() - began > 900);
 	assert_int_equal(lines(path), 0);
 	for (int i = 0; i < 300 && !lines(path); i++) {
 		assert_false(identity_refresh(id));
