@@ -102,13 +102,14 @@ static void products_are_the_sums_whatever_the_rows(void **state)
 			assert_int_equal(
 			    paillier_decrypt_dot(key, r, &p, out, 2, NULL), 0);
 			for (size_t j = 0; j < cols; j++) {
-				double want = plain[j];
+				long double want = plain[j];
 
-				/* All of it fits into a double's 53 bits but
-				 * for the roundings of this sum. */
+				/* Below 2^32: a double's half unit is 2.4e-7,
+				 * and this sum has eleven bits more. */
 				for (size_t i = 0; i < n; i++)
-					want += d[i] * x[i * cols + j];
-				assert_true(fabs(out[j] - want) < 1e-6);
+					want +=
+					    (long double)d[i] * x[i * cols + j];
+				assert_true(fabsl(out[j] - want) < 1e-6L);
 			}
 			cipher_vec_free(r);
 			cipher_vec_free(c);
