@@ -213,7 +213,9 @@ static int wait_until_up(struct transfer *t, struct link *l, struct err *e)
 {
 	char words[600];
 
-	for (int i = 0; i < 2000; i++) {
+	/* A minute: one that has ended is seen at once, and a busy machine may
+	 * take its time. */
+	for (int i = 0; i < 12000; i++) {
 		int status;
 
 		if (answers(t, l))
