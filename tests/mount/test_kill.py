@@ -38,7 +38,7 @@ def nothing_runs(s):
 
 
 def test_a_killed_task_fails_its_job_with_the_reason(s):
-    job = training(s)
+    job = training(s, max_iter=10000, tol=1e-30)
     os.kill(s[10000].pid("rollfs-task"), 9)
     assert s[9999].wait(job, 30) == "failed"
     assert "hetero_lr_0" in s[9999].error(job)

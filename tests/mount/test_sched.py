@@ -72,7 +72,7 @@ def idle(s):
 
 
 def test_a_killed_task_is_retried_everywhere(s):
-    job = training(s, auto_retries=1, auto_retry_delay=1)
+    job = training(s, iterations=60, auto_retries=1, auto_retry_delay=1)
     os.kill(s[10000].pid("rollfs-task"), 9)
     assert s[9999].wait(job, 120) == "success", s[9999].error(job)
     all_end(s, job, "success")
