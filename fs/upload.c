@@ -300,9 +300,15 @@ static void upload_flush(fuse_req_t r, struct handle *h)
 		fuse_reply_err(r, -no);
 }
 
+/* More may come: half a file is no table.  What is durable is told by close. */
 static void upload_fsync(fuse_req_t r, struct handle *h)
 {
-	handle_aside(r, h, close_it);
+	int no;
+
+	pthread_mutex_lock(&h->lock);
+	no = h->failed;
+	pthread_mutex_unlock(&h->lock);
+	fuse_reply_err(r, -no);
 }
 
 static void upload_read(fuse_req_t r, struct handle *h, size_t n, off_t off,
@@ -342,9 +348,11 @@ static void upload_release(struct handle *h)
 	if (!h->bytes && !h->failed && !h->killed && x->emptied) {
 		struct who w = who_was(h);
 
-		table_refused(&w, x->id, "data.csv", -EINVAL,
-			      "line 1: the header is missing, for the file is "
-			      "empty (rm data.csv empties a table)");
+		table_refused(
+		    &w, x->id, "data.csv", -EINVAL,
+		    "line 1: the header is missing, for the file is "
+		    "empty (rm data.csv empties a table; "
+		    "numpy.savetxt wants an open file, not its name)");
 	}
 	/* The descriptor went on to another process, which is done now. */
 	if (!h->killed && !h->failed && publish(h))

@@ -113,6 +113,16 @@ def test_readers_see_the_old_rows_until_the_close(d):
     assert data(d) == NEW and os.stat(d + "/data.csv").st_size == len(NEW)
 
 
+def test_fsync_publishes_nothing(d):
+    with open(d + "/data.csv", "w", encoding="utf-8") as f:
+        for line in NEW.splitlines(keepends=True):
+            f.write(line)
+            f.flush()
+            os.fsync(f.fileno())
+            assert data(d) == OLD
+    assert data(d) == NEW
+
+
 def test_appending_is_refused_and_changes_nothing(d):
     r = sh(d, "/bin/echo 9,z >>data.csv")
     assert r.returncode != 0
