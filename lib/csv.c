@@ -79,7 +79,9 @@ static int step(struct csv *c, char ch, struct err *e)
 	if (c->state == CR) {
 		c->state = START;
 		if (ch != '\n')
-			return bad(c, e, "a carriage return inside the line");
+			return bad(c, e,
+				   "a carriage return inside the line (do all "
+				   "lines end so? tr '\\r' '\\n')");
 		if (c->n || c->text.len)
 			r = end_row(c, e);
 		c->row_line = ++c->line;

@@ -117,7 +117,7 @@ static int named_columns(struct table_upload *u, struct table_schema *s,
 				    "line %llu column 1: the column of the ids "
 				    "has no name (an index? in pandas: "
 				    "to_csv(..., index_label=\"id\"), or "
-				    "index=False)",
+				    "index=False; in R: row.names=FALSE)",
 				    (unsigned long long)line);
 		else if (!f[i].len)
 			r = err_set(e, EINVAL,
@@ -275,7 +275,7 @@ static void guess_begin(struct table_upload *u, const char *s, size_t n)
 	for (size_t i = 0; i < ARRAY_SIZE(usual); i++) {
 		size_t k = occurrences(s, n, usual[i]);
 
-		if (k >= 2 && k > u->guess.n)
+		if (k > u->guess.n)
 			u->guess = (struct guess){ usual[i], k, 1 };
 	}
 }
@@ -290,10 +290,10 @@ static int guess_error(const struct table_upload *u, struct err *e)
 	const char *c = as_json(u->guess.c);
 
 	return err_set(e, EINVAL,
-		       "line 1 column 1: no comma, but %zu times \"%s\", as in "
+		       "line 1 column 1: no comma, but %zu %s \"%s\", as in "
 		       "each line: write \"id_delimiter\": \"%s\" into "
 		       "upload.json (if a line is one id, \",\")",
-		       u->guess.n, c, c);
+		       u->guess.n, u->guess.n == 1 ? "time" : "times", c, c);
 }
 
 /* A table of ids alone is one that has no comma, and not in each line as many
@@ -457,9 +457,12 @@ static int on_row(void *arg, uint64_t line, const char *text,
 	if (r || header)
 		return r;
 	for (size_t i = 0; i < n; i++) {
-		if (!utf8_valid(text + f[i].at, f[i].len) ||
-		    memchr(text + f[i].at, 0, f[i].len))
-			return column_error(u, line, i, e, "not UTF-8 text");
+		if (memchr(text + f[i].at, 0, f[i].len))
+			return column_error(u, line, i, e, "a NUL byte");
+		if (!utf8_valid(text + f[i].at, f[i].len))
+			return column_error(
+			    u, line, i, e,
+			    "not UTF-8 text (iconv -f LATIN1 -t UTF-8?)");
 		if (i >= u->keyed)
 			u->cells[i - u->keyed] = (struct cell){
 				.type = CELL_STRING,
@@ -519,8 +522,17 @@ int table_upload_begin(struct table_store *s, const json_t *options,
 	return 0;
 }
 
+/* A duplicate is the file's fault, like every other bad line. */
+static int as_refused(int r, struct err *e)
+{
+	if (r == -EEXIST && e)
+		e->no = EINVAL;
+	return r == -EEXIST ? -EINVAL : r;
+}
+
 static int repeat(struct table_upload *u, int r, struct err *e)
 {
+	r = as_refused(r, e);
 	if (r && e)
 		u->failed = *e;
 	if (r)
@@ -545,6 +557,10 @@ static int check_begin(const char *data, size_t n, struct err *e)
 		{ 0, "\x93NUMPY", "an array of numpy: export CSV" },
 		{ 0, "\xff\xfe", "UTF-16: iconv -f UTF-16 -t UTF-8" },
 		{ 0, "\xfe\xff", "UTF-16: iconv -f UTF-16 -t UTF-8" },
+		{ 0, "{\"", "JSON: export CSV" },
+		{ 0, "[{", "JSON: export CSV" },
+		{ 0, "\x80\x04", "a pickle of Python: export CSV" },
+		{ 0, "\x80\x05", "a pickle of Python: export CSV" },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
@@ -608,11 +624,9 @@ int table_upload_publish(struct table_upload *u, const char *ns,
 			    u->o.head ? "no header, " : "");
 	if (!r)
 		r = table_build_publish(TAKE_PTR(u->build), ns, name, e);
-	/* A duplicate is the file's fault, like every other bad line. */
-	if (r == -EEXIST && e)
-		e->no = EINVAL;
+	r = as_refused(r, e);
 	table_upload_abort(u);
-	return r == -EEXIST ? -EINVAL : r;
+	return r;
 }
 
 void table_upload_abort(struct table_upload *u)

@@ -80,7 +80,7 @@ static void defects_name_line_and_column(void **state)
 		{ "a\n\"x\"y\n", "line 2 column 1: text behind the closing "
 				 "quote" },
 		{ "a\rb\n", "line 1 column 1: a carriage return inside the "
-			    "line" },
+			    "line (do all lines end so? tr '\\r' '\\n')" },
 		{ "1,2,3,4,5,6,7,8,9,10,11\n", "line 1: more than 10 columns" },
 	};
 	struct strbuf out = STRBUF_INIT(10000);

@@ -75,6 +75,7 @@ static void a_file_with_another_delimiter_is_not_one_of_ids_alone(void **state)
 		{ "a;1;2\nb;1;2\n", "{\"head\": 0}", "\";\"" },
 		{ "id;y;x\n1;;\n2;;\n3;;\n4;;\n5;;\n6;;\n7;;\n8;;\n9;;\n10\n",
 		  NULL, "line 1 column 1: no comma, but 2 times \";\"" },
+		{ "id;y\na;1\n", NULL, "no comma, but 1 time \";\"" },
 	};
 
 	(void)state;
@@ -94,7 +95,7 @@ static void a_table_of_ids_alone_may_have_any_name(void **state)
 	} t[] = {
 		{ "id;y;x\na;1;2\n", "{\"id_delimiter\": \",\"}" },
 		{ "id;y;x\na;1;2\nb;1\n", NULL },
-		{ "id;y\na;1\n", NULL },
+		{ "id;y\na\n", NULL },
 		{ "id;y;x\n", NULL },
 		{ "id\na\n", NULL },
 		{ "id\na;b;c\n", NULL },
@@ -179,7 +180,15 @@ static void defects_name_line_and_column_and_change_nothing(void **state)
 		{ "id,x\na,1\nb\n", "line 3 column 1: 1 fields" },
 		{ "id,x\na,1\nb,2,3\n", "line 3 column 3: 3 fields" },
 		{ "id,x\na,1\n,2\n", "line 3 column id: the id is empty" },
-		{ "id,x\na,1\nb,\xff\n", "line 3 column x: not UTF-8" },
+		{ "id,x\na,1\nb,\xff\n",
+		  "line 3 column x: not UTF-8 text (iconv" },
+		{ "id,x\ra,1\r",
+		  "line 1 column 2: a carriage return inside the "
+		  "line (do all lines end so?" },
+		{ "{\"id\": 1, \"x\": 2}\n",
+		  "line 1: this is no CSV but JSON" },
+		{ "id,x\na,1\na,2\n",
+		  "line 3 column 1: the same id as on line 2" },
 		{ "id,x\na,1\nb,\"2\n", "line 3 column 2: the file ends" },
 		{ "id,x\na,1\nb,2\na,3\n",
 		  "line 4 column 1: the same id as on line 2" },
