@@ -233,8 +233,8 @@ void handle_aside(fuse_req_t r, struct handle *h,
 		  void (*fn)(fuse_req_t r, struct handle *h));
 void reply_read_text(fuse_req_t r, const struct strbuf *t, size_t n, off_t off);
 bool name_temporary(const char *name);
-/* The same where no other names can be made: also what sed -i makes, and what
- * vim tries a directory with. */
+/* The same where no other names can be made: also what sed -i makes, what vim
+ * tries a directory with, and the usual names of backups. */
 bool name_beside(const char *name);
 /* Opens STATE-side path for reading; a missing one gives an empty text. */
 int open_disk(const struct who *w, struct nid n, int flags, const char *path,

@@ -72,28 +72,34 @@ int attr_disk(struct attr *a, fuse_ino_t ino, mode_t mode, const char *path,
 	return 0;
 }
 
-bool name_temporary(const char *name)
+static bool ends_in(const char *name, const char *const *tails, size_t n)
 {
-	static const char *const tails[] = { "~", ".tmp", ".part", ".swp" };
-	size_t n = strlen(name);
+	size_t len = strlen(name);
 
-	if (name[0] == '.')
-		return true;
-	for (size_t i = 0; i < ARRAY_SIZE(tails); i++) {
+	for (size_t i = 0; i < n; i++) {
 		size_t m = strlen(tails[i]);
 
-		if (n >= m && !strcmp(name + n - m, tails[i]))
+		if (len >= m && !strcmp(name + len - m, tails[i]))
 			return true;
 	}
 	return false;
+}
+
+bool name_temporary(const char *name)
+{
+	static const char *const tails[] = { "~", ".tmp", ".part", ".swp" };
+
+	return name[0] == '.' || ends_in(name, tails, ARRAY_SIZE(tails));
 }
 
 bool name_beside(const char *name)
 {
 	static const char letters[] = "abcdefghijklmnopqrstuvwxyz"
 				      "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+	static const char *const tails[] = { ".bak", ".old", ".orig" };
 
 	return name_temporary(name) || !strcmp(name, "4913") ||
+	       ends_in(name, tails, ARRAY_SIZE(tails)) ||
 	       (!strncmp(name, "sed", 3) && strlen(name) == 9 &&
 		strspn(name, letters) == 9);
 }

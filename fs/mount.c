@@ -260,13 +260,15 @@ static void renaming_free(struct renaming *x)
 static int do_rename(const struct who *w, const struct renaming *x)
 {
 	struct nid dir = ino_nid(x->dir), to = ino_nid(x->to);
-	const struct tree *t = tree_of(dir);
+	/* Files in a folder beside a table's become the table's. */
+	bool beside = dir.kind == K_REAL && to.kind == K_TABLE;
+	const struct tree *t = tree_of(beside ? to : dir);
 
 	if (x->flags & ~1u) /* RENAME_NOREPLACE only */
 		return -EINVAL;
 	if (strlen(x->to_name) > 255)
 		return -ENAMETOOLONG;
-	if (world(dir.kind) != world(to.kind))
+	if (!beside && world(dir.kind) != world(to.kind))
 		/* mv copies and removes where both can be. */
 		return t->rename && t->create && tree_of(to)->create ? -EXDEV
 								     : -EPERM;

@@ -3,7 +3,8 @@
  * What the files of /tables share: tables_names.c (numbers, names, namespaces),
  * tables.c (the files of a table), tables_data.c (data.csv of a generation),
  * tables_columns.c (data.npy and columns/ of one), tables_copy.c (who copies a
- * table in), tables_write.c (what is made, renamed and removed).
+ * table in), tables_write.c (what is made, renamed and removed), tables_save.c
+ * (what becomes of data.csv under another name).
  */
 #ifndef FS_TABLES_PRIV_H
 #define FS_TABLES_PRIV_H
@@ -93,6 +94,13 @@ int table_in(const struct who *w, struct nid dir, const char *name,
 void table_counted(int status, const struct attr *a);
 /* The number of parts/<name>; false = it is not such a name. */
 bool table_part_number(const char *name, unsigned *ret);
+
+/* ---- tables_save.c ----------------------------------------------------- */
+/* Renames data.csv to a temporary name, which leaves the table empty; may take
+ * as long as reading it, and ends when the caller is killed. */
+int table_save(const struct who *w, uint64_t id, struct real_at to);
+/* In STATE/mount-tmp, what such files begin with while they are written. */
+#define TABLE_SAVING "saving-"
 
 /* ---- tables_data.c ----------------------------------------------------- */
 /* The table's present data.csv; counts a lookup. */

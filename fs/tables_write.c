@@ -284,11 +284,13 @@ void tables_start(const struct table_swept *x)
 
 	if (x->told.len)
 		errors_add(fs.uid, "tables", -EIO, x->told.buf);
-	if (x->unsure || asprintf(&tmp, "%s/mount-tmp", fs.conf->state) < 0)
+	if (asprintf(&tmp, "%s/mount-tmp", fs.conf->state) < 0)
 		return;
 	d = opendir(tmp);
-	while (d && (de = readdir(d)))
-		for (size_t i = 0; i < ARRAY_SIZE(what); i++) {
+	while (d && (de = readdir(d))) {
+		if (!strncmp(de->d_name, TABLE_SAVING, strlen(TABLE_SAVING)))
+			(void)unlinkat(dirfd(d), de->d_name, 0);
+		for (size_t i = 0; i < ARRAY_SIZE(what) && !x->unsure; i++) {
 			size_t n = strlen(what[i]);
 			uint64_t id;
 
@@ -298,6 +300,7 @@ void tables_start(const struct table_swept *x)
 			if (!table_swept_has(x, id))
 				drop_beside(id);
 		}
+	}
 }
 
 static int drop_table(const struct who *w, struct nid dir, const char *name)
@@ -423,23 +426,55 @@ static int place_file(const struct who *w, struct real_at from, struct nid to,
 	return no ? no : real_unlink(w, from);
 }
 
+/* What is in a folder that somebody has made beside a table's files. */
+static int beside(struct nid dir, const char *name, struct real_at *ret,
+		  char **ret_path)
+{
+	_cleanup_free_ char *folder = NULL;
+	int no = real_place(dir.number, ret, &folder, NULL);
+
+	if (no)
+		return no;
+	if (ret->kind != REAL_TEMP && ret->kind != REAL_TEMP_PART &&
+	    ret->kind != REAL_TEMP_COLUMN)
+		return -EXDEV;
+	ret->path = *ret_path = xasprintf("%s/%s", folder, name);
+	return 0;
+}
+
+static int rename_data(const struct who *w, uint64_t id, struct nid to,
+		       const char *to_name)
+{
+	struct real_at target;
+
+	if (to.slot == T_DIR && !strcmp(to_name, "data.csv"))
+		return move_data(w, id, to.number);
+	return temporary_at(to, to_name, &target) ? table_save(w, id, target)
+						  : -EPERM;
+}
+
 int tables_rename(const struct who *w, struct nid dir, const char *name,
 		  struct nid to, const char *to_name, unsigned flags)
 {
+	_cleanup_free_ char *path = NULL;
 	struct real_at from, target;
 	struct attr a;
+	int no = 0;
 
-	if (dir.kind != to.kind)
+	if (dir.kind != to.kind && dir.kind != K_REAL)
 		return -EXDEV; /* mv copies and removes */
 	if (dir.kind == K_NAMESPACE)
 		return rename_table(w, dir, name, to, to_name, flags);
 	if (flags && !table_in(w, to, to_name, &a))
 		return -EEXIST;
-	if (dir.slot == T_DIR && to.slot == T_DIR &&
-	    !strcmp(name, "data.csv") && !strcmp(to_name, "data.csv"))
-		return move_data(w, dir.number, to.number);
-	if (!temporary_at(dir, name, &from))
-		return temporary_at(to, to_name, &target) ? -EXDEV : -EPERM;
+	if (dir.kind == K_REAL) /* rsync --delay-updates */
+		no = beside(dir, name, &from, &path);
+	else if (dir.slot == T_DIR && !strcmp(name, "data.csv"))
+		return rename_data(w, dir.number, to, to_name);
+	else if (!temporary_at(dir, name, &from)) /* rsync copies, as mv does */
+		no = temporary_at(to, to_name, &target) ? -EXDEV : -EPERM;
+	if (no)
+		return no;
 	if (temporary_at(to, to_name, &target))
 		return real_rename(w, from, target);
 	return place_file(w, from, to, to_name);

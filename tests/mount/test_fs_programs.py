@@ -370,6 +370,48 @@ def test_sed_in_place_and_checkpoints_in_a_table(ns):
     good(ns, "rm -r t")
 
 
+@pytest.mark.parametrize("how,kept", [
+    ("cp -b n t/data.csv", "data.csv~"), ("mv -b n t/data.csv", "data.csv~"),
+    ("install -b n t/data.csv", "data.csv~"),
+    ("cp --backup=numbered n t/data.csv", "data.csv.~1~"),
+    ("cat n >t/.n && mv t/data.csv t/data.csv.old && mv t/.n t/data.csv", "data.csv.old"),
+    ("sed -i.bak s/v7,/w7,/ t/data.csv; cp n t/data.csv", "data.csv.bak"),
+    ("perl -i.orig -pe 's/v7,/w7,/' t/data.csv; cp n t/data.csv", "data.csv.orig"),
+    ("rsync -aI --backup n t/data.csv", "data.csv~"),
+    ("rsync -aI --backup --suffix=.bak --delay-updates n t/data.csv", "data.csv.bak")])
+def test_programs_keep_what_was_there_under_another_name(ns, tmp_path, how, kept):
+    good(ns, "chmod 640 t/data.csv && touch -d 2001-02-03 t/data.csv")
+    (tmp_path / "n").write_text(NEW)
+    good(ns, how.replace(" n ", " %s/n " % tmp_path))
+    assert data(ns + "/t") == NEW
+    st = os.stat(ns + "/t/" + kept)
+    with open(ns + "/t/" + kept, encoding="utf-8") as f:
+        assert f.read() == CSV and st.st_size == len(CSV)
+    assert stat.S_IMODE(st.st_mode) == 0o640 and st.st_mtime == 981158400
+    good(ns, "mv t/%s t/data.csv" % kept)
+    assert data(ns + "/t") == CSV and kept not in os.listdir(ns + "/t")
+
+
+def test_a_backup_comes_back_when_the_new_rows_are_refused(ns, tmp_path):
+    (tmp_path / "n").write_text("id,x\n1\n")
+    assert sh(ns, "cp -b %s/n t/data.csv" % tmp_path).returncode == 1
+    assert data(ns + "/t") == CSV and "data.csv~" not in os.listdir(ns + "/t")
+
+
+def test_who_has_the_data_open_reads_it_after_it_was_renamed(ns):
+    with open(ns + "/t/data.csv", encoding="utf-8") as f:
+        os.rename(ns + "/t/data.csv", ns + "/t/data.csv~")
+        assert not os.path.exists(ns + "/t/data.csv")
+        assert f.read() == CSV
+
+
+def test_files_in_a_folder_beside_a_table_become_its_own(ns):
+    good(ns, "mkdir u && rsync -a --delay-updates t/ u/ && cmp t/data.csv u/data.csv")
+    assert sorted(os.listdir(ns + "/u")) == sorted(os.listdir(ns + "/t"))
+    good(ns, "mkdir t/.d && echo id,z >t/.d/a && echo 1,2 >>t/.d/a && mv t/.d/a t/data.csv && rmdir t/.d")
+    assert data(ns + "/t") == NEW
+
+
 def test_a_dropped_table_leaves_no_temporary_files(p, ns):
     number = os.stat(ns + "/t").st_ino >> 12 & (1 << 44) - 1
     good(ns, "touch t/.x t/parts/.0.csv.abc && rmdir t")
