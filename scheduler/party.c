@@ -348,7 +348,9 @@ static void report_again(struct sched *s, struct job *j, struct later *l)
 {
 	struct task *t = task_find(j, l->role, l->component, s->party);
 
-	if (t && !t->reported && !status_ended(j->status) && !j->ending)
+	/* The next attempt may run by now: its end is what is told then. */
+	if (t && !t->reported && status_ended(t->status) &&
+	    !status_ended(j->status) && !j->ending)
 		party_report(s, j, t);
 }
 
