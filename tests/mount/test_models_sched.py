@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import Refused, eventually, read_json
+from conftest import SLOW, Refused, eventually, read_json
 from test_jobs import breast, quick_keys
 
 ID = "arbiter-10001#guest-9999#host-10000#model"
@@ -254,7 +254,7 @@ def test_a_partner_that_is_away_is_named(three, trained):
         start = time.monotonic()
         with pytest.raises(OSError):
             ctl(three[9999], trained, "deploy data_transform_0")
-        assert time.monotonic() - start < 16
+        assert time.monotonic() - start < 16 * SLOW + 60  # it does not hang
         assert "10001" in three[9999].read("errors").split("jobs/")[1]
     finally:
         three[10001].start()
