@@ -19,7 +19,7 @@ import threading
 import time
 
 import pytest
-from conftest import BUILD, SLOW, eventually
+from conftest import BUILD, SLOW, eventually, read
 
 LONG = bool(os.environ.get("SOAK"))
 
@@ -243,10 +243,20 @@ def buried_alive(p, run=()):
     fd = os.open(os.path.join(p.state, "tables/lock"), os.O_RDWR)
     # F_OFD_SETLK, a write lock on all of it: as somebody who publishes just now.
     fcntl.fcntl(fd, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
-    user = subprocess.Popen([*run, "mv", d + "/used", d + "/moved"], stderr=subprocess.DEVNULL)
+    user = subprocess.Popen([*run, "/usr/bin/python3", "-c", "import os, sys; print(flush=True); "
+                             "os.rename(*sys.argv[1:])", d + "/used", d + "/moved"],
+                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    with user.stdout:
+        user.stdout.readline()
     time.sleep(0.5)
     os.rename(names + "told", names + "gone")
-    time.sleep(0.5)
+    task = "/proc/%d/task" % p.pid("rollfs")
+
+    def stuck():
+        """Threads that wait in the kernel, where no signal reaches them."""
+        return {t for t in os.listdir(task)
+                if read(task, t, "stat").rpartition(")")[2].split()[0] == "D"}
+    eventually(lambda: stuck() & (time.sleep(0.2) or stuck()))
     assert user.poll() is None
     p.kill("rollfs")
     os.close(fd)
