@@ -80,6 +80,17 @@ def processes(needle):
     return out
 
 
+def over(pid):
+    """A killed process: its files are closed, its locks are gone; the last thread has ended, not
+    only the first."""
+    try:
+        with open("/proc/%d/stat" % pid, encoding="ascii", errors="replace") as f:
+            ended = f.read().rsplit(")", 1)[1].split()[0] in "ZX"
+        return ended and len(os.listdir("/proc/%d/task" % pid)) <= 1
+    except OSError:
+        return True
+
+
 def job_files(name):
     """The documents of tests/data/jobs/<name>_{dsl,conf}.json."""
     return (read_json(DATA, "jobs", name + "_dsl.json"),
@@ -223,8 +234,10 @@ class Party:
         return eventually(lambda: self.pids(program))[0]
 
     def kill(self, program):
+        """SIGKILL, and its end: what looks like it runs is not started again."""
         pid = self.pid(program)
         os.kill(pid, signal.SIGKILL)
+        eventually(lambda: over(pid), 10, 0.002)
         return pid
 
     def start(self):

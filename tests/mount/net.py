@@ -32,7 +32,7 @@ import threading
 import time
 
 import pytest
-from conftest import (BUILD, PKI, SLOW, TOP, Party, Sandbox, eventually, processes, read,
+from conftest import (BUILD, PKI, SLOW, TOP, Party, Sandbox, eventually, over, processes, read,
                       take_keys, take_ports)
 
 SOAK = os.environ.get("SOAK") not in (None, "", "0")
@@ -170,16 +170,9 @@ class Node(Party):
         return pids[0]
 
     def over(self, pid):
-        """Its files are closed, its locks are gone: the last thread has ended,
-        not only the first."""
         for c in self.children:
             c.poll()
-        try:
-            with open("/proc/%d/stat" % pid, encoding="ascii", errors="replace") as f:
-                ended = f.read().rsplit(")", 1)[1].split()[0] in "ZX"
-            return ended and len(os.listdir("/proc/%d/task" % pid)) <= 1
-        except OSError:
-            return True
+        return over(pid)
 
     # -- what a user sees
 

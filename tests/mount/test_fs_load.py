@@ -258,7 +258,7 @@ def buried_alive(p, run=()):
                 if read(task, t, "stat").rpartition(")")[2].split()[0] == "D"}
     eventually(lambda: stuck() & (time.sleep(0.2) or stuck()))
     assert user.poll() is None
-    p.kill("rollfs")
+    os.kill(p.pid("rollfs"), signal.SIGKILL)
     os.close(fd)
     return user, lambda: os.rename(names + "gone", names + "told")
 
