@@ -10,6 +10,7 @@
 #include <pthread.h>
 
 #include "fs/tables_priv.h"
+#include "lib/fnv.h"
 
 #define REMOVED_MS 2000
 #define MADE_MS	   10000
@@ -25,14 +26,10 @@ static struct copier {
 static unsigned next_copier;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* FNV-1a; a collision hides one name too many for a moment. */
+/* A collision hides one name too many for a moment. */
 static uint32_t digest(const char *name)
 {
-	uint32_t h = 2166136261u;
-
-	while (name && *name)
-		h = (h ^ (unsigned char)*name++) * 16777619u;
-	return name ? h : 0;
+	return name ? fnv1a(name, strlen(name)) : 0;
 }
 
 static void add(pid_t pid, uint64_t table, unsigned slot, const char *name)

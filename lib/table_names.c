@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include "lib/fnv.h"
 #include "lib/table_store_priv.h"
 
 bool table_name_valid(const char *s)
@@ -91,14 +92,44 @@ int store_lock_named(const struct table_store *s, const char *ns,
 
 /* ---- a name's file ------------------------------------------------------- */
 
+#define NAME_TEXT 128
+
+/* The line, with what tells whether the disk has kept it. */
+static size_t name_text(char text[NAME_TEXT], const struct name *n)
+{
+	int k = snprintf(text, NAME_TEXT, "{\"data\":\"%llu/%llu\",\"id\":%llu",
+			 (unsigned long long)n->seq, (unsigned long long)n->gen,
+			 (unsigned long long)n->id);
+	size_t len = (size_t)k;
+
+	return len + (size_t)snprintf(text + len, NAME_TEXT - len,
+				      ",\"sum\":\"%08x\"}\n", fnv1a(text, len));
+}
+
+/* Files of older versions, and lines of the log, have no sum. */
+static bool name_parse(const char *text, size_t len, struct name *ret)
+{
+	unsigned long long id = 0, seq = 0, gen = 0;
+	char whole[NAME_TEXT];
+	size_t n;
+	int end = 0;
+
+	(void)sscanf(text, "{\"data\":\"%llu/%llu\",\"id\":%llu%n", &seq, &gen,
+		     &id, &end);
+	*ret = (struct name){ .id = id, .seq = seq, .gen = gen };
+	n = name_text(whole, ret);
+	return end && id && !seq == !gen && strlen(text) == len &&
+	       ((len == n && !memcmp(text, whole, n)) ||
+		(!memcmp(text, whole, (size_t)end) &&
+		 (!strcmp(text + end, "}\n") || !strcmp(text + end, "}"))));
+}
+
 int name_read(const struct table_store *s, const char *ns, const char *name,
 	      struct name *ret, struct err *e)
 {
-	char path[PATH_SIZE], text[128];
-	unsigned long long id = 0, seq = 0, gen = 0;
+	char path[PATH_SIZE], text[NAME_TEXT];
 	_cleanup_close_ int fd = -1;
 	struct stat st;
-	int end = 0;
 	ssize_t n;
 
 	name_path(s, path, ns, name);
@@ -113,19 +144,13 @@ int name_read(const struct table_store *s, const char *ns, const char *name,
 	if (n < 0)
 		return err_sys(e, errno, "%s", path);
 	text[n] = '\0';
-	(void)sscanf(text, "{\"data\":\"%llu/%llu\",\"id\":%llu}\n%n", &seq,
-		     &gen, &id, &end);
-	if (!end || end != n || !id || !seq != !gen)
+	if (!name_parse(text, (size_t)n, ret))
 		return err_set(e, EIO,
 			       "%s: damaged: it is put aside when rollfs is "
 			       "started next",
 			       path);
-	*ret = (struct name){ .id = id,
-			      .seq = seq,
-			      .gen = gen,
-			      .changed_ns =
-				  st.st_mtim.tv_sec * (int64_t)1000000000 +
-				  st.st_mtim.tv_nsec };
+	ret->changed_ns =
+	    st.st_mtim.tv_sec * (int64_t)1000000000 + st.st_mtim.tv_nsec;
 	return 0;
 }
 
@@ -135,14 +160,11 @@ static int put_name(const struct table_store *s, const char *ns,
 			       mode_t mode, struct err *e),
 		    struct err *e)
 {
-	char path[PATH_SIZE], text[128];
+	char path[PATH_SIZE], text[NAME_TEXT];
+	size_t len = name_text(text, n);
 
 	name_path(s, path, ns, name);
-	(void)snprintf(text, sizeof(text),
-		       "{\"data\":\"%llu/%llu\",\"id\":%llu}\n",
-		       (unsigned long long)n->seq, (unsigned long long)n->gen,
-		       (unsigned long long)n->id);
-	return put(path, text, strlen(text), 0600, e);
+	return put(path, text, len, 0600, e);
 }
 
 static int put_durable(const char *path, const void *data, size_t n,

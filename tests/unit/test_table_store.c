@@ -205,6 +205,54 @@ static void no_piece_of_a_name_is_another_name(void **state)
 	sb_free(&was);
 }
 
+static void no_changed_byte_makes_another_name(void **state)
+{
+	_cleanup_free_ char *name = xasprintf("%s/names/ns/flip", dir);
+	struct strbuf was = STRBUF_INIT(1000);
+	struct table_id now;
+
+	(void)state;
+	assert_int_equal(publish("flip", 3, NULL), 0);
+	assert_int_equal(file_read(name, &was, NULL), 0);
+	for (size_t i = 0; i < was.len; i++) {
+		for (int c = '0' - 1; c <= '9' + 1; c++) {
+			char old = was.buf[i];
+
+			was.buf[i] = (char)c;
+			assert_int_equal(file_replace(name, was.buf, was.len,
+						      0600, false, NULL),
+					 0);
+			assert_int_equal(
+			    table_lookup(store, "ns", "flip", &now, NULL),
+			    c == old ? 0 : -EIO);
+			was.buf[i] = old;
+		}
+	}
+	assert_int_equal(
+	    file_replace(name, was.buf, was.len, 0600, false, NULL), 0);
+	assert_int_equal(table_drop(store, "ns", "flip", NULL), 0);
+	sb_free(&was);
+}
+
+static void a_name_without_its_sum_is_an_older_one(void **state)
+{
+	_cleanup_free_ char *name = xasprintf("%s/names/ns/older", dir);
+	_cleanup_free_ char *text = NULL;
+	struct table_id id, now;
+
+	(void)state;
+	assert_int_equal(publish("older", 3, NULL), 0);
+	assert_int_equal(table_lookup(store, "ns", "older", &id, NULL), 0);
+	text = xasprintf("{\"data\":\"%llu/%llu\",\"id\":%llu}\n",
+			 (unsigned long long)id.made_by,
+			 (unsigned long long)id.gen, (unsigned long long)id.id);
+	assert_int_equal(
+	    file_replace(name, text, strlen(text), 0600, false, NULL), 0);
+	assert_int_equal(table_lookup(store, "ns", "older", &now, NULL), 0);
+	assert_int_equal(now.gen, id.gen);
+	assert_int_equal(table_drop(store, "ns", "older", NULL), 0);
+}
+
 static size_t put_aside(void)
 {
 	_cleanup_free_ char *pattern = xasprintf("%s/damaged/*", dir);
@@ -440,6 +488,8 @@ int main(void)
 		cmocka_unit_test(a_link_that_cannot_be_made_keeps_nothing),
 		cmocka_unit_test(a_damaged_name_is_not_written_over),
 		cmocka_unit_test(no_piece_of_a_name_is_another_name),
+		cmocka_unit_test(no_changed_byte_makes_another_name),
+		cmocka_unit_test(a_name_without_its_sum_is_an_older_one),
 		cmocka_unit_test(a_damaged_name_is_put_aside_with_its_rows),
 		cmocka_unit_test(rows_put_aside_come_back_with_their_name),
 		cmocka_unit_test(a_namespace_without_a_number_gets_one),
