@@ -68,6 +68,7 @@ static int rpc_once(struct peer *p, const char *verb, const char *body,
 		err_set(e, -r, "party %s: %s", p->id,
 			detail			     ? detail
 			: ret->len && ret->len < 300 ? ret->buf
+			: r == -ETIMEDOUT	     ? "no answer in time"
 						     : "refused");
 		json_decref(o);
 	}
