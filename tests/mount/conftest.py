@@ -257,12 +257,12 @@ class Party:
 class Sandbox:
     def __init__(self, directory, env):
         self.dir = directory
-        self.env = dict(os.environ, B=BUILD, READY=str(20 * SLOW), KEYS=KEYS, **env)
+        self.env = dict(os.environ, B=BUILD, READY=str(20 * SLOW + 60), KEYS=KEYS, **env)
         self.parties = {}
 
     def run(self, *args):
         r = subprocess.run([SANDBOX, *args], capture_output=True, text=True, env=self.env,
-                           timeout=120 * SLOW, check=False)
+                           timeout=120 * SLOW + 60, check=False)
         assert r.returncode == 0, "sandbox %s: %s%s" % (args[0], r.stderr, r.stdout)
         return r.stdout
 

@@ -303,7 +303,7 @@ class Lab(Sandbox):
                 p.pids("rollfs") or (p.pids("rollsite") and not self.stands_alone(p))
                 for p in self.parties.values()):
             time.sleep(0.02)
-        for sig, patience in ((signal.SIGTERM, 3), (signal.SIGKILL, 2)):
+        for sig, patience in ((signal.SIGTERM, 3), (signal.SIGKILL, 20)):
             for pid, _ in processes(self.dir):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, sig)
