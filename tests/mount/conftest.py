@@ -243,10 +243,14 @@ class Party:
     def pid(self, program):
         return eventually(lambda: self.pids(program))[0]
 
-    def kill(self, program):
-        """SIGKILL, and its end: what looks like it runs is not started again."""
+    def kill(self, program, users=()):
+        """SIGKILL, and its end: what looks like it runs is not started again.  users: processes
+        whose groups are killed after it, for what they wait for may hold it up."""
         pid = self.pid(program)
         os.kill(pid, signal.SIGKILL)
+        for x in users:
+            os.killpg(x.pid, signal.SIGKILL)
+            x.wait(60)
         eventually(lambda: over(pid), 10, 0.002)
         return pid
 

@@ -169,9 +169,7 @@ done 2>/dev/null"""
         w = subprocess.Popen(["bash", "-c", script, d, str(tmp_path / "s0.csv"),
                               str(tmp_path / "s1.csv")], start_new_session=True)
         time.sleep(0.1 + rng.random() * 0.7 * SLOW)
-        p.kill("rollfs")
-        os.killpg(w.pid, signal.SIGKILL)
-        w.wait(60)
+        p.kill("rollfs", [w])
         p.start()
         assert leftovers(p) == []
         for ns in os.listdir(p.path("tables")):
