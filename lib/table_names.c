@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include "lib/fnv.h"
+#include "lib/log.h"
 #include "lib/table_store_priv.h"
 
 bool table_name_valid(const char *s)
@@ -183,6 +184,42 @@ int name_write_unsynced(const struct table_store *s, const char *ns,
 			const char *name, const struct name *n, struct err *e)
 {
 	return put_name(s, ns, name, n, file_replace_unsynced, e);
+}
+
+static void spare_path(const struct table_store *s, char *buf)
+{
+	(void)snprintf(buf, PATH_SIZE, "%s/spare", s->dir);
+}
+
+void spare_make(const struct table_store *s)
+{
+	char path[PATH_SIZE], text[NAME_TEXT];
+
+	spare_path(s, path);
+	memset(text, ' ', sizeof(text));
+	if (access(path, F_OK) &&
+	    file_replace(path, text, sizeof(text), 0600, true, NULL))
+		log_warn("tables", "%s: there is no room for it", path);
+}
+
+int name_write_spare(const struct table_store *s, const char *ns,
+		     const char *name, const struct name *n, struct err *e)
+{
+	char path[PATH_SIZE], spare[PATH_SIZE], text[NAME_TEXT];
+	size_t len = name_text(text, n);
+	_cleanup_close_ int fd = -1;
+	int r;
+
+	spare_path(s, spare);
+	name_path(s, path, ns, name);
+	fd = open(spare, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0) /* used, and none could be made since */
+		return err_sys(e, ENOSPC, "%s", path);
+	r = pwrite_all(fd, text, len, 0);
+	if (!r &&
+	    (ftruncate(fd, (off_t)len) || fsync(fd) || rename(spare, path)))
+		r = -errno;
+	return r ? err_sys(e, -r, "%s", path) : 0;
 }
 
 int table_lookup(struct table_store *s, const char *ns, const char *name,

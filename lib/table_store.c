@@ -30,6 +30,7 @@ int table_store_open(const char *dir, struct table_store **ret, struct err *e)
 	}
 	pthread_mutex_init(&s->lock, NULL);
 	s->changes = store_map_changes(s);
+	spare_make(s);
 	*ret = s;
 	return 0;
 }
@@ -200,6 +201,7 @@ int table_truncate(struct table_store *s, const char *ns, const char *name,
 	_cleanup_store_unlock_ int lock = store_lock_named(s, ns, name, e);
 	char path[PATH_SIZE];
 	struct name n, empty;
+	bool full;
 	int r;
 
 	if (lock < 0)
@@ -210,13 +212,20 @@ int table_truncate(struct table_store *s, const char *ns, const char *name,
 	empty = (struct name){ .id = n.id };
 	if (!n.gen)
 		return 0;
+	spare_make(s);
 	r = name_write_unsynced(s, ns, name, &empty, e);
-	if (r || collect_aside(s, ns, name, &n, false))
+	full = r == -ENOSPC || r == -EDQUOT;
+	if (full)
+		r = name_write_spare(s, ns, name, &empty, e);
+	/* Who removes to have room has it when he is answered. */
+	if (r || (!full && collect_aside(s, ns, name, &n, false)))
 		return r;
 	name_path(s, path, ns, NULL);
 	r = dir_sync(path, e);
 	if (!r)
 		let_go(s, lock, &n);
+	if (full)
+		spare_make(s);
 	return r;
 }
 

@@ -48,6 +48,12 @@ int name_write(const struct table_store *s, const char *ns, const char *name,
 int name_write_unsynced(const struct table_store *s, const char *ns,
 			const char *name, const struct name *n,
 			struct err *e) MUST_CHECK;
+/* On a full disk: the blocks of a file that is kept for that become the name's,
+ * so that rows can be removed.  spare_make makes it when there is none. */
+int name_write_spare(const struct table_store *s, const char *ns,
+		     const char *name, const struct name *n,
+		     struct err *e) MUST_CHECK;
+void spare_make(const struct table_store *s);
 /* With the lock: the namespace is there, made when it is not. */
 int namespace_need(struct table_store *s, const char *ns,
 		   struct err *e) MUST_CHECK;

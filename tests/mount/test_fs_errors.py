@@ -90,7 +90,8 @@ def full(sandboxes):
                    check=True)
     try:
         p.start()
-        p.upload("ns", "t", CSV)
+        for name in ("t", "u", "v"):
+            p.upload("ns", name, CSV)
         os.mkdir(p.path("federation/2/folder"))
         room = os.statvfs(p.state)
         assert room.f_blocks * room.f_frsize == 8 << 20
@@ -120,6 +121,16 @@ def test_a_full_disk_is_named(full, command, path):
     assert what.startswith(path), what
     assert "No space left on device" in what + text, (what, text)
     assert full.read("tables/ns/t/data.csv") == CSV
+
+
+def test_tables_are_removed_from_a_full_disk(full):
+    """Last of those with this disk: it has some room afterwards."""
+    r = subprocess.run("rm -r tables/ns/u && rm tables/ns/v/data.csv", shell=True, cwd=full.mount,
+                       capture_output=True, text=True, check=False)
+    assert r.returncode == 0, r.stderr
+    assert os.listdir(full.path("tables/ns/v")) == [] and not os.path.exists(full.path("tables/ns/u"))
+    full.upload("ns", "w", CSV)
+    assert full.read("tables/ns/w/data.csv") == CSV
 
 
 def test_out_of_descriptors_is_no_damage(p):
