@@ -103,7 +103,7 @@ int table_save(const struct who *w, uint64_t id, struct real_at to)
 	if (!no)
 		no = t ? save(w, t, id, to) : -ENOENT;
 	if (!no)
-		no = table_truncate(fs.tables, p.ns, p.name, NULL);
+		no = table_truncate(fs.tables, p.ns, p.name, t, NULL);
 	if (!no)
 		watch_changed(id);
 	return no;

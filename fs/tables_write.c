@@ -233,7 +233,8 @@ int tables_unlink(const struct who *w, struct nid dir, const char *name)
 		     : upload_active(dir.number) ? -EBUSY
 						 : -ENOENT;
 		if (!no)
-			no = table_truncate(fs.tables, p.ns, p.name, NULL);
+			no =
+			    table_truncate(fs.tables, p.ns, p.name, NULL, NULL);
 		if (!no)
 			watch_changed(dir.number);
 		return no;
@@ -394,7 +395,7 @@ static int move_data(const struct who *w, uint64_t from, uint64_t to)
 	if (no || from == to)
 		return no;
 	no = table_link(t, q.ns, q.name, NULL);
-	return no ? no : table_truncate(fs.tables, p.ns, p.name, NULL);
+	return no ? no : table_truncate(fs.tables, p.ns, p.name, t, NULL);
 }
 
 /* A file under a temporary name gets the name of one of the table's. */

@@ -193,9 +193,10 @@ int table_hidden(struct table_store *s, const char *ns, const char *name,
 /* Removes the name (and the data when unused). */
 int table_drop(struct table_store *s, const char *ns, const char *name,
 	       struct err *e) MUST_CHECK;
-/* Back to the empty table (rm data.csv). */
+/* Back to the empty table (rm data.csv).  rows: only while these are what it
+ * has, newer ones stay; NULL: whatever it has. */
 int table_truncate(struct table_store *s, const char *ns, const char *name,
-		   struct err *e) MUST_CHECK;
+		   const struct table *rows, struct err *e) MUST_CHECK;
 /* Keeps id and generation; replaces an existing target. */
 int table_rename(struct table_store *s, const char *ns, const char *name,
 		 const char *to_ns, const char *to_name,

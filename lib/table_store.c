@@ -196,7 +196,7 @@ int table_drop(struct table_store *s, const char *ns, const char *name,
 }
 
 int table_truncate(struct table_store *s, const char *ns, const char *name,
-		   struct err *e)
+		   const struct table *rows, struct err *e)
 {
 	_cleanup_store_unlock_ int lock = store_lock_named(s, ns, name, e);
 	char path[PATH_SIZE];
@@ -210,7 +210,7 @@ int table_truncate(struct table_store *s, const char *ns, const char *name,
 	if (r)
 		return r;
 	empty = (struct name){ .id = n.id };
-	if (!n.gen)
+	if (!n.gen || (rows && rows->gen != n.gen))
 		return 0;
 	spare_make(s);
 	r = name_write_unsynced(s, ns, name, &empty, e);

@@ -282,6 +282,26 @@ static int collect(void *arg, const char *name)
 	return sb_addc(arg, ' ');
 }
 
+static void only_the_rows_that_are_meant_are_taken_away(void **state)
+{
+	struct table *old = NULL;
+	struct table_id id;
+
+	(void)state;
+	build("meant", 5, 1);
+	assert_int_equal(table_open(store, "ns", "meant", &old, NULL), 0);
+	build("meant", 6, 1);
+	assert_int_equal(table_truncate(store, "ns", "meant", old, NULL), 0);
+	table_unref(old);
+	assert_int_equal(table_open(store, "ns", "meant", &old, NULL), 0);
+	assert_int_equal(table_rows(old), 6);
+	assert_int_equal(table_truncate(store, "ns", "meant", old, NULL), 0);
+	table_unref(old);
+	assert_int_equal(table_lookup(store, "ns", "meant", &id, NULL), 0);
+	assert_int_equal(id.gen, 0);
+	assert_int_equal(table_drop(store, "ns", "meant", NULL), 0);
+}
+
 static void names_are_made_renamed_linked_and_dropped(void **state)
 {
 	struct strbuf list = STRBUF_INIT(1000);
@@ -315,7 +335,7 @@ static void names_are_made_renamed_linked_and_dropped(void **state)
 	assert_int_equal(table_drop(store, "n2", "x.1.2.tmp", NULL), 0);
 	table_unref(t);
 	/* The link alone keeps the data. */
-	assert_int_equal(table_truncate(store, "n2", "x.y.tmp", NULL), 0);
+	assert_int_equal(table_truncate(store, "n2", "x.y.tmp", NULL, NULL), 0);
 	assert_int_equal(table_lookup(store, "n2", "x.y.tmp", &b, NULL), 0);
 	assert_int_equal(b.gen, 0);
 	assert_int_equal(table_open(store, "n2", "link", &t, NULL), 0);
@@ -542,6 +562,7 @@ int main(void)
 		cmocka_unit_test(sorting_beyond_memory_keeps_every_row),
 		cmocka_unit_test(a_duplicate_key_is_refused),
 		cmocka_unit_test(a_reader_keeps_the_generation_it_opened),
+		cmocka_unit_test(only_the_rows_that_are_meant_are_taken_away),
 		cmocka_unit_test(names_are_made_renamed_linked_and_dropped),
 		cmocka_unit_test(the_sweep_removes_what_is_half_built),
 		cmocka_unit_test(the_sweep_removes_what_was_being_replaced),

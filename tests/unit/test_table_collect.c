@@ -39,7 +39,7 @@ static void dropped_replaced_and_emptied_tables_leave_no_rows(void **state)
 					 0);
 		if (i == 1)
 			assert_int_equal(
-			    table_truncate(store, "ns", "old", NULL), 0);
+			    table_truncate(store, "ns", "old", NULL, NULL), 0);
 		if (i == 2) {
 			build("new");
 			assert_int_equal(
@@ -83,7 +83,8 @@ static void rows_that_get_their_name_back_stay(void **state)
 	build("back");
 	for (int i = 0; i < 300; i++) {
 		assert_int_equal(table_open(store, "ns", "back", &t, NULL), 0);
-		assert_int_equal(table_truncate(store, "ns", "back", NULL), 0);
+		assert_int_equal(
+		    table_truncate(store, "ns", "back", NULL, NULL), 0);
 		assert_int_equal(
 		    table_rename(store, "ns", "back", "ns", "elsewhere", NULL),
 		    0);

@@ -93,7 +93,7 @@ static int change(const char *what)
 	if (!strcmp(what, "drop"))
 		return table_drop(mine, "n", "old", NULL);
 	if (!strcmp(what, "truncate"))
-		return table_truncate(mine, "n", "old", NULL);
+		return table_truncate(mine, "n", "old", NULL, NULL);
 	if (!strcmp(what, "rename"))
 		return table_rename(mine, "n", "other", "n", "old", NULL);
 	if (!strcmp(what, "rename-away"))
