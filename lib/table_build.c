@@ -21,7 +21,7 @@
 #define SORT_BYTES   (48u << 20) /* arenas of all builders, if they are few */
 #define MERGED_BYTES (64u << 20) /* of rows, in all threads of a merge */
 #define ROW_USUAL    (64u << 10) /* larger ones are counted by their size */
-#define LIMIT_MIN    (2u << 20)
+#define LIMIT_MIN    (1u << 20)
 #define LIMIT_FIRST  (4u << 20) /* small tables take little memory */
 
 struct work {
@@ -412,6 +412,7 @@ static int spill(struct table_build *b, struct err *e)
 	r = work_end(w, e);
 	if (!r && !w->arena.buf)
 		r = arena_init(&w->arena, e);
+	arena_trim(&w->arena, b->limit);
 	return r;
 }
 

@@ -7,6 +7,7 @@
 #include "lib/table_sort.h"
 
 #define RECORD_MAX   (sizeof(struct record) + TABLE_KEY_MAX + CSV_LINE_MAX)
+#define PAGE	     65536u /* a multiple of the machine's */
 #define ARENA_MAPPED (ARENA_BYTES + RECORD_MAX + ROW_SLACK)
 #define MARK_EVERY   (256u << 10)
 #define MARK_KEYS    1024 /* times its key: marks stay far below the rows */
@@ -72,9 +73,22 @@ void arena_free(struct arena *a)
 
 void arena_reset(struct arena *a)
 {
+	a->top = MAX(a->top, a->len);
 	a->len = 0;
 	a->n = 0;
 	a->in_order = true;
+}
+
+void arena_trim(struct arena *a, size_t limit)
+{
+	if (!a->buf || a->top <= limit)
+		return;
+	limit = (limit + PAGE - 1) / PAGE * PAGE;
+	(void)madvise(a->buf + limit, ARENA_MAPPED - limit, MADV_DONTNEED);
+	a->top = limit;
+	free(TAKE_PTR(a->items));
+	free(TAKE_PTR(a->spare));
+	a->n_items = 0;
 }
 
 char *arena_room(struct arena *a, size_t limit, size_t key_len, size_t n)

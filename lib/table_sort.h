@@ -34,6 +34,7 @@ int duplicate_id(uint64_t a, uint64_t b, struct err *e);
 struct arena {
 	char *buf; /* mapped, touched as it fills */
 	size_t len, n;
+	size_t top; /* of len since it was trimmed */
 	bool in_order;
 	struct sort_item *items, *spare;
 	size_t n_items;
@@ -41,6 +42,8 @@ struct arena {
 int arena_init(struct arena *a, struct err *e) MUST_CHECK;
 void arena_free(struct arena *a);
 void arena_reset(struct arena *a);
+/* An empty one keeps no more memory than this. */
+void arena_trim(struct arena *a, size_t limit);
 /* Where a row's value may be put, of at most n bytes, before arena_add; NULL:
  * the arena is full. An empty one is never full; limit is at most ARENA_BYTES.
  */

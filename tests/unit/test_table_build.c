@@ -3,9 +3,11 @@
 #include <fcntl.h>
 #include <glob.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "lib/table_sort.h"
 #include "tests/unit/store_dir.h"
 
 static void sort_bytes(const char *n)
@@ -565,9 +567,33 @@ static void tables_of_older_and_newer_versions(void **state)
 	sb_free(&meta);
 }
 
+static void a_trimmed_arena_gives_its_memory_back(void **state)
+{
+	const size_t keep = 1u << 20, filled = 8u << 20;
+	unsigned char in[(8u << 20) / 4096];
+	struct arena a;
+
+	(void)state;
+	assert_int_equal(arena_init(&a, NULL), 0);
+	for (unsigned i = 0; a.len < filled; i++) {
+		char key[16], *value = arena_room(&a, ARENA_BYTES, 8, 4000);
+
+		(void)snprintf(key, sizeof(key), "%08u", i);
+		memset(value, 1, 4000);
+		arena_add(&a, key, 8, 4000, i);
+	}
+	arena_reset(&a);
+	arena_trim(&a, keep);
+	assert_int_equal(mincore(a.buf, filled, in), 0);
+	for (size_t i = 0; i < sizeof(in); i++)
+		assert_int_equal(in[i] & 1, i < keep / 4096);
+	arena_free(&a);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_trimmed_arena_gives_its_memory_back),
 		cmocka_unit_test(runs_are_merged),
 		cmocka_unit_test(
 		    more_runs_than_may_be_open_are_merged_in_steps),
