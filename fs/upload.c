@@ -120,7 +120,7 @@ static int begin(uint64_t id, struct table_upload **ret, struct err *e)
 	}
 	no = table_upload_begin(fs.tables, options, ret, e);
 	json_decref(options);
-	return no && options ? err_wrap(e, "upload.json") : no;
+	return no;
 }
 
 static struct who who_was(const struct handle *h)

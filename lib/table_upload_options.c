@@ -237,7 +237,8 @@ static int read_member(struct reading *x, const char *key, const json_t *v,
 		x->meta = json_is_null(v) ? NULL : v;
 	} else if (!strcmp(key, "id_delimiter")) {
 		if (!separator(v))
-			return bad(e, "", key, "one character");
+			return bad(e, "", key,
+				   "one character (a tab is \"\\t\")");
 		o->delimiter = o->rest = *json_string_value(v);
 		o->named = true;
 	} else if (!strcmp(key, "partition")) {

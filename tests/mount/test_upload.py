@@ -168,6 +168,17 @@ def test_unusual_upload_options(p):
     assert p.read("tables/experiment/opts/data.csv") == "id,a\n1,2\n3,4\n"
 
 
+def test_what_is_wrong_in_upload_json_is_told_once(p):
+    p.upload("options", "tab", SMALL)
+    with pytest.raises(OSError):
+        with open(p.path("tables/options/tab/upload.json"), "w", encoding="utf-8") as f:
+            f.write('{"id_delimiter": "tab"}')
+    with pytest.raises(OSError):
+        p.upload("options", "tab", SMALL)
+    text = 'upload.json#/id_delimiter: expected one character (a tab is "\\t")'
+    assert p.read("errors").splitlines()[1] == text
+
+
 def test_bom_and_crlf_are_understood(p):
     p.upload("experiment", "dos", b"\xef\xbb\xbfid,a\r\n1,2\r\n")
     assert p.read("tables/experiment/dos/data.csv") == "id,a\n1,2\n"
