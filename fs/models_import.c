@@ -280,7 +280,8 @@ static void unmark(struct import *x, const char *rest)
 	}
 }
 
-/* What no version keeps: `ctl`, `deployed`, temporary names. */
+/* What no version keeps: `ctl`, `deployed`, temporary names.  The store looks
+ * at an own predict DSL. */
 static void sweep(const struct import *x, const char *below)
 {
 	_cleanup_free_ char *dir = disk_of(x, below);
@@ -300,30 +301,16 @@ static void sweep(const struct import *x, const char *below)
 			sweep(x, rest);
 			(void)rmdir(disk); /* when it is empty */
 		} else if (strcmp(rest, "info.json") &&
+			   strcmp(rest, MODEL_DSL_PATH) &&
 			   !model_files_find(x->files, rest)) {
 			(void)unlink(disk);
 		}
 	}
 }
 
-/* An own predict DSL of a trained version is no part of it: it is set again
- * by the store's own way. */
-static int take_dsl(const struct import *x, struct strbuf *ret)
-{
-	_cleanup_free_ char *disk = disk_of(x, MODEL_DSL_PATH);
-
-	if (!disk || model_files_find(x->files, MODEL_DSL_PATH) ||
-	    access(disk, F_OK))
-		return -ENOENT;
-	return file_read(disk, ret, NULL);
-}
-
 /* With the lock held: everything has come. */
 static int publish(struct import *x, struct err *e)
 {
-	_cleanup_strbuf_ struct strbuf dsl = STRBUF_INIT(4u << 20);
-	bool has_dsl = !take_dsl(x, &dsl);
-	struct err why = { 0 };
 	int no;
 
 	sweep(x, "");
@@ -336,10 +323,6 @@ static int publish(struct import *x, struct err *e)
 		return no;
 	}
 	log_info("fs", "model %s %s was imported", x->id, x->version);
-	if (has_dsl && sched_model_set_dsl(fs.sched, x->id, x->version, dsl.buf,
-					   dsl.len, &why))
-		log_warn("fs", "model %s %s: %s: %s", x->id, x->version,
-			 MODEL_DSL_PATH, why.text);
 	import_end(x);
 	return 0;
 }

@@ -121,6 +121,7 @@ struct job {
 	const char *alone;  /* a partner ends it by itself: why */
 	json_t *models;	    /* components whose models stay, NULL = none */
 	bool keeping, kept; /* the version is being made, or was */
+	int64_t saved;	    /* how often its state was, on disk */
 	struct waiter *waiters;
 };
 
@@ -203,7 +204,8 @@ struct job *job_new(struct sched *s, const char *id, json_t *plan, json_t *dsl,
 		    struct err *e);
 void job_free(struct job *j);
 int job_make_dir(struct sched *s, struct job *j, struct err *e) MUST_CHECK;
-/* state.json: survives a killed daemon; durable, a power cut, too. */
+/* How far it is: survives a killed daemon; durable, a power cut, too, also
+ * when what is saved later does not. */
 void job_save(struct sched *s, struct job *j, bool durable);
 void job_event(const struct job *j, const char *fmt, ...) PRINTF(2, 3);
 void task_event(const struct job *j, const struct task *t, const char *fmt, ...)

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /* A job on disk: STATE/jobs/<id>/ is what the mount shows, `.job/` beside it
- * is ours: job.json (what was submitted, durable), state.json (how far it is,
- * replaced at every change). */
+ * is ours: job.json (what was submitted, durable), state.json (how far it was
+ * when that had to be durable), recent.json (how far it is, when the power
+ * stays: what was not synced may be empty after a cut, so it replaces nothing
+ * that was). */
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -422,7 +424,8 @@ int job_make_dir(struct sched *s, struct job *j, struct err *e)
 
 void job_save(struct sched *s, struct job *j, bool durable)
 {
-	_cleanup_free_ char *path = xasprintf("%s/.job/state.json", j->dir);
+	_cleanup_free_ char *path =
+	    xasprintf("%s/.job/%s.json", j->dir, durable ? "state" : "recent");
 	json_t *o, *tasks = json_array();
 	struct err e;
 
@@ -437,9 +440,10 @@ void job_save(struct sched *s, struct job *j, bool durable)
 				     "code", t->code, "public", t->public,
 				     "error", t->error, "fresh", t->fresh));
 	}
-	o = json_pack("{s:s, s:o, s:O, s:I, s:I, s:I, s:b}", "status",
-		      names[j->status], "tasks", tasks, "errors", j->errors,
-		      "retries", (json_int_t)j->retries, "started_ms",
+	o = json_pack("{s:I, s:s, s:o, s:O, s:I, s:I, s:I, s:b}", "saved",
+		      (json_int_t)++j->saved, "status", names[j->status],
+		      "tasks", tasks, "errors", j->errors, "retries",
+		      (json_int_t)j->retries, "started_ms",
 		      (json_int_t)j->started_ms, "ended_ms",
 		      (json_int_t)j->ended_ms, "reserved", j->reserved);
 	if (j->ending)
@@ -454,14 +458,35 @@ void job_save(struct sched *s, struct job *j, bool durable)
 /* ---- after a restart ------------------------------------------------------
  */
 
+/* The later one of both; NULL: killed before the first change. */
+static json_t *read_state(const struct job *j)
+{
+	static const char *const files[] = { "state", "recent" };
+	json_t *newest = NULL;
+
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		_cleanup_free_ char *path =
+		    xasprintf("%s/.job/%s.json", j->dir, files[i]);
+		json_t *o = json_read_file(path, NULL);
+
+		if (o && (!newest || json_int_or(o, "saved", 0) >
+					 json_int_or(newest, "saved", 0))) {
+			json_decref(newest);
+			newest = json_incref(o);
+		}
+		json_decref(o);
+	}
+	return newest;
+}
+
 static void load_state(struct job *j)
 {
-	_cleanup_free_ char *path = xasprintf("%s/.job/state.json", j->dir);
-	json_t *o = json_read_file(path, NULL), *list, *v;
+	json_t *o = read_state(j), *list, *v;
 	size_t i;
 
 	if (!o)
-		return; /* killed before the first change */
+		return;
+	j->saved = json_int_or(o, "saved", 0);
 	j->status = status_of(json_str_or(o, "status", "waiting"));
 	j->retries = (unsigned)json_int_or(o, "retries", 0);
 	j->end_as = status_of(json_str_or(o, "ending", "waiting"));

@@ -11,6 +11,8 @@
 #include "lib/log.h"
 #include "lib/table.h"
 
+#include "scheduler/engine.h"
+
 #define DEPTH_MAX 8
 
 /* ---- names ----------------------------------------------------------------
@@ -528,42 +530,61 @@ int model_publish(const char *state, const char *dir, const char *id,
 	_cleanup_free_ char *all = model_path(state, NULL, NULL);
 	_cleanup_free_ char *parent = model_path(state, id, NULL);
 	_cleanup_free_ char *final = model_path(state, id, version);
-	_cleanup_free_ char *gone = xasprintf("%s/.gone-%s", all, version);
+	_cleanup_free_ char *old = xasprintf("%s/.old-%s", all, version);
 	int r = mkdir_p(parent, 0700, e);
 
 	if (r)
 		return r;
 	/* A training that was run again; what was deployed has links. */
-	if (rename(final, gone) && errno != ENOENT)
+	if (rename(final, old) && errno != ENOENT)
 		return err_sys(e, errno, "%s", final);
 	if (rename(dir, final))
 		return err_sys(e, errno, "%s", final);
 	r = dir_sync(parent, e);
 	if (!r)
 		r = dir_sync(all, e);
-	(void)remove_tree(gone, NULL);
+	if (!r)
+		(void)remove_tree(old, NULL);
 	return r;
 }
 
-void model_sweep(const char *state)
+/* What was there before a version that has not come after all. */
+static void bring_back(const char *state, const char *version, const char *old)
 {
+	_cleanup_free_ char *path = xasprintf("%s/info.json", old);
+	_cleanup_free_ char *final = NULL;
+	json_t *info = json_read_file(path, NULL);
+	const char *id = json_str_or(info, "model_id", "");
+
+	if (model_id_valid(id) && model_version_valid(version)) {
+		final = model_path(state, id, version);
+		(void)rename(old, final); /* fails where there is one */
+	}
+	json_decref(info);
+	(void)remove_tree(old, NULL);
+}
+
+void model_sweep(struct sched *s)
+{
+	const char *state = s->o.conf->state;
 	_cleanup_free_ char *all = model_path(state, NULL, NULL);
 	_cleanup_closedir_ DIR *d = NULL;
 	const struct dirent *de;
 	struct err e;
 
-	if (mkdir_p(all, 0700, &e)) {
+	if (mkdir_p_durable(all, 0700, &e)) {
 		log_error("scheduler", "%s", e.text);
 		return;
 	}
 	d = opendir(all);
 	while (d && (de = readdir(d))) {
-		_cleanup_free_ char *path = NULL;
+		_cleanup_free_ char *path = xasprintf("%s/%s", all, de->d_name);
 
-		if (strncmp(de->d_name, ".new-", 5) &&
-		    strncmp(de->d_name, ".gone-", 6))
-			continue;
-		path = xasprintf("%s/%s", all, de->d_name);
-		(void)remove_tree(path, NULL);
+		if (!strncmp(de->d_name, ".old-", 5))
+			bring_back(state, de->d_name + 5, path);
+		else if ((!strncmp(de->d_name, ".new-", 5) &&
+			  !deploy_prepared(s, path)) ||
+			 !strncmp(de->d_name, ".gone-", 6))
+			(void)remove_tree(path, NULL);
 	}
 }

@@ -62,14 +62,16 @@ char *model_import_path(const char *state, const char *id, const char *version);
  * now, 0 = files of its info.json are missing, negative errno and the reason:
  * -EEXIST the version is there, -EACCES it is no model of this party, -EBADMSG
  * a digest or a file is wrong, -EINVAL no such layout.
- * What is refused stays until model_import_drop().
+ * What is refused stays until model_import_drop().  s judges an own predict
+ * DSL that came along, which is left out when it is wrong; NULL: in any case.
  */
-int model_import_try(const char *state, const char *party, const char *id,
-		     const char *version, struct err *e) MUST_CHECK;
+int model_import_try(struct sched *s, const char *state, const char *party,
+		     const char *id, const char *version,
+		     struct err *e) MUST_CHECK;
 int model_import_drop(const char *state, const char *id, const char *version,
 		      struct err *e) MUST_CHECK;
 /* What a killed process left half-made; at start. */
-void model_sweep(const char *state);
+void model_sweep(struct sched *s);
 
 /* ---- through the scheduler ------------------------------------------------
  */

@@ -273,6 +273,8 @@ static int prepare_new(struct deploy *x, struct err *e)
 	r = fill(x, dir, e);
 	if (!r)
 		r = model_settle(dir, e);
+	if (!r) /* said yes: it is there after a power cut, too */
+		r = parent_sync(dir, e);
 	if (r)
 		(void)remove_tree(dir, NULL);
 	return r;
@@ -505,11 +507,22 @@ static int everywhere(struct sched *s, const json_t *info, json_t *body,
 	return r;
 }
 
+static void drop_all(struct sched *s, const json_t *info, json_t *body)
+{
+	json_t *parties = partners(s, info);
+	struct err e = { 0 };
+
+	json_object_set_new(body, "step", json_string("drop"));
+	(void)ask_all(s, parties, body, &e);
+	if (deploy_step(s, s->party, body, &e))
+		log_warn("scheduler", "%s", e.text);
+	json_decref(parties);
+}
+
 static int deploy_all(struct sched *s, const json_t *info, json_t *body,
 		      struct err *e)
 {
 	json_t *parties;
-	struct err ignored = { 0 };
 	int r;
 
 	json_object_set_new(body, "step", json_string("prepare"));
@@ -523,13 +536,77 @@ static int deploy_all(struct sched *s, const json_t *info, json_t *body,
 		r = everywhere(s, info, body, "commit", e);
 	if (!r)
 		return 0;
-	parties = partners(s, info);
-	json_object_set_new(body, "step", json_string("drop"));
-	(void)ask_all(s, parties, body, &ignored);
-	if (deploy_step(s, s->party, body, &ignored))
-		log_warn("scheduler", "%s", ignored.text);
-	json_decref(parties);
+	drop_all(s, info, body);
 	return r;
+}
+
+/* ---- after a death ---------------------------------------------------------
+ */
+
+struct unfinished {
+	struct sched *s;
+	json_t *info;
+	char *dir;
+};
+
+static void unfinished_free(struct unfinished *x)
+{
+	json_decref(x->info);
+	free(x->dir);
+	free(x);
+}
+
+/* Parties that had said yes may have made it: then all do.  One that had not
+ * says no. */
+static void *finish_thread(void *arg)
+{
+	struct unfinished *x = arg;
+	const char *id = json_str_or(x->info, "model_id", "");
+	const char *version = json_str_or(x->info, "model_version", "");
+	json_t *body =
+	    json_pack("{s:s, s:s, s:s}", "model_id", id, "model_version",
+		      json_str_or(x->info, "parent", ""), "version", version);
+	bool tried = false;
+
+	while (!x->s->stopping && !access(x->dir, F_OK)) {
+		struct err e = { 0 };
+		int r = everywhere(x->s, x->info, body, "commit", &e);
+
+		if (!tried || !r)
+			log_info("scheduler",
+				 "model %s: the deploy of %s goes on: %s", id,
+				 version, r ? e.text : "done");
+		tried = true;
+		if (r == -EACCES || r == -EINVAL) {
+			drop_all(x->s, x->info, body);
+			break;
+		}
+		if (r)
+			sched_pause(x->s, DEPLOY_MS);
+	}
+	json_decref(body);
+	unfinished_free(x);
+	return NULL;
+}
+
+bool deploy_prepared(struct sched *s, const char *dir)
+{
+	_cleanup_free_ char *path = xasprintf("%s/info.json", dir);
+	json_t *info = json_read_file(path, NULL);
+	bool ours = initiated_by(info, s->party);
+	struct unfinished *x;
+	struct err e;
+
+	if (!json_bool_or(info, "deployed", false) ||
+	    model_verify(dir, info, &e)) {
+		json_decref(info);
+		return false;
+	}
+	x = xcalloc(1, sizeof(*x));
+	*x = (struct unfinished){ s, info, xstrdup(dir) };
+	if (!ours || sched_thread(s, 256u << 10, finish_thread, x))
+		unfinished_free(x);
+	return true;
 }
 
 /* ---- the line --------------------------------------------------------------
@@ -615,13 +692,12 @@ int sched_model_ctl(struct sched *s, const char *id, const char *version,
 	return r;
 }
 
-static int check_text(struct sched *s, const json_t *info, json_t *dsl,
-		      struct err *e)
+static int check_text(struct sched *s, const char *dir, const json_t *info,
+		      json_t *dsl, struct err *e)
 {
+	_cleanup_free_ char *path = xasprintf("%s/train/conf.json", dir);
 	struct defects d = { 0 };
-	json_t *conf = model_read(
-	    s->o.conf->state, json_str_or(info, "model_id", ""),
-	    json_str_or(info, "model_version", ""), "train/conf.json", e);
+	json_t *conf = json_read_file(path, e);
 	int r = 0;
 
 	if (!conf)
@@ -654,9 +730,9 @@ int sched_model_set_dsl(struct sched *s, const char *id, const char *version,
 		dsl = json_parse(text, n, e);
 		if (dsl)
 			dsl = deploy_dsl_unwrap(dsl);
-		r = dsl ? check_text(s, info, dsl, e) : -e->no;
+		r = dsl ? check_text(s, dir, info, dsl, e) : -e->no;
 		if (!r)
-			r = mkdir_p(predict, 0700, e);
+			r = mkdir_p_durable(predict, 0700, e);
 		if (!r)
 			r = json_write_file(path, dsl, 0600, true, e);
 		json_decref(dsl);
@@ -665,6 +741,37 @@ int sched_model_set_dsl(struct sched *s, const char *id, const char *version,
 	if (!r)
 		tell(s, id, version);
 	return r;
+}
+
+void deploy_dsl_take(struct sched *s, const char *dir, const json_t *info)
+{
+	_cleanup_free_ char *path = xasprintf("%s/%s", dir, MODEL_DSL_PATH);
+	struct err e = { 0 };
+	json_t *dsl;
+	int r = 0;
+
+	if (access(path, F_OK))
+		return;
+	dsl = json_read_file(path, &e);
+	if (dsl)
+		dsl = deploy_dsl_unwrap(dsl);
+	if (!dsl)
+		r = -e.no;
+	else if (!s || !initiated_by(info, s->party))
+		r = err_set(&e, EPERM,
+			    "only the initiator of the training may");
+	else
+		r = check_text(s, dir, info, dsl, &e);
+	if (!r)
+		r = json_write_file(path, dsl, 0600, false, &e);
+	json_decref(dsl);
+	if (!r)
+		return;
+	log_warn("scheduler", "model %s %s: %s is left out: %s",
+		 json_str_or(info, "model_id", ""),
+		 json_str_or(info, "model_version", ""), MODEL_DSL_PATH,
+		 e.text);
+	(void)unlink(path);
 }
 
 int sched_model_remove(struct sched *s, const char *id, const char *version,
@@ -687,6 +794,9 @@ int sched_model_remove(struct sched *s, const char *id, const char *version,
 	else if (rename(dir, gone))
 		r = err_sys(e, errno, "%s", version);
 	pthread_mutex_unlock(&s->lock);
+	/* It goes as a whole: its files after its name. */
+	if (!r)
+		r = dir_sync(all, e);
 	if (r)
 		return r;
 	(void)rmdir(all); /* when it was the last */

@@ -209,25 +209,20 @@ static int content_right(const char *dir, const json_t *info, const char *party,
 
 struct extra {
 	const json_t *files;
-	const char *dir;
 	bool deployed;
 	struct err *e;
 };
 
-/* A predict DSL that waited for a deploy does not move along. */
+/* But for a predict DSL that waits for a deploy. */
 static int look_at(void *arg, const char *relative)
 {
 	const struct extra *x = arg;
-	_cleanup_free_ char *path = NULL;
 
 	if (!strcmp(relative, "info.json") ||
-	    json_object_get(x->files, relative))
+	    json_object_get(x->files, relative) ||
+	    (!x->deployed && !strcmp(relative, MODEL_DSL_PATH)))
 		return 0;
-	if (x->deployed || strcmp(relative, MODEL_DSL_PATH) != 0)
-		return err_set(x->e, EBADMSG, "%s is not in info.json",
-			       relative);
-	path = xasprintf("%s/%s", x->dir, relative);
-	return unlink(path) ? err_sys(x->e, errno, "%s", relative) : 0;
+	return err_set(x->e, EBADMSG, "%s is not in info.json", relative);
 }
 
 /* ---- import ---------------------------------------------------------------
@@ -247,11 +242,11 @@ static int whole(const char *dir, const json_t *info)
 	return 1;
 }
 
-static int import(const char *state, const char *dir, const json_t *info,
-		  const char *party, const char *id, const char *version,
-		  struct err *e)
+static int import(struct sched *s, const char *state, const char *dir,
+		  const json_t *info, const char *party, const char *id,
+		  const char *version, struct err *e)
 {
-	struct extra x = { json_object_get(info, "files"), dir,
+	struct extra x = { json_object_get(info, "files"),
 			   json_bool_or(info, "deployed", false), e };
 	_cleanup_free_ char *predict = xasprintf("%s/predict", dir);
 	int r = info_right(info, party, id, version, e);
@@ -265,6 +260,8 @@ static int import(const char *state, const char *dir, const json_t *info,
 		r = model_walk(dir, look_at, &x, e);
 	if (!r)
 		r = content_right(dir, info, party, e);
+	if (!r && !x.deployed)
+		deploy_dsl_take(s, dir, info);
 	if (!r)
 		r = model_settle(dir, e);
 	(void)rmdir(predict); /* when nothing is in it */
@@ -273,8 +270,8 @@ static int import(const char *state, const char *dir, const json_t *info,
 	return r ? r : 1;
 }
 
-int model_import_try(const char *state, const char *party, const char *id,
-		     const char *version, struct err *e)
+int model_import_try(struct sched *s, const char *state, const char *party,
+		     const char *id, const char *version, struct err *e)
 {
 	_cleanup_free_ char *dir = NULL, *path = NULL;
 	struct err none = { 0 };
@@ -297,7 +294,7 @@ int model_import_try(const char *state, const char *party, const char *id,
 	info = read_one(dir, "info.json", e);
 	if (!info)
 		return -e->no;
-	r = import(state, dir, info, party, id, version, e);
+	r = import(s, state, dir, info, party, id, version, e);
 	json_decref(info);
 	if (r == 1 && model_import_drop(state, id, version, &none))
 		log_warn("scheduler", "%s", none.text);
@@ -326,7 +323,7 @@ int model_import_drop(const char *state, const char *id, const char *version,
 int sched_model_import(struct sched *s, const char *id, const char *version,
 		       struct err *e)
 {
-	int r = model_import_try(s->o.conf->state, s->party, id, version, e);
+	int r = model_import_try(s, s->o.conf->state, s->party, id, version, e);
 
 	if (r == 1 && s->o.models_changed)
 		s->o.models_changed(s->o.arg, id, version);

@@ -98,6 +98,16 @@ void model_refs_each(const json_t *dsl, model_ref_fn fn, void *arg);
 
 /* {"dsl": ...} -> what is in it; consumes its argument. */
 json_t *deploy_dsl_unwrap(json_t *o);
+/* An own predict DSL that came along with a trained version, which stands in
+ * dir: it is as it would have been set (sched_model_set_dsl), or it goes.
+ * s may be NULL: it goes. */
+void deploy_dsl_take(struct sched *s, const char *dir, const json_t *info);
+
+/*
+ * At the start: was this version made aside for a deploy, and is it whole?
+ * It waits for its initiator, and one of ours is made at all parties now.
+ */
+bool deploy_prepared(struct sched *s, const char *dir);
 
 struct deploy_order {
 	json_t *dsl;	    /* of the predict job */

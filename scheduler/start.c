@@ -105,7 +105,6 @@ int sched_start(const struct sched_options *o, struct sched **ret,
 	r = mkdir_p_durable(s->jobs_dir, 0700, e);
 	if (r)
 		return r;
-	model_sweep(o->conf->state);
 	s->describe = task_ask(o->task_program, "--describe", NULL, e);
 	if (!s->describe)
 		return -EIO;
@@ -117,6 +116,7 @@ int sched_start(const struct sched_options *o, struct sched **ret,
 	r = jobs_load(s, e);
 	if (r)
 		return r;
+	model_sweep(s);
 	sched_post(s, start_event, NULL);
 	if (pthread_create(&s->thread, NULL, sched_loop, s))
 		return err_set(e, EAGAIN,

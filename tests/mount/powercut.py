@@ -95,7 +95,7 @@ class Recorder:
         self.trace = os.path.join(where, "trace")
         self.before = {r: os.path.join(where, str(i)) for i, r in enumerate(roots)}
         for root, copy in self.before.items():
-            shutil.copytree(root, copy, ignore=lambda d, names: [
+            shutil.copytree(root, copy, symlinks=True, ignore=lambda d, names: [
                 n for n in names if stat.S_ISSOCK(os.lstat(os.path.join(d, n)).st_mode)])
         self.threads = {int(t): p for p in pids for t in os.listdir("/proc/%d/task" % p)}
         argv = ["strace", "-f", "-ttt", "-y", "-xx", "-s", str(LONGEST), "-e", "trace=" + CALLS,

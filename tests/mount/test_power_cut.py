@@ -56,13 +56,14 @@ class Steps:
     """Each is one answer to the user; states[k] is what was there after answer k, and
     between[k] what may be seen on the way to it, too."""
 
-    def __init__(self, p):
-        self.p, self.times, self.states, self.names, self.between = p, [], [], [], []
+    def __init__(self, p, look=look):
+        self.p, self.look = p, look
+        self.times, self.states, self.names, self.between = [], [], [], []
         self.now("begin")
 
     def now(self, name, between=None):
         self.times.append(time.time())
-        self.states.append(look(self.p))
+        self.states.append(self.look(self.p))
         self.names.append(name)
         self.between.append(between and between(*self.states[-2:]))
 
@@ -111,7 +112,7 @@ def differences(a, b):
             if a.get(k) != b.get(k)]
 
 
-def after_every_cut(p, events, steps, d, ways):
+def after_every_cut(p, events, steps, d, ways, one_of=83):
     """Looks at p after cuts; each state is that of the last answer, or of the next.
     Gives what was wrong and how many states there were."""
     bad, n, k, known = [], 0, 0, set()
@@ -120,14 +121,14 @@ def after_every_cut(p, events, steps, d, ways):
             k += 1
         for way in ways:
             n += 1
-            if n % every(83):
+            if n % every(one_of):
                 continue
             what = d.digest(way), k
             if what in known:
                 continue
             known.add(what)
             restore(p, d, way)
-            got, allowed = look(p), steps.allowed(k)
+            got, allowed = steps.look(p), steps.allowed(k)
             if got in allowed:
                 continue
             bad.append("%s, %s: %r\n    %s" % (way, " -> ".join(steps.names[k:k + 2]), e,

@@ -11,6 +11,7 @@
 
 #include "lib/fileio.h"
 #include "scheduler/check_priv.h"
+#include "scheduler/engine.h"
 #include "scheduler/model_priv.h"
 
 #define ID	"arbiter-10001#guest-9999#host-10000#model"
@@ -390,7 +391,7 @@ static int finish(void **state)
 static int try(const struct box *b, const char *party, const char **why)
 {
 	static struct err e;
-	int r = model_import_try(b->state, party, ID, VERSION, &e);
+	int r = model_import_try(NULL, b->state, party, ID, VERSION, &e);
 
 	*why = e.text;
 	return r;
@@ -413,6 +414,7 @@ static void a_whole_import_takes_its_place(void **state)
 	put(b, "predict/dsl.json", "{}"); /* waited for a deploy */
 	assert_int_equal(try(b, "9999", &why), 1);
 	assert_true(model_exists(b->state, ID, VERSION));
+	assert_null(model_read(b->state, ID, VERSION, MODEL_DSL_PATH, NULL));
 	assert_int_not_equal(access(b->dir, F_OK), 0);
 	list = model_versions(b->state, ID);
 	assert_string_equal(list[0], VERSION);
@@ -494,6 +496,38 @@ static void a_model_of_another_module_is_refused(void **state)
 	json_decref(info);
 }
 
+/* A version that was replaced (.old-) when all ended: before the new one had
+ * its name, or after. */
+static void the_old_version_is_there_until_the_new_one_is(void **state)
+{
+	const struct box *b = *state;
+	_cleanup_free_ char *id = model_path(b->state, ID, NULL);
+	_cleanup_free_ char *final = model_path(b->state, ID, VERSION);
+	_cleanup_free_ char *old =
+	    xasprintf("%s/models/.old-%s", b->state, VERSION);
+	struct conf c = { .state = (char *)b->state };
+	struct sched s = { .o.conf = &c, .party = "9999" };
+	json_t *info = make_info(b), *o;
+	struct err e;
+
+	write_info(b, info);
+	assert_int_equal(mkdir_p(id, 0700, &e), 0);
+	assert_int_equal(rename(b->dir, old), 0);
+	model_sweep(&s);
+	assert_true(model_exists(b->state, ID, VERSION));
+	assert_int_not_equal(access(old, F_OK), 0);
+
+	assert_int_equal(rename(final, old), 0);
+	put(b, "train/conf.json", "{'new': 1}");
+	write_info(b, info);
+	assert_int_equal(rename(b->dir, final), 0);
+	model_sweep(&s);
+	assert_int_not_equal(access(old, F_OK), 0);
+	o = model_read(b->state, ID, VERSION, "train/conf.json", NULL);
+	same(o, "{'new': 1}");
+	json_decref(info);
+}
+
 int main(void)
 {
 	const struct CMUnitTest t[] = {
@@ -516,6 +550,9 @@ int main(void)
 						begin, finish),
 		cmocka_unit_test_setup_teardown(
 		    a_model_of_another_module_is_refused, begin, finish),
+		cmocka_unit_test_setup_teardown(
+		    the_old_version_is_there_until_the_new_one_is, begin,
+		    finish),
 	};
 
 	return cmocka_run_group_tests(t, NULL, NULL);
