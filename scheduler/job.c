@@ -334,6 +334,17 @@ static bool is_empty(const char *dir, const char *name)
 	return stat(path, &st) || !st.st_size;
 }
 
+/* What was shown when all ended is not always what was kept. */
+static bool says(const char *dir, enum status st)
+{
+	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(64);
+	_cleanup_free_ char *path = xasprintf("%s/status", dir);
+	size_t n = strlen(names[st]);
+
+	return !file_read(path, &sb, NULL) && sb.len == n + 1 &&
+	       !memcmp(sb.buf, names[st], n);
+}
+
 /* What is shown of a task, where it is not there. */
 static int make_task(const struct job *j, const struct task *t, struct err *e)
 {
@@ -348,7 +359,7 @@ static int make_task(const struct job *j, const struct task *t, struct err *e)
 	}
 	if (is_empty(dir, "progress"))
 		put(dir, "progress", "0\n");
-	if (is_empty(dir, "status"))
+	if (!says(dir, t->status))
 		task_write_status(j, t);
 	return is_empty(dir, "params.json")
 		   ? json_write_file(params, json_object_get(t->spec, "params"),
@@ -521,14 +532,43 @@ static void load_state(struct job *j)
 	json_decref(o);
 }
 
+static bool no_names(const char *dir)
+{
+	_cleanup_closedir_ DIR *d = opendir(dir);
+	const struct dirent *de;
+
+	while (d && (de = readdir(d)))
+		if (de->d_name[0] != '.')
+			return false;
+	return true;
+}
+
+/* The tables of a task that has ended well. */
+static void show_tables(struct sched *s, const struct job *j,
+			const struct task *t)
+{
+	json_t *c = json_object_get(json_object_get(j->plan, "components"),
+				    t->component);
+	_cleanup_free_ char *dir = task_dir(j, t);
+	_cleanup_free_ char *out = xasprintf("%s/out", dir);
+
+	if (json_array_size(json_object_get(c, "data_outputs")) &&
+	    no_names(out))
+		task_link_tables(s, j, t);
+}
+
 /* Not all that is shown is on the disk when the power goes. */
-static int show_again(const struct job *j, struct err *e)
+static int show_again(struct sched *s, const struct job *j, struct err *e)
 {
 	int r = make_dirs(j, e);
 
 	if (!r)
 		r = make_tasks(j, e);
-	if (is_empty(j->dir, "status"))
+	for (size_t i = 0; i < j->n_tasks && !r; i++)
+		if (j->tasks[i].local && (j->tasks[i].status == ST_SUCCESS ||
+					  j->tasks[i].status == ST_PASS))
+			show_tables(s, j, &j->tasks[i]);
+	if (!says(j->dir, j->status))
 		job_write_status(j);
 	return r;
 }
@@ -551,7 +591,7 @@ static struct job *load_one(struct sched *s, const char *id, struct err *e)
 		j->number = (uint64_t)json_int_or(o, "number", 0);
 		j->told = j->n_others > 0;
 		load_state(j);
-		if (show_again(j, e))
+		if (show_again(s, j, e))
 			log_error("scheduler", "%s", e->text);
 	}
 	json_decref(o);
