@@ -75,17 +75,20 @@ def test_models_that_are_brought_and_removed(labs):
     for name in files:
         put(top, name, files[name])
     steps.now("info.json comes first")
+    steps.put("parties/2/allow", b"push *\n")  # so that there are cuts behind it
     steps.call(shutil.rmtree, "models/" + ID)
     put(top, "predict/dsl.json", dsl)
     for name in reversed(files):
         put(top, name, files[name])
     steps.now("info.json comes last")
+    steps.put("parties/2/allow", b"# again\npush *\n")
     time.sleep(1)
     events = record.stop()
     p.kill("rollfs")
     p.kill("rollsite")
     record.check(events)
-    assert [sorted(s) for s in steps.states] == [[version]] * 3 + [[], [version], [], [version]]
+    assert [sorted(s) for s in steps.states] == \
+        [[version]] * 3 + [[], [version], [version], [], [version], [version]]
     assert steps.states[1] == steps.states[-1]
     bad, n = after_every_cut(p, events, steps, record.disks()[0], WAYS, 23)
     print("%d states" % n)
