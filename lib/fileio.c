@@ -31,6 +31,16 @@ void files_many(void)
 	(void)setrlimit(RLIMIT_NOFILE, &l);
 }
 
+void boot_id(char ret[BOOT_ID_SIZE])
+{
+	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(64);
+
+	memset(ret, 0, BOOT_ID_SIZE);
+	if (!file_read("/proc/sys/kernel/random/boot_id", &sb, NULL))
+		memcpy(ret, sb.buf,
+		       MIN(strcspn(sb.buf, "\n"), BOOT_ID_SIZE - 1u));
+}
+
 int write_all(int fd, const void *data, size_t n)
 {
 	const char *p = data;

@@ -17,6 +17,11 @@ int read_all(int fd, void *data, size_t n) MUST_CHECK;
 int pread_all(int fd, void *data, size_t n, uint64_t offset) MUST_CHECK;
 int pwrite_all(int fd, const void *data, size_t n, uint64_t offset) MUST_CHECK;
 
+/* Differs after each start of the machine, and is filled up with zeros; all
+ * zero: not known. */
+#define BOOT_ID_SIZE 40
+void boot_id(char ret[BOOT_ID_SIZE]);
+
 /* The whole file appended to ret (bounded by its maximum). */
 int file_read(const char *path, struct strbuf *ret, struct err *e) MUST_CHECK;
 /*

@@ -94,23 +94,13 @@ void table_store_recheck(struct table_store *s)
 
 #define RESERVED 1000 /* numbers between two writes of the counter */
 
-/* Differs after each start of the machine; all zero: not known. */
-static void boot_id(char ret[40])
-{
-	_cleanup_strbuf_ struct strbuf sb = STRBUF_INIT(64);
-
-	memset(ret, 0, 40);
-	if (!file_read("/proc/sys/kernel/random/boot_id", &sb, NULL))
-		memcpy(ret, sb.buf, MIN(sb.len, (size_t)39));
-}
-
 /*
  * The file `counter` is durable: no number from it on was given out.  Which are
  * given out below it stands in `counter.lock`, which is not; so it counts only
  * until the machine starts anew, and then numbers go on from `counter`.
  */
 struct given {
-	char boot[40];
+	char boot[BOOT_ID_SIZE];
 	uint64_t next;
 };
 
@@ -137,7 +127,7 @@ int table_store_numbers(struct table_store *s, uint64_t n, uint64_t *ret_first,
 			struct err *e)
 {
 	_cleanup_close_ int lock = store_lock_counter(s, e);
-	char counter[PATH_SIZE], boot[40];
+	char counter[PATH_SIZE], boot[BOOT_ID_SIZE];
 	struct given g = { 0 };
 	uint64_t first, end = 0;
 	int r;

@@ -122,6 +122,7 @@ struct job {
 	json_t *models;	    /* components whose models stay, NULL = none */
 	bool keeping, kept; /* the version is being made, or was */
 	int64_t saved;	    /* how often its state was, on disk */
+	bool rebooted;	    /* since then, when it was loaded */
 	struct waiter *waiters;
 };
 

@@ -438,9 +438,11 @@ void job_save(struct sched *s, struct job *j, bool durable)
 	_cleanup_free_ char *path =
 	    xasprintf("%s/.job/%s.json", j->dir, durable ? "state" : "recent");
 	json_t *o, *tasks = json_array();
+	char boot[BOOT_ID_SIZE];
 	struct err e;
 
 	(void)s;
+	boot_id(boot);
 	for (size_t i = 0; i < j->n_tasks; i++) {
 		const struct task *t = &j->tasks[i];
 
@@ -451,10 +453,10 @@ void job_save(struct sched *s, struct job *j, bool durable)
 				     "code", t->code, "public", t->public,
 				     "error", t->error, "fresh", t->fresh));
 	}
-	o = json_pack("{s:I, s:s, s:o, s:O, s:I, s:I, s:I, s:b}", "saved",
-		      (json_int_t)++j->saved, "status", names[j->status],
-		      "tasks", tasks, "errors", j->errors, "retries",
-		      (json_int_t)j->retries, "started_ms",
+	o = json_pack("{s:I, s:s, s:s, s:o, s:O, s:I, s:I, s:I, s:b}", "saved",
+		      (json_int_t)++j->saved, "boot", boot, "status",
+		      names[j->status], "tasks", tasks, "errors", j->errors,
+		      "retries", (json_int_t)j->retries, "started_ms",
 		      (json_int_t)j->started_ms, "ended_ms",
 		      (json_int_t)j->ended_ms, "reserved", j->reserved);
 	if (j->ending)
@@ -493,10 +495,13 @@ static json_t *read_state(const struct job *j)
 static void load_state(struct job *j)
 {
 	json_t *o = read_state(j), *list, *v;
+	char boot[BOOT_ID_SIZE];
 	size_t i;
 
 	if (!o)
 		return;
+	boot_id(boot);
+	j->rebooted = strcmp(json_str_or(o, "boot", boot), boot) != 0;
 	j->saved = json_int_or(o, "saved", 0);
 	j->status = status_of(json_str_or(o, "status", "waiting"));
 	j->retries = (unsigned)json_int_or(o, "retries", 0);

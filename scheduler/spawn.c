@@ -392,14 +392,15 @@ void task_stop(struct sched *s, struct job *j, struct task *t, enum status as)
 	kill(-t->pid, SIGTERM);
 }
 
-static char *how_it_ended(struct task *t)
+static char *how_it_ended(const struct job *j, struct task *t)
 {
 	siginfo_t info = { 0 };
 
 	if (waitid(P_PID, (id_t)t->pid, &info, WEXITED | WNOHANG) ||
 	    !info.si_pid)
-		return xstrdup("the task ended without a result while rollfs "
-			       "was away");
+		return xasprintf("the task ended without a result while %s",
+				 j->rebooted ? "the machine was off"
+					     : "rollfs was away");
 	if (info.si_code == CLD_EXITED)
 		return xasprintf("the task exited with %d and without a "
 				 "result (see its log)",
@@ -428,7 +429,7 @@ void task_reap(struct sched *s, struct job *j, struct task *t)
 
 	/* Nothing of its group may stay; before its number is free again. */
 	kill(-t->pid, SIGKILL);
-	how = how_it_ended(t);
+	how = how_it_ended(j, t);
 	if (t->pidfd >= 0)
 		close(t->pidfd);
 	t->pidfd = -1;
@@ -500,8 +501,10 @@ void task_adopt(struct sched *s, struct job *j, struct task *t)
 	if (file_read(path, &sb, NULL)) {
 		pid = pid_of(attempt);
 		ticks = pid ? start_ticks(pid) : 0;
-		/* We died between the decision and the process. */
-		if (!pid && access(result, F_OK)) {
+		/* We died between the decision and the process.  Or the power
+		 * went, and what was not synced with it: the same attempt would
+		 * wait for messages that it has had. */
+		if (!pid && access(result, F_OK) && !j->rebooted) {
 			(void)task_spawn(s, j, t);
 			return;
 		}
@@ -509,7 +512,7 @@ void task_adopt(struct sched *s, struct job *j, struct task *t)
 		pid = 0;
 	}
 	/* The same number may be somebody else's by now. */
-	if (pid && ticks && start_ticks(pid) == ticks) {
+	if (pid && ticks && !j->rebooted && start_ticks(pid) == ticks) {
 		t->pid = pid;
 		t->start_ticks = ticks;
 		t->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);

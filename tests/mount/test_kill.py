@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """kill -9 of each process at a bad moment: the job goes on or ends with the
 truth; nothing is left over."""
+import json
 import os
 import signal
 
 import pytest
-from conftest import ENDED, SLOW, eventually, job_files, processes, read
+from conftest import ENDED, SLOW, eventually, job_files, processes, read, read_json
 from test_jobs import breast, quick_keys
 
 
@@ -77,6 +78,30 @@ def test_a_task_whose_number_was_not_written_down_is_found_again(s):
     for party, _ in parties:
         s[party].start()
     assert s[9999].wait(job, 120) == "success", s[9999].error(job)
+    nothing_runs(s)
+
+
+def test_a_task_that_went_with_the_machine_is_not_begun_twice(s):
+    """The number of its process had not come to the disk; what it has read comes never again."""
+    p = s[10000]
+    job = training(s, max_iter=10000, tol=1e-30)
+    p.kill("rollfs")
+    eventually(lambda: not p.pids("rollfs"))
+    for pid in p.pids("rollfs-task"):
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not p.pids("rollfs-task"))
+    top = os.path.join(p.state, "jobs", job)
+    os.unlink(os.path.join(top, "host/hetero_lr_0/.task/0/pid"))
+    for name in ("state", "recent"):
+        path = os.path.join(top, ".job", name + ".json")
+        state = read_json(path)
+        assert state["boot"] == read("/proc/sys/kernel/random/boot_id").strip()
+        state["boot"] = "the one before"
+        with open(path, "w", encoding="ascii") as f:
+            json.dump(state, f)
+    p.start()
+    assert s[9999].wait(job, 60) == "failed"
+    eventually(lambda: "without a result while the machine was off" in p.error(job))
     nothing_runs(s)
 
 
