@@ -9,7 +9,8 @@
  *   check        initiator -> party   dsl, conf (its slice)
  *                                     -> defects [{no, pointer, text}]
  *   create       initiator -> party   job, dsl, conf (slice), secret (guest
- *                                     and host only)
+ *                                     and host only), round, run (how often
+ *                                     it was run again)
  *                                     -> reserved, need, free
  *   release      initiator -> party   job, round (of the create): cores back,
  *                                     the job waits
@@ -19,7 +20,8 @@
  *   task-status  party -> initiator   job, component, role, attempt, status,
  *                                     code, public
  *   stop         initiator -> party   job, status, errors: the end; models:
- *                                     components whose models stay
+ *                                     components whose models stay; run: of
+ *                                     a former one it says nothing any more
  *   cancel       party -> initiator   job
  *   lease        initiator -> party   jobs [...]
  *   poke         party -> initiator   cores have become free
@@ -104,6 +106,8 @@ struct job {
 	bool told;	/* partners may have it: they hear of its end */
 	bool closing;	/* its messages are being thrown away */
 	unsigned round; /* of create, so that no release meets a later one */
+	unsigned run;	/* how often it was run again, at its initiator */
+	unsigned ends;	/* how often its messages were closed here */
 	enum status end_as;
 	unsigned cores, pending;
 	bool all_reserved;

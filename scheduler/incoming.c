@@ -124,7 +124,7 @@ static void answer_create(struct incoming *in, struct job *j)
 	bool got = !j->ending && cores_take(s, j);
 
 	j->round = (unsigned)json_int_or(in->body, "round", 0);
-
+	j->run = (unsigned)json_int_or(in->body, "run", 0);
 	json_object_set_new(in->answer, "reserved", json_boolean(got));
 	json_object_set_new(in->answer, "need", json_integer(j->cores));
 	json_object_set_new(in->answer, "free", json_integer(s->cores_free));
@@ -144,11 +144,35 @@ static void answer_create(struct incoming *in, struct job *j)
 	}
 }
 
+/* The job's messages were opened when it had ended so often.  If it ends
+ * meanwhile, that closes them: once more.  With the lock held. */
+static int stays_open(struct incoming *in, json_t *roles, unsigned ends,
+		      struct job **ret)
+{
+	struct sched *s = in->s;
+	struct job *j;
+
+	*ret = NULL;
+	while ((j = job_wait_closed(s, job_of(in))) && j->ends != ends) {
+		int r;
+
+		ends = j->ends;
+		pthread_mutex_unlock(&s->lock);
+		r = transfer_job_open(s->o.transfer, job_of(in), roles, &in->e);
+		pthread_mutex_lock(&s->lock);
+		if (r)
+			return r;
+	}
+	*ret = j;
+	return 0;
+}
+
 static int in_create(struct incoming *in)
 {
 	struct sched *s = in->s;
 	struct job *j = NULL, *old;
 	json_t *roles = NULL;
+	unsigned ends = 0;
 	int r;
 
 	if (!digits(job_of(in)))
@@ -160,8 +184,10 @@ static int in_create(struct incoming *in)
 		return not_allowed(in);
 	}
 	/* Without the lock a job may be removed: hold what is needed of it. */
-	if (old)
+	if (old) {
 		roles = json_incref(json_object_get(old->plan, "roles"));
+		ends = old->ends;
+	}
 	pthread_mutex_unlock(&s->lock);
 	if (!old) {
 		j = accept_job(in);
@@ -171,35 +197,38 @@ static int in_create(struct incoming *in)
 	}
 	/* Before anybody can send: the answer lets the others begin. */
 	r = transfer_job_open(s->o.transfer, job_of(in), roles, &in->e);
-	json_decref(roles);
 	if (!r && j)
 		r = job_make_dir(s, j, &in->e);
 	if (r) {
+		json_decref(roles);
 		job_free(j);
 		return r;
 	}
 	pthread_mutex_lock(&s->lock);
-	old = job_find(s, job_of(in));
-	if (!old && !j) {
+	r = stays_open(in, roles, ends, &old);
+	json_decref(roles);
+	if (!r && !old && !j)
 		r = err_set(&in->e, EAGAIN, "create: the job is being removed");
-	} else if (!old) {
+	if (r) {
+		pthread_mutex_unlock(&s->lock);
+		job_free(j);
+		return r;
+	}
+	if (!old) {
 		job_insert(s, j);
 		job_event(j, "submitted by party %s", in->party);
 		notes(s, j);
 		job_changed(s, j);
 		old = j;
 	} else {
-		if (j)
-			job_free(j);
+		job_free(j);
 		if (status_ended(old->status))
 			job_reopen(s, old);
 	}
-	if (!r) {
-		old->heard = now_mono_ms();
-		answer_create(in, old);
-	}
+	old->heard = now_mono_ms();
+	answer_create(in, old);
 	pthread_mutex_unlock(&s->lock);
-	return r;
+	return 0;
 }
 
 static int in_release(struct incoming *in)
@@ -371,6 +400,12 @@ static void take_models(struct job *j, const json_t *names)
 	}
 }
 
+/* The end that a call tells of has been overtaken by a rerun. */
+static bool former_run(const struct job *j, const json_t *body)
+{
+	return json_int_or(body, "run", j->run) < (int64_t)j->run;
+}
+
 static void stop_on_loop(struct sched *s, void *arg)
 {
 	struct status_order *o = arg;
@@ -378,7 +413,8 @@ static void stop_on_loop(struct sched *s, void *arg)
 	json_t *v;
 	size_t i;
 
-	if (j && !status_ended(j->status) && !j->ending) {
+	if (j && !status_ended(j->status) && !j->ending &&
+	    !former_run(j, o->body)) {
 		json_array_foreach (json_object_get(o->body, "errors"), i, v) {
 			const char *party = json_str_or(v, "party", "?");
 
@@ -404,15 +440,18 @@ static int in_stop(struct incoming *in)
 	struct status_order *o;
 	struct job *j;
 	struct timespec until;
-	bool ended = false;
+	bool ended = false, former;
 
 	if (!status_ended(status_of(json_str_or(in->body, "status", ""))))
 		return err_set(&in->e, EINVAL, "stop: not an end");
 	pthread_mutex_lock(&s->lock);
 	j = initiated(in);
+	former = j && former_run(j, in->body);
 	pthread_mutex_unlock(&s->lock);
 	if (!j)
 		return not_allowed(in);
+	if (former)
+		return 0;
 	o = xcalloc(1, sizeof(*o));
 	(void)snprintf(o->job, sizeof(o->job), "%s", job_of(in));
 	o->party = xstrdup(in->party);

@@ -453,10 +453,11 @@ void job_save(struct sched *s, struct job *j, bool durable)
 				     "code", t->code, "public", t->public,
 				     "error", t->error, "fresh", t->fresh));
 	}
-	o = json_pack("{s:I, s:s, s:s, s:o, s:O, s:I, s:I, s:I, s:b}", "saved",
-		      (json_int_t)++j->saved, "boot", boot, "status",
-		      names[j->status], "tasks", tasks, "errors", j->errors,
-		      "retries", (json_int_t)j->retries, "started_ms",
+	o = json_pack("{s:I, s:s, s:I, s:s, s:o, s:O, s:I, s:I, s:I, s:b}",
+		      "saved", (json_int_t)++j->saved, "boot", boot, "run",
+		      (json_int_t)j->run, "status", names[j->status], "tasks",
+		      tasks, "errors", j->errors, "retries",
+		      (json_int_t)j->retries, "started_ms",
 		      (json_int_t)j->started_ms, "ended_ms",
 		      (json_int_t)j->ended_ms, "reserved", j->reserved);
 	if (j->ending)
@@ -504,6 +505,7 @@ static void load_state(struct job *j)
 	j->rebooted = strcmp(json_str_or(o, "boot", boot), boot) != 0;
 	j->saved = json_int_or(o, "saved", 0);
 	j->status = status_of(json_str_or(o, "status", "waiting"));
+	j->run = (unsigned)json_int_or(o, "run", 0);
 	j->retries = (unsigned)json_int_or(o, "retries", 0);
 	j->end_as = status_of(json_str_or(o, "ending", "waiting"));
 	j->started_ms = json_int_or(o, "started_ms", 0);

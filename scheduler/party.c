@@ -16,7 +16,7 @@ struct call {
 	struct sched *s;
 	char job[41];
 	char *party, *component, *role;
-	unsigned attempt;
+	unsigned attempt, run;
 	int status;
 	json_t *body;
 	struct err e;
@@ -226,8 +226,9 @@ static void ignore_answer(void *arg, int status, json_t *body,
 /* A partner has just made a job that has ended here. */
 static void stop_stray(struct sched *s, struct call *c, enum status as)
 {
-	json_t *body = json_pack("{s:s, s:s, s:[]}", "job", c->job, "status",
-				 status_name(as), "errors");
+	json_t *body =
+	    json_pack("{s:s, s:s, s:I, s:[]}", "job", c->job, "status",
+		      status_name(as), "run", (json_int_t)c->run, "errors");
 
 	transfer_rpc(s->o.transfer, c->party, "stop", body, STOP_MS,
 		     ignore_answer, NULL);
@@ -247,9 +248,11 @@ void party_create(struct sched *s, struct job *j)
 		struct call *c = call_new(s, j, p, on_create);
 
 		c->attempt = j->round;
+		c->run = j->run;
 		send_call(c, "create",
-			  json_pack("{s:s, s:i, s:I, s:O, s:o, s:s*}", "job",
-				    j->id, "round", (int)j->round, "created_ms",
+			  json_pack("{s:s, s:i, s:I, s:I, s:O, s:o, s:s*}",
+				    "job", j->id, "round", (int)j->round, "run",
+				    (json_int_t)j->run, "created_ms",
 				    (json_int_t)j->created_ms, "dsl", j->dsl,
 				    "conf", conf_slice(j->conf, p), "secret",
 				    secret ? j->secret : NULL),
@@ -415,9 +418,11 @@ static void stop_at(struct sched *s, struct job *j, const char *party,
 				      t->public ? t->public : "failed"));
 	}
 	send_call(call_new(s, j, party, fn), "stop",
-		  json_pack("{s:s, s:s, s:o, s:O*}", "job", j->id, "status",
+		  json_pack("{s:s, s:s, s:I, s:o, s:O*}", "job", j->id,
+			    "status",
 			    status_name(j->ending ? j->end_as : j->status),
-			    "errors", errors, "models", j->models),
+			    "run", (json_int_t)j->run, "errors", errors,
+			    "models", j->models),
 		  STOP_MS);
 }
 

@@ -515,6 +515,7 @@ static void done(struct sched *s, struct job *j)
 	cores_give(s, j);
 	waiters_answer(s, j);
 	j->closing = true;
+	j->ends++;
 	job_changed(s, j);
 	close_messages(s, xstrdup(j->id), true);
 	queue_run(s);
@@ -575,6 +576,7 @@ void job_finish(struct sched *s, struct job *j, enum status as)
 void job_reopen(struct sched *s, struct job *j)
 {
 	j->status = ST_WAITING;
+	j->run += j->ours; /* a partner is told */
 	j->heard = now_mono_ms();
 	j->started_ms = 0;
 	json_decref(j->models);

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 from conftest import ENDED, SLOW, eventually, job_files, processes, read, read_json
+from net import Socket
 from test_jobs import breast, quick_keys
 
 
@@ -102,6 +103,29 @@ def test_a_task_that_went_with_the_machine_is_not_begun_twice(s):
     p.start()
     assert s[9999].wait(job, 60) == "failed"
     eventually(lambda: "without a result while the machine was off" in p.error(job))
+    nothing_runs(s)
+
+
+def test_the_end_of_a_former_run_ends_no_rerun(s):
+    """What the initiator said of it may come late: whoever reported meanwhile was told again."""
+    job = training(s, max_iter=10000, tol=1e-30)
+    os.kill(s[10000].pid("rollfs-task"), signal.SIGKILL)
+    assert s[9999].wait(job, 30) == "failed"
+    with open(s[9999].path("jobs", job, "ctl"), "w", encoding="ascii") as f:
+        f.write("rerun\n")
+    eventually(lambda: s[10000].pids("rollfs-task"), 30)
+
+    def stop(run):
+        with Socket(s[9999]) as rollsite:
+            assert rollsite.ask(
+                {"op": "rpc", "party": "10000", "verb": "stop", "timeout_ms": 20000},
+                json.dumps({"job": job, "status": "canceled", "errors": [],
+                            "run": run}).encode())["status"] == 0
+    stop(0)
+    assert s[10000].status(job) == "running" and s[10000].pids("rollfs-task")
+    stop(1)
+    assert s[10000].status(job) == "canceled"
+    assert s[9999].wait(job, 60) in ("failed", "canceled")
     nothing_runs(s)
 
 
