@@ -80,13 +80,20 @@ def processes(needle):
     return out
 
 
+def first_over(pid):
+    """The first thread of a killed process has ended: it is not listed any more."""
+    try:
+        with open("/proc/%d/stat" % pid, encoding="ascii", errors="replace") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
 def over(pid):
     """A killed process: its files are closed, its locks are gone; the last thread has ended, not
     only the first."""
     try:
-        with open("/proc/%d/stat" % pid, encoding="ascii", errors="replace") as f:
-            ended = f.read().rsplit(")", 1)[1].split()[0] in "ZX"
-        return ended and len(os.listdir("/proc/%d/task" % pid)) <= 1
+        return first_over(pid) and len(os.listdir("/proc/%d/task" % pid)) <= 1
     except OSError:
         return True
 
@@ -251,7 +258,9 @@ class Party:
         for x in users:
             os.killpg(x.pid, signal.SIGKILL)
             x.wait(60)
-        eventually(lambda: over(pid), 10, 0.002)
+        # One of its threads may wait in the kernel for who waits for it: start() ends that.
+        patience = time.monotonic() + 5
+        eventually(lambda: over(pid) or time.monotonic() > patience and first_over(pid), 10, 0.002)
         return pid
 
     def start(self):
