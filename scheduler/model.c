@@ -538,8 +538,11 @@ int model_publish(const char *state, const char *dir, const char *id,
 	/* A training that was run again; what was deployed has links. */
 	if (rename(final, old) && errno != ENOENT)
 		return err_sys(e, errno, "%s", final);
-	if (rename(dir, final))
-		return err_sys(e, errno, "%s", final);
+	if (rename(dir, final)) {
+		r = err_sys(e, errno, "%s", final);
+		(void)rename(old, final); /* the start does so, too */
+		return r;
+	}
 	r = dir_sync(parent, e);
 	if (!r)
 		r = dir_sync(all, e);

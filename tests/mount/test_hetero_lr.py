@@ -125,8 +125,7 @@ def test_penalty_l1_follows_the_recurrence(three):
 def test_masked_minibatches_reach_the_expected_auc(three):
     number = three["9999"].run(*job(max_iter=30, batch_size=320, tol=1e-4), seconds=300)
     assert "1024" in three["9999"].read("jobs", number, "events")
-    # Masks are drawn at random: .9828 has been seen.
-    assert auc(three, number)["auc"] >= .98
+    assert auc(three, number)["auc"] >= .983
 
 
 def test_more_than_one_host(sandboxes):

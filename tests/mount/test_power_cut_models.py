@@ -95,7 +95,7 @@ def test_models_that_are_brought_and_removed(labs):
     assert n > 300 and not bad, "\n".join(bad)
 
 
-def two(x, **env):
+def two(x):
     """Parties 1 and 2 with the breast tables.  Leaks cannot be looked for in tasks that are
     traced."""
     env = {"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"}

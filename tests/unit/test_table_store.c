@@ -172,6 +172,16 @@ static const char *const bad_names[] = {
 	"{\"data\":\"0/4\",\"id\":1}\n",
 };
 
+/* What a lookup says when the file of a name holds this. */
+static int lookup_of(const char *name, const void *text, size_t n,
+		     struct table_id *ret)
+{
+	_cleanup_free_ char *path = xasprintf("%s/names/ns/%s", dir, name);
+
+	assert_int_equal(file_replace(path, text, n, 0600, false, NULL), 0);
+	return table_lookup(store, "ns", name, ret, NULL);
+}
+
 static void no_piece_of_a_name_is_another_name(void **state)
 {
 	_cleanup_free_ char *name = xasprintf("%s/names/ns/piece", dir);
@@ -183,24 +193,16 @@ static void no_piece_of_a_name_is_another_name(void **state)
 	assert_int_equal(table_lookup(store, "ns", "piece", &id, NULL), 0);
 	assert_int_equal(file_read(name, &was, NULL), 0);
 	for (size_t n = 0; n < was.len; n++) {
-		int r;
+		int r = lookup_of("piece", was.buf, n, &now);
 
-		assert_int_equal(
-		    file_replace(name, was.buf, n, 0600, false, NULL), 0);
-		r = table_lookup(store, "ns", "piece", &now, NULL);
 		assert_true(r == -EIO ||
 			    (!r && now.id == id.id && now.gen == id.gen));
 	}
-	for (size_t i = 0; i < ARRAY_SIZE(bad_names); i++) {
-		assert_int_equal(file_replace(name, bad_names[i],
-					      strlen(bad_names[i]), 0600, false,
-					      NULL),
-				 0);
-		assert_int_equal(table_lookup(store, "ns", "piece", &now, NULL),
+	for (size_t i = 0; i < ARRAY_SIZE(bad_names); i++)
+		assert_int_equal(lookup_of("piece", bad_names[i],
+					   strlen(bad_names[i]), &now),
 				 -EIO);
-	}
-	assert_int_equal(
-	    file_replace(name, was.buf, was.len, 0600, false, NULL), 0);
+	assert_int_equal(lookup_of("piece", was.buf, was.len, &now), 0);
 	assert_int_equal(table_drop(store, "ns", "piece", NULL), 0);
 	sb_free(&was);
 }
@@ -219,17 +221,13 @@ static void no_changed_byte_makes_another_name(void **state)
 			char old = was.buf[i];
 
 			was.buf[i] = (char)c;
-			assert_int_equal(file_replace(name, was.buf, was.len,
-						      0600, false, NULL),
-					 0);
 			assert_int_equal(
-			    table_lookup(store, "ns", "flip", &now, NULL),
+			    lookup_of("flip", was.buf, was.len, &now),
 			    c == old ? 0 : -EIO);
 			was.buf[i] = old;
 		}
 	}
-	assert_int_equal(
-	    file_replace(name, was.buf, was.len, 0600, false, NULL), 0);
+	assert_int_equal(lookup_of("flip", was.buf, was.len, &now), 0);
 	assert_int_equal(table_drop(store, "ns", "flip", NULL), 0);
 	sb_free(&was);
 }
